@@ -1,0 +1,14 @@
+"""Where the model runs, decided in one place, and what keeps a run repeatable there."""
+
+from __future__ import annotations
+
+import torch
+
+
+def pick_device() -> torch.device:
+    """The accelerator that torch finds, or the CPU with one thread a process, which is faster beside other work."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is None:
+        torch.set_num_threads(1)
+        return torch.device("cpu")
+    return accelerator

@@ -1,0 +1,22 @@
+"""Rewards for the shape of a completion. Left out on purpose: length and repetition, which come with detection."""
+
+from __future__ import annotations
+
+import re
+
+from vlmr1.answers import Answer
+from vlmr1.rewards import Reward
+
+_OBJECT = re.compile(r"\s*+\{\s*+\"bbox_2d\"\s*+:\s*+\[[^\[\]{}]*+\][^\[\]{}]*+\}\s*+")
+
+
+def format_reward(answer: Answer) -> Reward:
+    """1 for exactly one think block followed by one answer block that is one `{"bbox_2d": [x0, y0, x1, y1]}`, else 0.
+
+    The REC form of VLM-R1's format reward, matched against the whole completion rather than searched for in it.
+    """
+    if answer.problems:
+        return Reward(0.0, answer.text is not None, "; ".join(answer.problems))
+    if answer.text is None or not _OBJECT.fullmatch(answer.text):
+        return Reward(0.0, True, 'the answer is not one {"bbox_2d": [x0, y0, x1, y1]}')
+    return Reward(1.0, True, "well formed")

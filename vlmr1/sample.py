@@ -1,0 +1,114 @@
+"""`Sample`: the one record that travels from converter to trainer to evaluator, and its JSONL form.
+
+On disk a line is a superset of the original project's training JSONL: `id`, `image`, `conversations`,
+`accu_reward_method`; ours adds `task`, `source`, `split` and `size`. Coordinates are pixels of the stored picture.
+Left out on purpose: reading that streams, and `<image>` places inside the text (pictures stand first).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlmr1.boxes import Size
+from vlmr1.files import inside, write_atomically
+
+PLACE = "<image>"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A question about pictures whose answer can be checked."""
+
+    id: int
+    images: tuple[str, ...]  # relative to the source's picture folder
+    problem: str  # the bare question; the task adds the instruction
+    solution: str  # the truth as text, e.g. "[12, 30, 80, 95]"
+    task: str  # which of vlmr1.tasks
+    reward: str  # the accuracy reward's name
+    source: str
+    split: str
+    sizes: tuple[Size, ...]  # (width, height) of each stored picture
+
+
+def to_json(sample: Sample) -> dict[str, Any]:
+    """The JSONL line as a dict, keys in a fixed order."""
+    return {
+        "id": sample.id,
+        "image": sample.images[0] if len(sample.images) == 1 else list(sample.images),
+        "conversations": [
+            {"from": "human", "value": PLACE * len(sample.images) + sample.problem},
+            {"from": "gpt", "value": sample.solution},
+        ],
+        "accu_reward_method": sample.reward,
+        "task": sample.task,
+        "source": sample.source,
+        "split": sample.split,
+        "size": [list(size) for size in sample.sizes],
+    }
+
+
+def from_json(row: dict[str, Any]) -> Sample:
+    """The reverse of `to_json`. Raises KeyError or TypeError on a row of another shape."""
+    images = [row["image"]] if isinstance(row["image"], str) else row["image"]
+    human, gpt = row["conversations"][:2]
+    return Sample(
+        id=row["id"],
+        images=tuple(images),
+        problem=human["value"].replace(PLACE, ""),
+        solution=gpt["value"],
+        task=row["task"],
+        reward=row["accu_reward_method"],
+        source=row["source"],
+        split=row["split"],
+        sizes=tuple((w, h) for w, h in row["size"]),
+    )
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write one JSON object a line, atomically, with stable bytes."""
+    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Read one JSON object a line. Raises ValueError that names file, line and the mend."""
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}:{number}: not JSON ({error.msg}); write one JSON object a line") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}:{number}: a {type(row).__name__} where a JSON object is needed")
+        rows.append(row)
+    return rows
+
+
+@dataclass(frozen=True)
+class Source:
+    """A converted source: its samples and where its pictures are."""
+
+    name: str
+    role: str  # "warmup", "train" or "evaluate"
+    images: Path
+    samples: tuple[Sample, ...]
+
+    def picture(self, sample: Sample) -> Path:
+        """Path of the sample's first picture. Raises ValueError if it would leave the picture folder."""
+        return inside(self.images, sample.images[0])
+
+
+def load_sources(converted: Path, role: str) -> list[Source]:
+    """The sources of one role, in the order of params, as the convert stage left them."""
+    index = json.loads((converted / "sources.json").read_text(encoding="utf-8"))
+    found = []
+    for name, entry in index.items():
+        if entry["role"] == role:
+            rows = read_jsonl(converted / f"{name}.jsonl")
+            found.append(Source(name, role, Path(entry["images"]), tuple(from_json(row) for row in rows)))
+    if not found:
+        raise ValueError(f"{converted}/sources.json: no source with role {role}; give one in params.yaml data.sources")
+    return found

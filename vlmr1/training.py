@@ -1,0 +1,190 @@
+"""What supervised training and GRPO share: one `transformers.Trainer`, resumable, repeatable, that shows itself.
+
+Half-finished work lives in `work/NAME/`: checkpoints of the Trainer, `metrics.jsonl` (append-only, anybody may tail it)
+and the fingerprint of what is being trained. Only a run with the same fingerprint continues there, and only from a
+checkpoint that was written whole; anything else is cleared. A finished run's results leave the folder in one rename.
+Left out on purpose: evaluation during training, several processes, DeepSpeed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from vlmr1.device import pick_device
+from vlmr1.families.qwen_vl import Batch, Prompt, QwenVL
+from vlmr1.files import sha256, write_json
+from vlmr1.grpo.sampler import PromptSampler
+from vlmr1.sample import Sample, Source
+from vlmr1.settings import Compute, Optimisation
+from vlmr1.tasks import TASKS
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+WHOLE = "whole.json"  # written into a checkpoint last; one without it was interrupted
+
+
+class Prompts(Dataset[tuple[Sample, Prompt]]):
+    """The samples of several sources, each with its picture and question encoded when asked for."""
+
+    def __init__(self, sources: Sequence[Source], family: QwenVL) -> None:
+        self.items = [(source, sample) for source in sources for sample in source.samples]
+        self.family = family
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[Sample, Prompt]:
+        source, sample = self.items[index]
+        with Image.open(source.picture(sample)) as picture:
+            return sample, self.family.encode(TASKS[sample.task].prompt(sample), picture)
+
+
+class VlmTrainer(Trainer):
+    """A Trainer over prompts in a fixed order. Subclasses say what the loss of a list of prompts is."""
+
+    def __init__(
+        self,
+        model: Any,
+        family: QwenVL,
+        sources: Sequence[Source],
+        settings: Optimisation,
+        compute: Compute,
+        work: Path,
+        *,
+        batch: int,
+        steps: int,
+        repeats: int = 1,
+    ) -> None:
+        self.family, self.work = family, work
+        data = Prompts(sources, family)
+        self.order = PromptSampler(len(data), batch, steps, settings.seed, repeats)
+        self.noted: list[dict[str, float]] = []  # figures of the steps since the last log
+        arguments = TrainingArguments(
+            output_dir=str(work),
+            per_device_train_batch_size=batch,
+            max_steps=steps,
+            learning_rate=settings.learning_rate,
+            lr_scheduler_type=settings.lr_scheduler_type,
+            lr_scheduler_kwargs=settings.scheduler_kwargs(steps),
+            warmup_steps=settings.warmup_steps,
+            weight_decay=settings.weight_decay,
+            adam_beta2=settings.adam_beta2,
+            max_grad_norm=settings.max_grad_norm,
+            logging_steps=settings.logging_steps,
+            logging_nan_inf_filter=False,  # a NaN must be seen
+            save_steps=settings.save_steps,
+            save_total_limit=2,
+            seed=settings.seed,
+            bf16=compute.dtype == "bfloat16",
+            gradient_checkpointing=compute.gradient_checkpointing,
+            use_cpu=pick_device().type == "cpu",
+            remove_unused_columns=False,
+            disable_tqdm=not sys.stderr.isatty(),
+            report_to="none",
+        )
+        super().__init__(
+            model=model,
+            args=arguments,
+            train_dataset=data,
+            data_collator=lambda rows: {"samples": [s for s, _ in rows], "prompts": [p for _, p in rows]},
+            callbacks=[WatchedRun(work)],
+        )
+        self.remove_callback(PrinterCallback)
+        self.model_accepts_loss_kwargs = False  # the loss is a mean already
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> PromptSampler:
+        return self.order
+
+    def batch(self, model: Any, prompts: Sequence[Prompt]) -> Batch:
+        return self.family.batch(self.accelerator.unwrap_model(model), prompts).to(self.args.device)
+
+    def note(self, **figures: float) -> None:
+        """Remember a step's figures; their means are logged with the loss."""
+        self.noted.append(figures)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs and self.noted:
+            means = {key: sum(n[key] for n in self.noted) / len(self.noted) for key in self.noted[0]}
+            logs, self.noted = {**logs, **means}, []
+        super().log(logs)  # without start_time: speed is by nature different each run and is kept elsewhere
+
+    def run(self) -> list[dict[str, float]]:
+        """Train to the end, from the last whole checkpoint if there is one. Returns the logged rows, a step each."""
+        self.train(resume_from_checkpoint=last_whole_checkpoint(self.work))
+        return [row for row in self.state.log_history if "loss" in row]
+
+
+class WatchedRun(TrainerCallback):
+    """Keeps `metrics.jsonl` in step with training, says a plain line where there is no terminal, marks checkpoints."""
+
+    def __init__(self, work: Path) -> None:
+        self.work, self.started = work, time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.started = time.monotonic()
+        self.first = state.global_step
+        rows = [row for row in state.log_history if "loss" in row]  # what a resumed run had logged
+        (self.work / "metrics.jsonl").write_text("".join(json.dumps(self._row(r, state)) + "\n" for r in rows))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if "loss" not in logs:
+            return
+        row = self._row(state.log_history[-1], state)
+        with (self.work / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        done = state.global_step
+        if args.disable_tqdm and (done % max(1, state.max_steps // 20) < args.logging_steps or done == state.max_steps):
+            left = (time.monotonic() - self.started) / max(1, done - self.first) * (state.max_steps - done)
+            shown = ("loss", "reward", "completion_length", "grad_norm")
+            figures = "  ".join(f"{key} {row[key]:.3f}" for key in shown if key in row)
+            print(f"{self.work.name} step {done}/{state.max_steps}  {figures}  {left:.0f} s left", flush=True)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        write_json(self.work / f"checkpoint-{state.global_step}" / WHOLE, {"step": state.global_step})
+
+    @staticmethod
+    def _row(row: dict[str, float], state: Any) -> dict[str, float]:
+        return {"step": row["step"], "steps": state.max_steps} | {k: v for k, v in row.items() if k != "step"}
+
+
+def open_work(work: Path, about: dict[str, Any]) -> Path:
+    """The folder of half-finished work for exactly this run; what another run left there is cleared."""
+    fingerprint = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    mark = work / "fingerprint.json"
+    if not mark.is_file() or json.loads(mark.read_text())["fingerprint"] != fingerprint:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        write_json(mark, {"fingerprint": fingerprint, "about": about})
+    return work
+
+
+def fingerprint_of(folder: Path) -> dict[str, str]:
+    """sha256 of every file below a folder, by relative path."""
+    return {str(p.relative_to(folder)): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def last_whole_checkpoint(work: Path) -> str | None:
+    """The newest checkpoint that was written whole; interrupted ones are removed so that none is mistaken for it."""
+    whole: dict[int, Path] = {}
+    for folder in work.glob("checkpoint-*"):
+        if (folder / WHOLE).is_file():
+            whole[int(folder.name.rpartition("-")[2])] = folder
+        else:
+            shutil.rmtree(folder)
+    if not whole:
+        return None
+    step = max(whole)
+    print(f"{work.name}: continuing after step {step}", flush=True)
+    return str(whole[step])
