@@ -57,3 +57,14 @@ def inside(folder: Path, name: str) -> Path:
     if Path(name).is_absolute() or not path.is_relative_to(root) or path == root:
         raise ValueError(f"{name!r} leaves its folder {folder}; give a path relative to it")
     return folder / name
+
+
+def rounded(value: Any, digits: int = 6) -> Any:
+    """Floats rounded through nested dicts and lists, for files people read and diff."""
+    if isinstance(value, float):
+        return round(value, digits)
+    if isinstance(value, dict):
+        return {key: rounded(item, digits) for key, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item, digits) for item in value]
+    return value

@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 PARAMS = Path("params.yaml")
+WORLD_FOLDER = "data/world"  # where the world stage writes
 
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
@@ -115,3 +116,177 @@ class Optimisation(Block):
         if self.decay_share is None:
             return {}
         return {"num_decay_steps": round(self.decay_share * steps), "decay_type": "linear"}
+
+
+class Grpo(Optimisation):
+    """GRPO, in TRL's names where it has one. A step is one optimiser step over `prompts_per_step` groups."""
+
+    steps: Count
+    prompts_per_step: Count
+    num_generations: Annotated[int, Field(ge=2)]
+    num_iterations: Count
+    epsilon: Rate | None  # the clip; without effect, hence null, with one iteration
+    beta: Annotated[float, Field(ge=0)]  # weight of the KL to the reference; 0 keeps no reference model
+    temperature: Rate
+    max_completion_length: Count
+    rewards: dict[Literal["iou", "format"], Rate] = Field(min_length=1)  # weights
+    log_rollouts: bool
+
+    @model_validator(mode="after")
+    def _every_step(self) -> Grpo:
+        if self.logging_steps != 1:
+            raise ValueError("logging_steps: must be 1, because the reward's rise is judged over single steps")
+        return self
+
+    @model_validator(mode="after")
+    def _iterations(self) -> Grpo:
+        if (self.num_iterations > 1) != (self.epsilon is not None):
+            raise ValueError(
+                "epsilon: with num_iterations 1 the ratio is exactly 1 and the clip has no effect: null;"
+                " with more iterations it is needed, e.g. 0.2"
+            )
+        for name in ("steps", "save_steps"):
+            if getattr(self, name) % self.num_iterations:
+                raise ValueError(f"{name}: must be a multiple of num_iterations ({self.num_iterations})")
+        return self
+
+
+class Data(Block):
+    """The data set the graph runs on."""
+
+    root: str  # the world's folder, or one of your own; everything below is relative to it
+    sources: dict[Name, SourceSpec]
+
+    @model_validator(mode="after")
+    def _roles(self) -> Data:
+        missing = {"warmup", "train", "evaluate"} - {source.role for source in self.sources.values()}
+        if missing:
+            raise ValueError(f"sources: no source has role {' or '.join(sorted(missing))}")
+        return self
+
+    @property
+    def embedded(self) -> bool:
+        return self.root == WORLD_FOLDER
+
+
+class Validate(Block):
+    on_failure: Literal["stop", "skip"]  # stop the pipeline, or leave the refused rows out and say so
+    decode: Literal["header", "full"]  # how much of each picture is read to see that it opens
+    min_side: Annotated[float, Field(gt=0)]  # pixels, of a box
+
+
+class Convert(Block):
+    max_pixels: Annotated[int, Field(ge=56 * 56)]  # pictures above it are shrunk once, their boxes with them
+
+
+class Pretrained(Block):
+    """A published or local checkpoint to start from."""
+
+    model: str  # a hub id such as Qwen/Qwen2.5-VL-3B-Instruct, or a local folder
+    revision: str | None  # of a hub id: the full commit hash; a folder has none
+
+
+class Warmup(Block):
+    """Where the base model comes from: `pretrained`, or built from `tiny` and warmed up as `training` says."""
+
+    pretrained: Pretrained | None
+    tiny: TinyModel | None
+    training: WarmupTraining | None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Warmup:
+        built = (self.tiny is not None, self.training is not None)
+        if self.pretrained is not None and any(built):
+            raise ValueError("tiny, training: have no meaning beside a pretrained base; set both to null")
+        if self.pretrained is None and not all(built):
+            raise ValueError("tiny, training: both are needed where no pretrained base is given")
+        return self
+
+
+class WarmupTraining(Optimisation):
+    steps: Count
+    batch: Count
+
+
+Warmup.model_rebuild()
+
+
+class Sft(Optimisation):
+    """The supervised baseline, on GRPO's prompts: as many as GRPO sees, and as many as cost GRPO's compute."""
+
+    compute_ratio: Count  # steps of the equal-compute run over steps of the equal-samples run
+
+
+class Evaluate(Block):
+    seed: int
+    limit: Count | None  # items a source, the first of a seeded shuffle; null for all
+    batch: Count
+    max_new_tokens: Count
+    temperature: Rate  # of the sampled column; the other is greedy
+
+
+class Report(Block):
+    pictures: Count  # hits and misses shown of each model
+
+
+class Publish(Block):
+    name: Name
+    store: str  # a folder, file:///… or s3://bucket/prefix
+
+
+class Params(Block):
+    """All of params.yaml."""
+
+    data: Data
+    compute: Compute
+    world: World
+    validate_: Validate = Field(alias="validate")  # pydantic keeps the plain name for itself
+    convert: Convert
+    warmup: Warmup
+    sft: Sft
+    grpo: Grpo
+    evaluate: Evaluate
+    report: Report
+    publish: Publish
+
+
+def load_params(path: Path = PARAMS) -> Params:
+    """Read and check a params file. Raises ValueError with a line for each fault, naming the key and the mend."""
+    try:
+        return Params.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise ValueError("\n".join(_explain(path, fault) for fault in error.errors())) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML 1.2 mapping. Raises ValueError that names the file and the place."""
+    if not path.is_file():
+        raise ValueError(f"{path}: not found; run from the project's folder")
+    try:
+        value = YAML(typ="safe").load(path)
+    except YAMLError as error:
+        raise ValueError(f"{path}: not YAML: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: a mapping of blocks is needed")
+    return value
+
+
+def _explain(path: Path, fault: Any) -> str:
+    """One sentence for a pydantic fault."""
+    where = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(fault["loc"][-1]), _known_keys(), n=1)
+        return f"{path}: {where}: unknown key" + (f"; did you mean {near[0]}?" if near else "; remove it")
+    if fault["type"] == "missing":
+        return f"{path}: {where}: missing; params.yaml says everything, add it"
+    message = fault["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(fault["input"], dict) else f" (it is {fault['input']!r})"
+    return f"{path}: {where}: {message}{given}"
+
+
+def _known_keys() -> list[str]:
+    """Every key any block knows."""
+    blocks: list[type[BaseModel]] = [Block]
+    for block in blocks:
+        blocks.extend(block.__subclasses__())
+    return sorted({name.rstrip("_") for block in blocks for name in block.model_fields})

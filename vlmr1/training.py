@@ -8,6 +8,7 @@ Left out on purpose: evaluation during training, several processes, DeepSpeed.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import shutil
@@ -25,9 +26,9 @@ from transformers.trainer_callback import PrinterCallback
 
 from vlmr1.device import pick_device
 from vlmr1.families.qwen_vl import Batch, Prompt, QwenVL
-from vlmr1.files import sha256, write_json
+from vlmr1.files import rounded, sha256, whole_folder, write_json
 from vlmr1.grpo.sampler import PromptSampler
-from vlmr1.sample import Sample, Source
+from vlmr1.sample import Sample, Source, write_jsonl
 from vlmr1.settings import Compute, Optimisation
 from vlmr1.tasks import TASKS
 
@@ -120,9 +121,14 @@ class VlmTrainer(Trainer):
             logs, self.noted = {**logs, **means}, []
         super().log(logs)  # without start_time: speed is by nature different each run and is kept elsewhere
 
+    def forget_after(self, step: int) -> None:
+        """Drop what an interrupted run wrote beyond the step that this one starts from."""
+
     def run(self) -> list[dict[str, float]]:
         """Train to the end, from the last whole checkpoint if there is one. Returns the logged rows, a step each."""
-        self.train(resume_from_checkpoint=last_whole_checkpoint(self.work))
+        checkpoint = last_whole_checkpoint(self.work)
+        self.forget_after(0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2]))
+        self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         return [row for row in self.state.log_history if "loss" in row]
 
 
@@ -159,6 +165,29 @@ class WatchedRun(TrainerCallback):
         return {"step": row["step"], "steps": state.max_steps} | {k: v for k, v in row.items() if k != "step"}
 
 
+def save_training(
+    name: str, trainer: VlmTrainer, rows: list[dict[str, float]], checkpoint: Path, figures: dict[str, Any],
+    extra: dict[str, Any] | None = None,
+) -> None:
+    """Leave a training's results: the checkpoint, logs/NAME with every logged row, and metrics/NAME.json last."""
+    with whole_folder(checkpoint) as folder:
+        trainer.family.save(trainer.accelerator.unwrap_model(trainer.model), folder)
+        for file_name, value in (extra or {}).items():
+            write_json(folder / file_name, value)
+    with whole_folder(Path("logs") / name) as folder:
+        write_jsonl(folder / "metrics.jsonl", rows)
+        rollouts = trainer.work / "rollouts.jsonl"
+        if rollouts.is_file():
+            (folder / "rollouts.jsonl").write_bytes(rollouts.read_bytes())
+        with (folder / "curves.csv").open("w", newline="", encoding="utf-8") as file:
+            columns = ["step", *[key for key in rows[0] if key != "step"]]
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    summary = {"steps": trainer.state.max_steps, "final_loss": rows[-1]["loss"], **figures}
+    write_json(Path("metrics") / f"{name}.json", rounded(summary))
+
+
 def open_work(work: Path, about: dict[str, Any]) -> Path:
     """The folder of half-finished work for exactly this run; what another run left there is cleared."""
     fingerprint = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
@@ -175,7 +204,7 @@ def fingerprint_of(folder: Path) -> dict[str, str]:
     return {str(p.relative_to(folder)): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def last_whole_checkpoint(work: Path) -> str | None:
+def last_whole_checkpoint(work: Path) -> Path | None:
     """The newest checkpoint that was written whole; interrupted ones are removed so that none is mistaken for it."""
     whole: dict[int, Path] = {}
     for folder in work.glob("checkpoint-*"):
@@ -187,4 +216,4 @@ def last_whole_checkpoint(work: Path) -> str | None:
         return None
     step = max(whole)
     print(f"{work.name}: continuing after step {step}", flush=True)
-    return str(whole[step])
+    return whole[step]

@@ -1,0 +1,36 @@
+"""95 % intervals. Pure functions; resampling draws from a fixed seed, so the same answers give the same figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+Z = 1.959963984540054  # standard normal quantile at 97.5 %
+RESAMPLES = 2000
+
+
+def wilson(hits: int, n: int) -> tuple[float, float]:
+    """Wilson's score interval of a proportion, within [0, 1]. Raises ValueError for n = 0."""
+    if n == 0:
+        raise ValueError("an interval needs at least one item")
+    share, z2 = hits / n, Z * Z
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    low, high = max(0.0, centre - half), min(1.0, centre + half)
+    return (0.0 if hits == 0 else low, 1.0 if hits == n else high)
+
+
+def bootstrap_mean(values: Sequence[float]) -> tuple[float, float]:
+    """Percentile bootstrap interval of a mean."""
+    data = np.asarray(values, dtype=np.float64)  # (n,)
+    picks = np.random.default_rng(0).integers(0, len(data), (RESAMPLES, len(data)))
+    low, high = np.quantile(data[picks].mean(axis=1), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
+    """Mean of ours - theirs on the same items, with its percentile bootstrap interval."""
+    differences = np.asarray(ours, dtype=np.float64) - np.asarray(theirs, dtype=np.float64)
+    return (float(differences.mean()), *bootstrap_mean(differences))

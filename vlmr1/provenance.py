@@ -1,0 +1,54 @@
+"""Where a result comes from: commit, data hashes, versions, machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from vlmr1.files import sha256
+
+PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy", "pillow", "dvc", "prefect")
+MADE_BY_RUNS = ("metrics", "dvc.lock")  # tracked by git, rewritten by every run
+
+
+def commit() -> tuple[str | None, bool]:
+    """The commit of the working tree, and whether the tree differs from it in more than a run's own figures."""
+    head = _git("rev-parse", "HEAD")
+    changes = _git("status", "--porcelain", "--", ".", *(f":!{path}" for path in MADE_BY_RUNS))
+    return head or None, bool(changes)
+
+
+def _git(*arguments: str) -> str:
+    """git's answer, or "" where there is no git or no repository."""
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
+
+
+def folder_digest(folder: Path) -> str:
+    """One sha256 for a folder: over the names and sha256 of its files."""
+    listing = {p.relative_to(folder).as_posix(): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+    return hashlib.sha256(json.dumps(listing, sort_keys=True).encode()).hexdigest()
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages a result depends on; those not installed are left out."""
+    installed = {dist.metadata["Name"].lower(): dist.version for dist in metadata.distributions()}
+    return {name: installed[name] for name in PACKAGES if name in installed}
+
+
+def machine() -> dict[str, Any]:
+    """What this computer is, without its name."""
+    return {
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "processors": os.cpu_count(),
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,44 @@
+"""The original project's REC evaluation JSON: a list of {image, height, width, normal_caption, problem, solution}.
+
+`solution` is [x0, y0, x1, y1] in pixels of the picture, or null for an expression without a target.
+Left out on purpose: the variant whose boxes are in thousandths.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from vlmr1.settings import SourceSpec
+from vlmr1.sources import Row
+from vlmr1.tasks.rec import QUESTION
+
+
+def read_rows(spec: SourceSpec, root: Path) -> list[Row]:
+    """Every row of the list, in its order."""
+    path = root / spec.annotations
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: not found; data.root and the source's annotations name it together")
+    try:
+        items = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}:{error.lineno}: not JSON ({error.msg})") from error
+    if not isinstance(items, list):
+        raise ValueError(f"{path}: a list of rows is needed, not a {type(items).__name__}")
+    return [_row(path, number, item) for number, item in enumerate(items)]
+
+
+def _row(path: Path, number: int, item: dict[str, Any]) -> Row:
+    try:
+        text = item.get("normal_caption")
+        if text is None:
+            text = item["problem"].removeprefix(QUESTION).strip().removesuffix(".")
+        size = (int(item["width"]), int(item["height"]))
+        solution = item["solution"]
+        box = None if not solution else tuple(float(v) for v in solution)
+        if box is not None and len(box) != 4:
+            raise ValueError(f"solution has {len(box)} numbers, not 4")
+        return Row(number, str(item["image"]), size, str(text), box)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: row {number}: {type(error).__name__}: {error}; mend or remove the row") from error

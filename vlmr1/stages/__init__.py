@@ -1,0 +1,53 @@
+"""Stages: the verbs. One module each, run by dvc.yaml as `python -m vlmr1.stages.NAME`; none knows Prefect.
+
+What differs by nature from run to run (times, host) goes to `work/records/NAME.json`, never into a tracked output.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vlmr1.files import write_json
+from vlmr1.settings import Params, load_params
+
+RECORDS = Path("work/records")
+CONVERTED = Path("data/converted")
+REFUSED = Path("reports/validation/refused.jsonl")
+BASE = Path("models/base")
+POLICIES = ("base", "sft-samples", "sft-compute", "grpo")
+
+
+def run_stage(name: str, main: Callable[[Params], Any]) -> None:
+    """Run a stage's work on params.yaml; a fault that a person can mend is said in a sentence, without a traceback."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that cleanups run
+    started, wall = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.monotonic()
+    try:
+        main(load_params())
+    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+        if "--traceback" in sys.argv:
+            raise
+        sys.exit(f"{name}: {error}")
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
+    record = {
+        "stage": name,
+        "started": started,
+        "wall_seconds": round(time.monotonic() - wall, 2),
+        "cpu_seconds": round(sum(u.ru_utime + u.ru_stime for u in used), 2),
+        "peak_memory_mb": round(max(u.ru_maxrss for u in used) * unit / 2**20),
+        "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+    }
+    write_json(RECORDS / f"{name}.json", record)
+    print(f"{name}: done in {record['wall_seconds']} s, {record['cpu_seconds']} CPU-seconds", flush=True)
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,67 @@
+"""evaluate: one policy on every evaluation source, greedy and sampled. Run: `python -m vlmr1.stages.evaluate --policy grpo`.
+
+Predictions go to predictions/POLICY/SOURCE-HOW.jsonl, figures to metrics/evaluate-POLICY.json. A source already
+answered by an interrupted run of the same policy on the same data is not asked again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vlmr1.evaluation.engines import InProcess
+from vlmr1.evaluation.rec import summarise
+from vlmr1.files import rounded, whole_folder, write_json
+from vlmr1.progress import progress
+from vlmr1.sample import Sample, load_sources, read_jsonl, write_jsonl
+from vlmr1.settings import Params
+from vlmr1.stages import CONVERTED, POLICIES, run_stage
+from vlmr1.training import fingerprint_of, open_work
+
+
+def main(params: Params, policy: str) -> None:
+    settings, checkpoint = params.evaluate, Path("models") / policy
+    sources = load_sources(CONVERTED, "evaluate")
+    about = {"evaluate": settings.model_dump(), "compute": params.compute.model_dump(), "max_pixels": params.convert.max_pixels}
+    work = open_work(
+        Path("work") / f"evaluate-{policy}",
+        about | {"checkpoint": fingerprint_of(checkpoint), "data": fingerprint_of(CONVERTED)},
+    )
+    engine = InProcess(checkpoint, params.compute, settings, params.convert.max_pixels)
+    chosen = {source.name: choose(source.samples, settings.limit, settings.seed) for source in sources}
+    figures: dict[str, dict[str, Any]] = {source.name: {} for source in sources}
+    with progress(f"asking {policy}", 2 * sum(map(len, chosen.values()))) as bar:
+        for source in sources:
+            for how, temperature in (("greedy", 0.0), ("sampled", settings.temperature)):
+                path = work / f"{source.name}-{how}.jsonl"
+                if path.is_file():
+                    bar.update(len(chosen[source.name]))
+                else:
+                    write_jsonl(path, rounded(engine.ask(source, chosen[source.name], temperature, bar.update)))
+                figures[source.name][how] = summarise(read_jsonl(path))
+    with whole_folder(Path("predictions") / policy) as folder:
+        for path in sorted(work.glob("*.jsonl")):
+            shutil.copyfile(path, folder / path.name)
+    write_json(Path("metrics") / f"evaluate-{policy}.json", rounded(figures))
+    for name, by_how in figures.items():
+        greedy = by_how["greedy"]
+        print(f"{policy} on {name}: Acc@0.5 {greedy['acc_0.5']:.3f} [{greedy['acc_0.5_low']:.3f}, {greedy['acc_0.5_high']:.3f}]"
+              f", mean IoU {greedy['mean_iou']:.3f}, n {greedy['n']}")  # fmt: skip
+
+
+def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> list[Sample]:
+    """All samples, or the first `limit` of a seeded shuffle: the same for every policy."""
+    if limit is None or limit >= len(samples):
+        return list(samples)
+    return random.Random(seed).sample(list(samples), len(samples))[:limit]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--policy", choices=POLICIES, required=True)
+    wanted = parser.parse_args().policy
+    run_stage(f"evaluate-{wanted}", lambda params: main(params, wanted))

@@ -1,0 +1,115 @@
+"""warmup: the base model, in models/base. Run: `python -m vlmr1.stages.warmup`.
+
+Without `warmup.pretrained` a tiny model of the real class is built and supervised on the warm-up sources until it
+localises coarsely. With it, a published checkpoint is fetched at a pinned revision, or a local one copied; either
+way models/base/origin.json says where the weights come from.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from vlmr1.families import load_family
+from vlmr1.families.tiny import build_image_processor, build_model, build_tokenizer
+from vlmr1.files import whole_folder, write_json
+from vlmr1.sample import Source, load_sources
+from vlmr1.settings import Params, Pretrained
+from vlmr1.sft import SftTrainer
+from vlmr1.stages import BASE, CONVERTED, run_stage
+from vlmr1.tasks import TASKS, rec
+from vlmr1.training import DTYPES, fingerprint_of, open_work, save_training
+
+WORK = Path("work/warmup")
+WEIGHTS = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")  # what is fetched: no pickles
+
+
+def main(params: Params) -> None:
+    if params.warmup.pretrained is not None:
+        _resolve(params.warmup.pretrained)
+    else:
+        _build_and_train(params)
+
+
+def _build_and_train(params: Params) -> None:
+    settings = params.warmup
+    assert settings.tiny is not None and settings.training is not None  # settings.Warmup holds this
+    sources = load_sources(CONVERTED, "warmup")
+    work = open_work(WORK, {"warmup": settings.model_dump(mode="json"), "data": fingerprint_of(CONVERTED)})
+    start = work / "start"
+    if not start.is_dir():
+        _build(params, sources, start)
+    family = load_family(start, params.convert.max_pixels)
+    model = family.load_model(start, DTYPES[params.compute.dtype])
+    print(f"warmup: {sum(p.numel() for p in model.parameters()):,} parameters, {len(family.tokenizer)} tokens")
+    trainer = SftTrainer(
+        model, family, sources, settings.training, params.compute, work,
+        batch=settings.training.batch, steps=settings.training.steps,
+    )
+    rows = trainer.run()
+    origin = {"built": "tiny", "parameters": sum(p.numel() for p in model.parameters())}
+    save_training("warmup", trainer, rows, BASE, {"parameters": origin["parameters"]}, extra={"origin.json": origin})
+
+
+def _build(params: Params, sources: list[Source], folder: Path) -> None:
+    """An untrained checkpoint: tokenizer from the corpus, random weights from the seed."""
+    tiny, training = params.warmup.tiny, params.warmup.training
+    assert tiny is not None and training is not None
+    corpus = []
+    for source in sources:
+        for sample in source.samples:
+            task = TASKS[sample.task]
+            corpus += [task.prompt(sample), task.target(sample, sample.sizes[0])]
+    tokenizer = build_tokenizer(corpus, (rec.QUESTION, f" {rec.INSTRUCTION}"), tiny.vocabulary)
+    with whole_folder(folder) as unfinished:
+        build_model(tokenizer, tiny, training.seed).save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
+        build_image_processor(params.convert.max_pixels).save_pretrained(unfinished)
+
+
+def _resolve(pretrained: Pretrained) -> None:
+    """Fetch or copy a checkpoint whole, and pin it by revision and hashes."""
+    local = Path(pretrained.model)
+    with whole_folder(BASE) as folder:
+        if local.is_dir():
+            if pretrained.revision is not None:
+                raise ValueError("warmup.pretrained.revision: a local folder has none; set it to null")
+            shutil.copytree(local, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.bin", "*.pt", "*.pth"))
+        else:
+            if pretrained.revision is None or not re.fullmatch(r"[0-9a-f]{40}", pretrained.revision):
+                raise ValueError(
+                    f"warmup.pretrained.revision: the full 40-digit commit of {pretrained.model} is needed, so that the"
+                    " base is the same next week"
+                )
+            _fetch(pretrained, folder)
+        hashes = fingerprint_of(folder)
+        if not any(name.endswith(".safetensors") for name in hashes):
+            raise ValueError(f"warmup.pretrained.model: {pretrained.model} has no .safetensors weights, the only kind read")
+        load_family(folder, 56 * 56)  # refuse an unsupported family now, not after the first training minute
+        write_json(folder / "origin.json", {**pretrained.model_dump(), "sha256": hashes})
+    logs = Path("logs/warmup")
+    with whole_folder(logs) as folder:
+        write_json(folder / "origin.json", {**pretrained.model_dump(), "sha256": hashes})
+    write_json(Path("metrics/warmup.json"), {"files": len(hashes)})
+
+
+def _fetch(pretrained: Pretrained, folder: Path) -> None:
+    """Download from the hub. Raises ValueError with the mend when the hub cannot be reached or lacks the revision."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        snapshot_download(
+            pretrained.model, revision=pretrained.revision, local_dir=folder, allow_patterns=list(WEIGHTS)
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ValueError(
+            f"warmup.pretrained: {pretrained.model} at {pretrained.revision} could not be fetched"
+            f" ({type(error).__name__}); check the name, the revision and the network, or give a local folder"
+        ) from error
+    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the hub client's bookkeeping
+
+
+if __name__ == "__main__":
+    run_stage("warmup", main)
