@@ -86,7 +86,7 @@ class Compute(Block):
     """How models are loaded and run, in every stage."""
 
     dtype: Literal["float32", "bfloat16"]
-    gradient_checkpointing: bool
+    activation_checkpointing: bool
 
 
 class Optimisation(Block):

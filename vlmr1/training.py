@@ -89,7 +89,7 @@ class VlmTrainer(Trainer):
             save_total_limit=2,
             seed=settings.seed,
             bf16=compute.dtype == "bfloat16",
-            gradient_checkpointing=compute.gradient_checkpointing,
+            activation_checkpointing=compute.activation_checkpointing,
             use_cpu=pick_device().type == "cpu",
             remove_unused_columns=False,
             disable_tqdm=not sys.stderr.isatty(),
@@ -107,6 +107,14 @@ class VlmTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> PromptSampler:
         return self.order
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Load weights as `from_pretrained` does: a VLM's file names its parameters otherwise than the module does.
+
+        The Trainer's own way matches names without that translation, finds none, and goes on with what it had.
+        """
+        saved = self.family.load_model(Path(resume_from_checkpoint), self.model.dtype)
+        self.model.load_state_dict(saved.state_dict(), strict=True)
 
     def batch(self, model: Any, prompts: Sequence[Prompt]) -> Batch:
         return self.family.batch(self.accelerator.unwrap_model(model), prompts).to(self.args.device)

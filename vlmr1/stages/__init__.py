@@ -6,6 +6,7 @@ What differs by nature from run to run (times, host) goes to `work/records/NAME.
 from __future__ import annotations
 
 import json
+import os
 import platform
 import resource
 import signal
@@ -17,6 +18,11 @@ from typing import Any
 
 from vlmr1.files import write_json
 from vlmr1.settings import Params, load_params
+
+# Before torch and transformers are imported, which read these once.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 RECORDS = Path("work/records")
 CONVERTED = Path("data/converted")

@@ -42,9 +42,11 @@ def summarise(rows: list[dict[str, float]], settings: Grpo) -> dict[str, Any]:
     figures["reward_first_tenth"], figures["reward_last_tenth"] = mean(first, "reward"), mean(last, "reward")
     if tenth > 1:  # each set has its own prompts, so sets are the independent units
         errors = [statistics.stdev(row["reward"] for row in part) / tenth**0.5 for part in (first, last)]
-        figures["reward_gain_standard_error"] = (errors[0] ** 2 + errors[1] ** 2) ** 0.5
+        error = (errors[0] ** 2 + errors[1] ** 2) ** 0.5
         gain = figures["reward_last_tenth"] - figures["reward_first_tenth"]
-        figures["reward_gain_in_standard_errors"] = gain / figures["reward_gain_standard_error"]
+        figures["reward_gain_standard_error"] = error
+        if error:
+            figures["reward_gain_in_standard_errors"] = gain / error
     shown = ("completion_length", "parse_failure_rate", "zero_variance_share", "kl", "clip_share", "entropy")
     return figures | {f"{key}_last_tenth": mean(last, key) for key in shown}
 

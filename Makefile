@@ -1,0 +1,45 @@
+# run · test · ui, each after the same set-up. Needs Python 3.11 or newer, git, make and a network.
+PYTHON ?= python3
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# One thread a process: stages run side by side, and threads that spin for each other cost more than they bring.
+export OMP_NUM_THREADS ?= 1
+export PREFECT_HOME ?= $(CURDIR)/.prefect
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+
+.PHONY: run test test-slow ui lint seeds clean
+.DEFAULT_GOAL := run
+
+# Everything installed and byte-compiled; made again when what is to be installed changes.
+$(VENV)/ready: pyproject.toml constraints/cpu-py311.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say which: make PYTHON=python3.12")'
+	@$(PYTHON) -m venv $(VENV)
+	@echo "installing (a few minutes the first time) ..."
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/cpu-py311.txt -e '.[flows,train,dev]'
+	@touch $@
+
+run: $(VENV)/ready
+	@dvc repro
+	@vlmr1 summary
+
+test: $(VENV)/ready
+	pytest
+
+test-slow: $(VENV)/ready
+	pytest -m slow
+
+ui: $(VENV)/ready
+	@python -m flows.ui
+
+lint: $(VENV)/ready
+	ruff check .
+	ruff format --check .
+	mypy
+
+# The three-seed table of the README: three whole default runs, about 25 minutes on two cores.
+seeds: $(VENV)/ready
+	python -m benchmarks.seeds --seeds 1 2 3 --json docs/seeds.json
+
+clean:
+	rm -rf data/world data/converted models logs predictions reports metrics work .dvc/cache .dvc/tmp

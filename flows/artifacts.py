@@ -1,0 +1,120 @@
+"""What the UI shows of a stage: progress while it trains, then tables, curves and pictures, from the files it wrote."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import (
+    create_image_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+SECONDS = 2.0  # between two looks at a training's metrics
+
+
+def follow_training(stage: str, folder: Path, done: threading.Event) -> None:
+    """Keep a progress artifact in step with a training stage until `done`; at its end show the curves."""
+    name = stage.replace("@", "-")
+    path = folder / "work" / name / "metrics.jsonl"
+    before = path.stat().st_mtime_ns if path.is_file() else None  # an earlier run's
+    artifact, shown = None, -1.0
+    while True:
+        finished = done.wait(SECONDS)
+        if path.is_file() and path.stat().st_mtime_ns != before:
+            rows = _rows(path)
+            share = 100 * rows[-1]["step"] / rows[-1]["steps"] if rows else 0.0
+            if artifact is None:
+                artifact = create_progress_artifact(progress=share, key=_key(name, "progress"), description=f"{stage}: steps done")
+            elif share != shown:
+                update_progress_artifact(artifact, progress=share)
+            shown = share
+            if finished and rows:
+                _curves(name, rows)
+        if finished:
+            return
+
+
+def _rows(path: Path) -> list[dict[str, float]]:
+    """The whole lines of a file that is being appended to."""
+    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def _curves(name: str, rows: list[dict[str, float]]) -> None:
+    from vlmr1.report.figures import curves  # matplotlib, wanted only here
+
+    keys = {"reward": "total", "rewards/iou": "IoU", "rewards/format": "format"}
+    keys = {key: label for key, label in keys.items() if key in rows[0]} or {"loss": "loss"}
+    label = "reward" if "reward" in keys else "loss"
+    with tempfile.TemporaryDirectory() as folder:
+        picture = Path(folder) / "curves.png"
+        curves(rows, keys, label, picture)
+        _image(_key(name, "curves"), picture, f"{name}: {label} by step")
+        if "completion_length" in rows[0]:
+            curves(rows, {"completion_length": "length"}, "completion length, tokens", picture)
+            _image(_key(name, "length"), picture, f"{name}: completion length by step")
+
+
+def _key(*parts: str) -> str:
+    """Artifact keys are lower-case words joined by dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
+
+
+def _image(key: str, path: Path, description: str) -> None:
+    data = base64.b64encode(path.read_bytes()).decode()
+    create_image_artifact(image_url=f"data:image/png;base64,{data}", key=key, description=description)
+
+
+def _validation(folder: Path) -> None:
+    report = (folder / "reports/validation/validation.md").read_text(encoding="utf-8")
+    create_markdown_artifact(report, key="validation", description="What validation wanted and what it refused")
+
+
+def _evaluation(policy: str) -> Callable[[Path], None]:
+    def show(folder: Path) -> None:
+        figures = json.loads((folder / f"metrics/evaluate-{policy}.json").read_text(encoding="utf-8"))
+        rows = [{"source": source, "decoding": way, **f} for source, ways in figures.items() for way, f in ways.items()]
+        create_table_artifact(rows, key=_key("scores", policy), description=f"{policy}: figures with 95 % intervals")
+
+    return show
+
+
+def _report(folder: Path) -> None:
+    from vlmr1.report.page import table_that_matters
+
+    run = folder / "reports/run"
+    facts = json.loads((run / "facts.json").read_text(encoding="utf-8"))
+    head, *rows = table_that_matters(facts)
+    create_table_artifact(
+        [dict(zip(head, row, strict=True)) for row in rows],
+        key="evaluation",
+        description="Acc@0.5, greedy, with its 95 % interval, then mean IoU",
+    )
+    said = "\n".join(f"- {sentence}" for sentence in facts["sentences"])
+    create_markdown_artifact(f"## What the run shows\n\n{said}\n", key="findings", description="In plain sentences")
+    for path in sorted(run.glob("*.png")):
+        _image(_key("report", path.stem), path, path.stem.replace("-", ", "))
+
+
+def _publication(folder: Path) -> None:
+    release: dict[str, Any] = json.loads((folder / "metrics/publish.json").read_text(encoding="utf-8"))
+    line = f"vlmr1 pull {release['name']}@{release['version']} --to checkpoints/{release['name']}"
+    create_markdown_artifact(f"```\n{line}\n```\n", key="release", description="How to get the published checkpoint")
+
+
+AFTER: dict[str, Callable[[Path], None]] = {
+    "validate": _validation,
+    **{f"evaluate@{p}": _evaluation(p) for p in ("base", "sft-samples", "sft-compute", "grpo")},
+    "report": _report,
+    "publish": _publication,
+}

@@ -1,0 +1,81 @@
+"""`make ui`: a Prefect server on this machine, the pipeline as a flow in it, and the server left up to look at.
+
+The server binds to loopback. Ctrl-C stops it, and only it. A server already answering at the port is used as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from collections.abc import Iterator
+
+HOST = "127.0.0.1"
+PATIENCE = 120  # seconds a server may take to answer, its first migrations included
+
+
+def answers(url: str) -> bool:
+    """Whether a Prefect server answers at an API URL."""
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=2) as reply:
+            return reply.status == 200
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
+
+
+@contextmanager
+def server(port: int) -> Iterator[str]:
+    """A Prefect server's API URL, for as long as the block runs. Raises RuntimeError when it does not come up."""
+    url = f"http://{HOST}:{port}/api"
+    if answers(url):
+        yield url
+        return
+    settings = {
+        "PREFECT_SERVER_UI_API_URL": url,  # else the pages ask port 4200, whatever the port
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
+    process = subprocess.Popen(command, env=os.environ | settings, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while not answers(url):
+            if process.poll() is not None:
+                said = process.stderr.read().strip().splitlines() if process.stderr else []
+                raise RuntimeError(f"the Prefect server ended at its start: {said[-1] if said else 'no word why'}")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the Prefect server did not answer at {url} within {PATIENCE} s")
+            time.sleep(0.3)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=4200)
+    parser.add_argument("--once", action="store_true", help="stop the server when the run has ended")
+    chosen = parser.parse_args()
+    print(f"starting a Prefect server at http://{HOST}:{chosen.port} ...", flush=True)
+    with server(chosen.port) as url:
+        page = url.removesuffix("/api")
+        print(f"watch the run at {page}/runs", flush=True)
+        done = subprocess.run([sys.executable, "-m", "flows.pipeline"], env=os.environ | {"PREFECT_API_URL": url})
+        if chosen.once:
+            sys.exit(done.returncode)
+        print(f"the run has {'ended' if done.returncode == 0 else 'failed'}; look at it at {page}; Ctrl-C stops the server", flush=True)
+        try:
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            print("\nstopping the server")
+
+
+if __name__ == "__main__":
+    main()

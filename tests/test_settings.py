@@ -1,0 +1,75 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from vlmr1.recipes import apply
+from vlmr1.settings import load_params
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def params(tmp_path):
+    return Path(shutil.copy(ROOT / "params.yaml", tmp_path / "params.yaml"))
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_the_default_params_are_valid(params):
+    assert load_params(params).grpo.num_generations >= 2
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_recipe_gives_valid_params(params, recipe):
+    assert apply(recipe, [], params)
+    load_params(params)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("  num_generations: 8", "  num_generation: 8", r"grpo\.num_generation: unknown key; did you mean num_generations"),
+        ("  num_generations: 8", "  num_generations: 1", r"grpo\.num_generations: .*greater than or equal to 2"),
+        ("  num_generations: 8", "  num_generations: eight", r"grpo\.num_generations: .*integer.*'eight'"),
+        ("  epsilon: 0.2", "  epsilon: null", r"grpo: epsilon: .*needed"),
+        ("  num_iterations: 2", "  num_iterations: 1", r"grpo: epsilon: .*no effect"),
+        ("  steps: 360", "  steps: 361", r"grpo: steps: must be a multiple of num_iterations"),
+        ("  decay_share: 0.15", "  decay_share: null", r"decay_share: belongs to"),
+        ("  pretrained: null", "  pretrained: {model: a/b, revision: c}", r"warmup: tiny, training: have no meaning"),
+        ("role: train,", "role: evaluate,", r"no source has role train"),
+        ("split: train}", "split: null}", r"data\.sources\.train: split: needed by"),
+        ("report:\n", "reports:\n", r"report: missing"),
+    ],
+)  # fmt: skip
+def test_a_fault_is_named_with_its_key(params, old, new, said):
+    edit(params, old, new)
+    with pytest.raises(ValueError, match=said):
+        load_params(params)
+
+
+def test_yaml_1_2_numbers_are_numbers(params):
+    edit(params, "learning_rate: 6.0e-4", "learning_rate: 3e-05")
+    assert load_params(params).sft.learning_rate == 3e-5
+
+
+def test_a_recipe_that_does_not_fit_changes_nothing(params, tmp_path):
+    before = params.read_bytes()
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("grpo: {num_generations: 0}\n")
+    with pytest.raises(ValueError, match="num_generations"):
+        apply(recipe, [], params)
+    with pytest.raises(ValueError, match="no such key"):
+        apply(ROOT / "recipes/smoke.yaml", ["grpo.nonsense=1"], params)
+    assert params.read_bytes() == before
+
+
+def test_a_recipe_keeps_the_comments_of_params(params):
+    changed = apply(ROOT / "recipes/smoke.yaml", ["grpo.learning_rate=3e-5"], params)
+    assert "# the clip" in params.read_text()
+    assert "grpo.learning_rate: 3e-05" in changed
+    assert load_params(params).grpo.learning_rate == 3e-5

@@ -1,0 +1,74 @@
+"""The `vlmr1` command: thin verbs over the package's own functions. Heavy imports happen inside the verbs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="vlmr1", description="GRPO for vision-language models, as a reproducible pipeline.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    verbs.add_parser("doctor", help="check the machine, params.yaml and the data before anything long").set_defaults(run=_doctor)
+    verbs.add_parser("summary", help="print the last run's table, its report and how to pull it").set_defaults(run=_summary)
+
+    apply = verbs.add_parser("apply", help="lay a recipe over params.yaml")
+    apply.add_argument("recipe", type=Path, help="e.g. recipes/smoke.yaml")
+    apply.add_argument("-S", "--set-param", action="append", default=[], metavar="KEY=VALUE", help="as in dvc exp run")
+    apply.set_defaults(run=_apply)
+
+    pull = verbs.add_parser("pull", help="land a published checkpoint, every byte verified")
+    pull.add_argument("release", help="NAME@VERSION or NAME@latest")
+    pull.add_argument("--to", type=Path, required=True, metavar="DIR", help="a new folder")
+    pull.add_argument("--store", help="folder, file:///… or s3://bucket/prefix (default: params.yaml's publish.store)")
+    pull.set_defaults(run=_pull)
+
+    chosen = parser.parse_args(arguments)
+    try:
+        chosen.run(chosen)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"vlmr1 {chosen.verb}: {error}")
+
+
+def _doctor(chosen: argparse.Namespace) -> None:
+    from vlmr1.doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        print(f"{'ok   ' if finding.good else 'FAULT'}  {finding.what}: {finding.says}")
+    faults = sum(not finding.good for finding in findings)
+    if faults:
+        sys.exit(f"vlmr1 doctor: {faults} to mend before a run")
+
+
+def _summary(chosen: argparse.Namespace) -> None:
+    from vlmr1.report.summary import say
+
+    say()
+
+
+def _apply(chosen: argparse.Namespace) -> None:
+    from vlmr1.recipes import apply
+
+    changed = apply(chosen.recipe, chosen.set_param)
+    print("\n".join(changed) or "nothing to change")
+    print("params.yaml changed; `git checkout params.yaml` brings the default run back, `dvc repro` runs this one")
+
+
+def _pull(chosen: argparse.Namespace) -> None:
+    from vlmr1.release.pull import pull
+    from vlmr1.release.store import open_store
+
+    store = chosen.store
+    if store is None:
+        from vlmr1.settings import load_params
+
+        store = load_params().publish.store
+    manifest = pull(open_store(store), chosen.release, chosen.to, lambda line: print(line))
+    print(f"{manifest['name']}@{manifest['version']} is in {chosen.to}")
+
+
+if __name__ == "__main__":
+    main()

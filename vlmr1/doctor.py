@@ -1,0 +1,100 @@
+"""doctor: what can be checked in seconds before anything long starts: machine, parameters, data, store."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib import metadata, util
+from pathlib import Path
+
+from vlmr1.settings import Params, load_params
+
+DISK_GB, MEMORY_GB = 3, 4  # the default run's needs, with room to spare
+EXTRAS = {"torch": "train", "transformers": "train", "dvc": "flows", "prefect": "flows", "great_expectations": "flows"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    good: bool
+    what: str
+    says: str
+
+
+def examine() -> list[Finding]:
+    """Every check, in order; a check that cannot go on says why instead of raising."""
+    findings = [_python(), _git(), _disk(), _memory(), *map(_package, EXTRAS)]
+    if util.find_spec("torch"):
+        findings.append(_device())
+    try:
+        params = load_params()
+    except ValueError as error:
+        return [*findings, Finding(False, "params.yaml", str(error))]
+    findings.append(Finding(True, "params.yaml", "every key known, every value usable"))
+    return [*findings, *_data(params), _store(params)]
+
+
+def _python() -> Finding:
+    return Finding(sys.version_info[:2] >= (3, 11), "python", f"{platform.python_version()} (3.11 or newer is needed)")
+
+
+def _git() -> Finding:
+    found = shutil.which("git")
+    return Finding(found is not None, "git", found or "not found; DVC needs it")
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(".").free / 1e9
+    return Finding(free >= DISK_GB, "disk", f"{free:.1f} GB free ({DISK_GB} are needed)")
+
+
+def _memory() -> Finding:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return Finding(total >= MEMORY_GB, "memory", f"{total:.1f} GB in all ({MEMORY_GB} are needed)")
+
+
+def _package(name: str) -> Finding:
+    if util.find_spec(name) is None:
+        return Finding(False, name, f"not installed: pip install -e '.[{EXTRAS[name]}]' -c constraints/cpu-py311.txt")
+    return Finding(True, name, metadata.version(name.replace("_", "-")))
+
+
+def _device() -> Finding:
+    from vlmr1.device import pick_device
+
+    return Finding(True, "device", str(pick_device()))
+
+
+def _data(params: Params) -> list[Finding]:
+    """Whether every list can be read and every picture folder is there; validation looks at the rows."""
+    from vlmr1.sources import read_source
+
+    root = Path(params.data.root)
+    if params.data.embedded and not root.exists():
+        return [Finding(True, "data", "the embedded world, drawn by the first stage")]
+    findings = []
+    for name, spec in params.data.sources.items():
+        try:
+            rows = read_source(spec, root)
+            if not (root / spec.images).is_dir():
+                raise FileNotFoundError(f"{root / spec.images}: no such picture folder")
+        except (ValueError, FileNotFoundError) as error:
+            findings.append(Finding(False, f"data.sources.{name}", str(error)))
+        else:
+            findings.append(Finding(True, f"data.sources.{name}", f"{len(rows)} rows, for {spec.role}"))
+    return findings
+
+
+def _store(params: Params) -> Finding:
+    """Whether the release store can be asked."""
+    from vlmr1.release.store import open_store
+
+    try:
+        open_store(params.publish.store).exists(f"{params.publish.name}/latest")
+    except ValueError as error:
+        return Finding(False, "publish.store", str(error))
+    return Finding(True, "publish.store", params.publish.store)
+
+

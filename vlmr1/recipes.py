@@ -1,0 +1,62 @@
+"""Recipes: overlays on params.yaml. Comments and order of params.yaml survive.
+
+A recipe's value replaces the value of the same key; blocks are merged key by key, except the maps whose keys are
+names of the user's own (sources, splits, rewards), which are replaced whole.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from vlmr1.files import write_atomically
+from vlmr1.settings import PARAMS, load_params, read_yaml
+
+NAMED = ("data.sources", "world.splits", "grpo.rewards")
+
+
+def apply(recipe: Path, sets: list[str], params: Path = PARAMS) -> list[str]:
+    """Lay a recipe, then KEY=VALUE pairs, over a params file. Returns a line for each changed key.
+
+    Raises ValueError, with the params file as it was, when the outcome is not a valid one.
+    """
+    yaml = YAML()
+    yaml.preserve_quotes, yaml.width = True, 400
+    base = yaml.load(params)
+    changed: list[str] = []
+    _merge(base, read_yaml(recipe), "", changed, recipe)
+    for pair in sets:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"-S {pair}: write KEY=VALUE, e.g. data.root=data/mine")
+        overlay: Any = YAML(typ="safe").load(value)
+        for part in reversed(key.split(".")):
+            overlay = {part: overlay}
+        _merge(base, overlay, "", changed, Path(f"-S {pair}"))
+    text = io.StringIO()
+    yaml.dump(base, text)
+    draft = params.with_name(f".{params.name}.draft")
+    write_atomically(draft, text.getvalue())
+    try:
+        load_params(draft)
+    except ValueError as error:
+        raise ValueError(str(error).replace(str(draft), str(recipe))) from None
+    finally:
+        draft.unlink()
+    write_atomically(params, text.getvalue())
+    return changed
+
+
+def _merge(base: Any, overlay: dict[str, Any], prefix: str, changed: list[str], origin: Path) -> None:
+    for key, value in overlay.items():
+        path = f"{prefix}{key}"
+        if key not in base:
+            raise ValueError(f"{origin}: {path}: params.yaml has no such key")
+        if isinstance(value, dict) and isinstance(base[key], dict) and path not in NAMED:
+            _merge(base[key], value, f"{path}.", changed, origin)
+        elif base[key] != value:
+            base[key] = value
+            changed.append(f"{path}: {value if not isinstance(value, dict) else ', '.join(value)}")

@@ -1,0 +1,95 @@
+"""What a run showed, as plain data: the table, differences on the same items with intervals, and sentences about them.
+
+A difference counts as one only when its 95 % interval leaves zero out; everything else is called unclear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vlmr1.evaluation.intervals import paired_difference
+
+LABELS = {
+    "base": "base",
+    "sft-samples": "SFT, equal samples",
+    "sft-compute": "SFT, equal compute",
+    "grpo": "GRPO",
+}
+MEASURES = {"hit": "Acc@0.5", "iou": "mean IoU"}
+WAYS = {"greedy": "greedy", "sampled": "sampled"}
+PAIRS = (
+    ("grpo", "base"),
+    ("sft-samples", "base"),
+    ("sft-compute", "base"),
+    ("grpo", "sft-samples"),
+    ("grpo", "sft-compute"),
+)
+CLEAR_GAIN = 4.0  # standard errors by which the reward must rise before the report calls it a rise
+
+Predictions = Mapping[str, Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]]  # policy, source, way
+
+
+def differences(predictions: Predictions) -> list[dict[str, Any]]:
+    """Every pair of policies on every source, both ways of decoding and both measures, item by item."""
+    found = []
+    for ours, theirs in PAIRS:
+        for source in predictions[ours]:
+            for way in WAYS:
+                mine, other = predictions[ours][source][way], predictions[theirs][source][way]
+                if [p["index"] for p in mine] != [p["index"] for p in other]:
+                    raise ValueError(f"{source}: {ours} and {theirs} were asked different items; evaluate both again")
+                for measure in MEASURES:
+                    mean, low, high = paired_difference([p[measure] for p in mine], [p[measure] for p in other])
+                    verdict = "better" if low > 0 else "worse" if high < 0 else "unclear"
+                    found.append(
+                        {"ours": ours, "theirs": theirs, "source": source, "way": way, "measure": measure}
+                        | {"mean": mean, "low": low, "high": high, "verdict": verdict}
+                    )
+    return found
+
+
+def sentences(
+    found: Sequence[Mapping[str, Any]], training: Mapping[str, Any], counts: Mapping[str, Mapping[str, int]], roles: Mapping[str, str]
+) -> list[str]:
+    """Plain sentences for what improved, what got worse and what cannot be told, the reward first."""
+    said = [_reward_sentence(training)]
+    for ours, theirs in PAIRS:
+        for measure in MEASURES:
+            for way in WAYS:
+                part = [d for d in found if (d["ours"], d["theirs"], d["measure"], d["way"]) == (ours, theirs, measure, way)]
+                said.append(_comparison(ours, theirs, measure, way, part))
+    trained = sum(count["samples"] for name, count in counts.items() if roles[name] == "train")
+    gains = [d for d in found if (d["ours"], d["theirs"], d["verdict"]) == ("grpo", "base", "better")]
+    if not gains:
+        said.insert(0,
+            f"GRPO improved nothing beyond noise. It saw {training['prompts_seen']} prompts from {trained} training rows:"
+            " this run shows that the pipeline works, not that the model learned.")  # fmt: skip
+    refused = {name: count["refused"] for name, count in counts.items() if count["refused"]}
+    if refused:
+        listed = ", ".join(f"{name} {n} of {counts[name]['rows']}" for name, n in refused.items())
+        said.append(f"Rows left out by validation: {listed}; reports/validation/validation.md names each.")
+    said.append(f"{len(found)} differences were looked at, each at 95 %: about {round(len(found) * 0.05)} would leave zero out by chance alone.")
+    return said
+
+
+def _reward_sentence(training: Mapping[str, Any]) -> str:
+    first, last = training["reward_first_tenth"], training["reward_last_tenth"]
+    change = f"Mean reward went from {first:.3f} in the first tenth of training to {last:.3f} in the last"
+    if "reward_gain_in_standard_errors" not in training:
+        return f"{change}; too few steps to say whether that is more than noise."
+    gain = training["reward_gain_in_standard_errors"]
+    verdict = "a clear rise" if gain > CLEAR_GAIN else "not a clear rise" if gain > -CLEAR_GAIN else "a clear fall"
+    return f"{change}: {gain:+.1f} standard errors, {verdict}."
+
+
+def _comparison(ours: str, theirs: str, measure: str, way: str, part: Sequence[Mapping[str, Any]]) -> str:
+    """One sentence on a pair of policies: where ours is better, where theirs is, where nobody can tell."""
+
+    def listed(verdict: str) -> str:
+        some = [f"{d['source']} ({d['mean']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}])" for d in part if d["verdict"] == verdict]
+        return ", ".join(some) or "nowhere"
+
+    unclear = ", ".join(d["source"] for d in part if d["verdict"] == "unclear") or "none"
+    head = f"{LABELS[ours]} against {LABELS[theirs]}, {MEASURES[measure]}, {WAYS[way]}"
+    return f"{head}: better on {listed('better')}; worse on {listed('worse')}; no clear difference: {unclear}."
