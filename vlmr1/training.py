@@ -119,6 +119,15 @@ class VlmTrainer(Trainer):
     def batch(self, model: Any, prompts: Sequence[Prompt]) -> Batch:
         return self.family.batch(self.accelerator.unwrap_model(model), prompts).to(self.args.device)
 
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss.item()} at step {self.state.global_step + 1}; the last good checkpoint is in {self.work};"
+                " try a lower learning_rate"
+            )
+        return loss
+
     def note(self, **figures: float) -> None:
         """Remember a step's figures; their means are logged with the loss."""
         self.noted.append(figures)
@@ -137,7 +146,7 @@ class VlmTrainer(Trainer):
         checkpoint = last_whole_checkpoint(self.work)
         self.forget_after(0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2]))
         self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        return [row for row in self.state.log_history if "loss" in row]
+        return logged_rows(self.state)
 
 
 class WatchedRun(TrainerCallback):
@@ -149,13 +158,13 @@ class WatchedRun(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.started = time.monotonic()
         self.first = state.global_step
-        rows = [row for row in state.log_history if "loss" in row]  # what a resumed run had logged
-        (self.work / "metrics.jsonl").write_text("".join(json.dumps(self._row(r, state)) + "\n" for r in rows))
+        rows = logged_rows(state)  # what a resumed run had logged
+        (self.work / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if "loss" not in logs:
             return
-        row = self._row(state.log_history[-1], state)
+        row = logged_rows(state)[-1]
         with (self.work / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         done = state.global_step
@@ -168,9 +177,11 @@ class WatchedRun(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         write_json(self.work / f"checkpoint-{state.global_step}" / WHOLE, {"step": state.global_step})
 
-    @staticmethod
-    def _row(row: dict[str, float], state: Any) -> dict[str, float]:
-        return {"step": row["step"], "steps": state.max_steps} | {k: v for k, v in row.items() if k != "step"}
+
+def logged_rows(state: Any) -> list[dict[str, float]]:
+    """What was logged at each step, keys in one order, whether the Trainer's state was lived or loaded."""
+    rows = [row for row in state.log_history if "loss" in row]
+    return [{"step": r["step"], "steps": state.max_steps} | {k: r[k] for k in sorted(r) if k != "step"} for r in rows]
 
 
 def save_training(
@@ -188,8 +199,7 @@ def save_training(
         if rollouts.is_file():
             (folder / "rollouts.jsonl").write_bytes(rollouts.read_bytes())
         with (folder / "curves.csv").open("w", newline="", encoding="utf-8") as file:
-            columns = ["step", *[key for key in rows[0] if key != "step"]]
-            writer = csv.DictWriter(file, columns, lineterminator="\n")
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
     summary = {"steps": trainer.state.max_steps, "final_loss": rows[-1]["loss"], **figures}

@@ -26,7 +26,8 @@ def sample_completions(
 ) -> list[list[list[int]]]:
     """Token ids of `group` completions of each prompt, [B][G][tokens], each closed by an end token unless cut at `length`.
 
-    Temperature 0 is greedy and wants a group of 1 and no generator. Image tokens are never sampled.
+    Temperature 0 is greedy and draws nothing. Image tokens are never sampled. Raises FloatingPointError where the
+    policy's logits are not finite.
     """
     training = model.training
     model.eval()
@@ -42,6 +43,8 @@ def sample_completions(
     cache = prompt.past_key_values
     cache.batch_repeat_interleave(group)
     logits = prompt.logits[:, -1].repeat_interleave(group, dim=0)  # (B*G, V)
+    if not logits.isfinite().all():
+        raise FloatingPointError("the policy's logits are not finite; its weights are broken")
     mask = batch.attention_mask.repeat_interleave(group, dim=0)  # (B*G, P + steps)
     start = batch.next_position.repeat_interleave(group)  # (B*G,)
     ends = torch.tensor(family.end_ids, device=logits.device)

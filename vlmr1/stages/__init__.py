@@ -23,6 +23,7 @@ from vlmr1.settings import Params, load_params
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 RECORDS = Path("work/records")
 CONVERTED = Path("data/converted")

@@ -1,0 +1,112 @@
+"""Shared parts: a tiny real model with a few drawn pictures, and whole projects in which to run the pipeline."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """(checkpoint folder, source): a random tiny Qwen2.5-VL and 24 samples over pictures of two sizes."""
+    from vlmr1.families.tiny import build_image_processor, build_model, build_tokenizer
+    from vlmr1.sample import Sample, Source
+    from vlmr1.settings import TinyModel
+    from vlmr1.tasks import rec
+    from vlmr1.world.scenes import Layout, compose, draw
+
+    folder = tmp_path_factory.mktemp("tiny")
+    rng = random.Random(0)
+    layout = Layout((1, 2), ("red", "green", "blue"), (21, 42), 7)
+    samples = []
+    (folder / "images").mkdir()
+    for i in range(24):
+        things = compose(rng, layout, "colours")
+        picture = draw(things)
+        if i % 3 == 0:
+            picture = picture.crop((0, 0, 112, 84))  # 8 x 6 patches instead of 8 x 8
+        picture.save(folder / "images" / f"{i}.png")
+        name = " ".join([things[0].name] * (1 + i % 4))  # prompts of several lengths
+        box = json.dumps([0, 0, 40 + i, 30 + i])
+        samples.append(Sample(i, (f"{i}.png",), rec.problem(name), box, "rec", "iou", "s", "train", (picture.size,)))
+    sizes = TinyModel(
+        vocabulary=900, hidden_size=64, intermediate_size=96, layers=2, heads=2, vision_hidden_size=32,
+        vision_intermediate_size=48, vision_depth=2, initializer_range=0.05, tie_word_embeddings=True,
+    )  # fmt: skip
+    corpus = [text for s in samples for text in (rec.prompt(s), rec.target(s, s.sizes[0]))]
+    tokenizer = build_tokenizer(corpus, (rec.QUESTION, f" {rec.INSTRUCTION}"), 900)
+    checkpoint = folder / "checkpoint"
+    build_model(tokenizer, sizes, 0).save_pretrained(checkpoint)
+    tokenizer.save_pretrained(checkpoint)
+    build_image_processor(112 * 112).save_pretrained(checkpoint)
+    return checkpoint, Source("s", "train", folder / "images", tuple(samples))
+
+
+@pytest.fixture(scope="session")
+def trained(tiny, tmp_path_factory):
+    """The tiny model after a few seconds of supervision: its answers can mostly be read."""
+    import torch
+
+    from vlmr1.families import load_family
+    from vlmr1.settings import Compute, Optimisation
+    from vlmr1.sft import SftTrainer
+    from vlmr1.training import open_work
+
+    checkpoint, source = tiny
+    folder = tmp_path_factory.mktemp("trained")
+    settings = Optimisation(
+        seed=1, learning_rate=5e-3, lr_scheduler_type="linear", decay_share=None, warmup_steps=5, weight_decay=0.0,
+        adam_beta2=0.95, max_grad_norm=1.0, logging_steps=20, save_steps=100,
+    )  # fmt: skip
+    family = load_family(checkpoint, 112 * 112)
+    model = family.load_model(checkpoint, torch.float32)
+    compute = Compute(dtype="float32", activation_checkpointing=False)
+    SftTrainer(model, family, [source], settings, compute, open_work(folder / "work", {}), batch=8, steps=60).run()
+    family.save(model, folder / "checkpoint")
+    return folder / "checkpoint", source
+
+
+def make_project(folder: Path) -> Path:
+    """A copy of what git tracks, as its own repository with the smoke profile's params."""
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
+    ).stdout
+    for name in filter(None, tracked.decode().split("\0")):
+        if (ROOT / name).is_file() and not name.startswith(("metrics/", "dvc.lock")):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    run(["vlmr1", "apply", "recipes/smoke.yaml"], folder)
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@localhost", "-c", "commit.gpgsign=false"]
+    run([*git, "init", "-q"], folder)
+    run([*git, "add", "-A"], folder)
+    run([*git, "commit", "-q", "-m", "smoke"], folder)
+    return folder
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment of a command in a project: this interpreter first, nothing of the tester's own settings."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "AWS_", "DVC_"))}
+    # The copy's own package, not the one installed from the repository under test.
+    return kept | {"PATH": f"{BIN}:{os.environ['PATH']}", "DO_NOT_TRACK": "1", "PYTHONPATH": "."} | more
+
+
+def run(command: list[str], folder: Path, **more: str) -> str:
+    """Run a command in a project and return what it said; its output is the failure's message."""
+    done = subprocess.run(
+        command, cwd=folder, env=environment(**more), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert done.returncode == 0, f"{' '.join(command)} exited {done.returncode}:\n{done.stdout[-4000:]}"
+    return done.stdout

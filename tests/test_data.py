@@ -1,0 +1,143 @@
+"""Sources, validation and conversion, on annotations with every fault that is looked for."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from vlmr1.files import inside
+from vlmr1.sample import from_json, load_sources, read_jsonl, to_json
+from vlmr1.settings import load_params
+from vlmr1.stages import convert, validate
+from vlmr1.tasks import rec
+
+SPEC = {"format": "rec_json", "images": "images", "split": None}
+
+
+def row(image, text="a cat", solution=(10, 20, 60, 70), size=(100, 80)):
+    return {"image": image, "width": size[0], "height": size[1], "normal_caption": text, "solution": solution}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder with params over three lists of real form; returns a function that runs validate and convert."""
+    from tests.conftest import ROOT
+    from vlmr1.recipes import apply
+
+    for name in ("params.yaml", "recipes"):
+        (tmp_path / name).symlink_to(ROOT / name) if name == "recipes" else (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    pictures = tmp_path / "raw/images"
+    pictures.mkdir(parents=True)
+    for i, name in enumerate(("t0", "t1", "e0", "w0")):
+        Image.new("RGB", (100, 80), (40 * i, 100, 200)).save(pictures / f"{name}.png")
+    (pictures / "broken.png").write_bytes((pictures / "t0.png").read_bytes()[:60])
+    (pictures / "copy.png").write_bytes((pictures / "e0.png").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    overlay = {"data": {"root": "raw", "sources": {
+        "w": {**SPEC, "role": "warmup", "annotations": "w.json"},
+        "t": {**SPEC, "role": "train", "annotations": "t.json"},
+        "e": {**SPEC, "role": "evaluate", "annotations": "e.json"},
+    }}}  # fmt: skip
+    (tmp_path / "over.yaml").write_text(json.dumps(overlay))
+    apply(tmp_path / "over.yaml", [])
+
+    def write(train, evaluate=None):
+        for name, rows in (("w", [row("w0.png")]), ("t", train), ("e", evaluate or [row("e0.png")])):
+            (tmp_path / f"raw/{name}.json").write_text(json.dumps(rows))
+        return load_params()
+
+    return write
+
+
+FAULTS = {
+    "path": row("../params.yaml"), "exists": row("nowhere.png"), "opens": row("broken.png"), "size": row("t0.png", size=(80, 100)),
+    "target": row("t0.png", solution=None), "box_left": row("t0.png", solution=[-9, 0, 50, 50]),
+    "box_right": row("t0.png", solution=[50, 0, 109, 50]), "box_bottom": row("t0.png", solution=[50, 0, 60, 90]),
+    "box_top": row("t0.png", solution=[5, -3, 60, 50]), "box_width": row("t0.png", solution=[50, 0, 50, 50]),
+    "box_height": row("t0.png", solution=[5, 50, 50, 40]), "text": row("t0.png", text="  "),
+    "duplicate": row("t1.png"), "leak": row("copy.png"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", FAULTS)
+def test_every_fault_stops_the_pipeline_with_its_row(project, rule):
+    params = project([row("t1.png"), FAULTS[rule]])
+    with pytest.raises(ValueError, match=r"t row 1"):
+        validate.main(params)
+    report = json.loads((convert.REFUSED.parent / "validation.json").read_text())
+    assert not report["passed"]
+    assert [(r["source"], r["row"]) for f in report["findings"] if f["rule"] == rule for r in f["refused"]] == [("t", 1)]
+    assert f"## {rule}:" in (convert.REFUSED.parent / "validation.md").read_text()
+
+
+def test_with_skip_refused_rows_stay_out_and_are_counted(project):
+    params = project([row("t1.png"), *FAULTS.values(), row("t0.png", text="a dog")])
+    params = params.model_copy(update={"validate_": params.validate_.model_copy(update={"on_failure": "skip"})})
+    validate.main(params)
+    convert.main(params)
+    (train,) = load_sources(convert.CONVERTED, "train")
+    assert [s.id for s in train.samples] == [0, len(FAULTS) + 1]
+    assert json.loads(open("metrics/convert.json").read())["t"] == {"rows": len(FAULTS) + 2, "refused": len(FAULTS), "samples": 2}
+
+
+def test_a_source_of_which_nothing_is_left_is_an_error(project):
+    params = project([FAULTS["target"]])
+    params = params.model_copy(update={"validate_": params.validate_.model_copy(update={"on_failure": "skip"})})
+    validate.main(params)
+    with pytest.raises(ValueError, match=r"data\.sources\.t: every row was refused"):
+        convert.main(params)
+    assert not convert.CONVERTED.exists()
+
+
+def test_large_pictures_are_shrunk_with_their_boxes(project):
+    params = project([row("t0.png"), row("t1.png")])
+    params = params.model_copy(update={"convert": params.convert.model_copy(update={"max_pixels": 4000})})
+    validate.main(params)
+    convert.main(params)
+    (train,) = load_sources(convert.CONVERTED, "train")
+    sample = train.samples[0]
+    with Image.open(train.picture(sample)) as picture:
+        assert picture.size == sample.sizes[0] and picture.width * picture.height <= 4000
+    scale = sample.sizes[0][0] / 100
+    assert rec.truth(sample) == pytest.approx([10 * scale, 20 * scale, 60 * scale, 70 * scale], abs=0.6)
+    assert rec.score(rec.answer(rec.target(sample, sample.sizes[0]), sample, sample.sizes[0]), sample)["iou"] > 0.9
+
+
+def test_small_pictures_are_referenced_where_they_are(project):
+    params = project([row("t0.png")])
+    validate.main(params)
+    convert.main(params)
+    (train,) = load_sources(convert.CONVERTED, "train")
+    assert train.images.as_posix() == "raw/images" and not (convert.CONVERTED / "images").exists()
+
+
+def test_the_jsonl_is_the_original_projects_and_reads_back(project):
+    params = project([row("t0.png", text=" the  CAT's “tail” ")])
+    validate.main(params)
+    convert.main(params)
+    (line,) = read_jsonl(convert.CONVERTED / "t.jsonl")
+    assert line["image"] == "t0.png" and isinstance(line["id"], int) and line["accu_reward_method"] == "iou"
+    assert [turn["from"] for turn in line["conversations"]] == ["human", "gpt"]
+    assert line["conversations"][0]["value"].startswith("<image>Please provide the bounding box")
+    assert json.loads(line["conversations"][1]["value"]) == [10, 20, 60, 70]
+    assert to_json(from_json(line)) == line
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("{", r"t\.json:1: not JSON"), ("{}", "a list of rows"), ('[{"image": "a.png"}]', r"t\.json: row 0: .*mend or remove"),
+     ('[{"image": "a", "width": 1, "height": 1, "normal_caption": "x", "solution": [1, 2]}]', "row 0: .*2 numbers, not 4")],
+)  # fmt: skip
+def test_a_list_that_cannot_be_read_is_named(project, text, said):
+    params = project([row("t0.png")])
+    open("raw/t.json", "w").write(text)
+    with pytest.raises(ValueError, match=said):
+        validate.main(params)
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x", ".", "link/x"])
+def test_paths_from_data_never_leave_their_folder(tmp_path, name):
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/link").symlink_to(tmp_path)
+    with pytest.raises(ValueError, match="leaves its folder"):
+        inside(tmp_path / "root", name)

@@ -1,0 +1,115 @@
+"""Training by its two trainers: it learns, it resumes to the same bytes, it stops on nonsense."""
+
+import json
+
+import pytest
+import torch
+
+from vlmr1.families import load_family
+from vlmr1.grpo.trainer import GrpoTrainer
+from vlmr1.settings import Compute, Grpo, Optimisation
+from vlmr1.sft import SftTrainer
+from vlmr1.training import WHOLE, fingerprint_of, last_whole_checkpoint, open_work
+
+COMPUTE = Compute(dtype="float32", activation_checkpointing=False)
+COMMON = {
+    "seed": 1, "lr_scheduler_type": "linear", "decay_share": None, "warmup_steps": 1, "weight_decay": 0.0,
+    "adam_beta2": 0.99, "max_grad_norm": 1.0, "logging_steps": 1,
+}  # fmt: skip
+GRPO = Grpo(
+    **COMMON, learning_rate=2e-3, save_steps=4, steps=8, prompts_per_step=4, num_generations=3, num_iterations=2,
+    epsilon=0.2, beta=0.04, temperature=1.0, max_completion_length=24, rewards={"iou": 1.0, "format": 0.5}, log_rollouts=True,
+)  # fmt: skip
+
+
+class Killed(Exception):
+    pass
+
+
+def grpo(trained, work, die_at=None, settings=GRPO):
+    checkpoint, source = trained
+    family = load_family(checkpoint, 112 * 112)
+    reference = family.load_model(checkpoint, torch.float32) if settings.beta else None
+    trainer = GrpoTrainer(
+        family.load_model(checkpoint, torch.float32), reference, family, [source], settings, COMPUTE, open_work(work, {})
+    )
+    if die_at is not None:
+        loss = trainer.compute_loss
+
+        def dying(*args, **kwargs):
+            if trainer.state.global_step == die_at:
+                raise Killed
+            return loss(*args, **kwargs)
+
+        trainer.compute_loss = dying
+    return trainer
+
+
+def test_grpo_resumes_to_the_very_same_weights_rows_and_rollouts(trained, tmp_path):
+    whole = grpo(trained, tmp_path / "whole")
+    rows = whole.run()
+    with pytest.raises(Killed):
+        grpo(trained, tmp_path / "cut", die_at=6).run()
+    resumed = grpo(trained, tmp_path / "cut")
+    assert resumed.run() == rows
+    for (name, a), b in zip(whole.model.state_dict().items(), resumed.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    for name in ("rollouts.jsonl", "metrics.jsonl"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
+    assert len(rows) == 8 and len((tmp_path / "cut/rollouts.jsonl").read_text().splitlines()) == 4 * 4 * 3
+
+
+def test_a_run_killed_after_its_last_checkpoint_keeps_the_trained_weights(trained, tmp_path):
+    first = grpo(trained, tmp_path)
+    first.run()
+    again = grpo(trained, tmp_path)
+    again.run()
+    for (name, a), b in zip(first.model.state_dict().items(), again.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_grpo_logs_what_is_worth_watching(trained, tmp_path):
+    rows = grpo(trained, tmp_path).run()
+    wanted = {"reward", "reward_std", "rewards/iou", "rewards/format", "completion_length", "parse_failure_rate",
+              "zero_variance_share", "kl", "clip_share", "entropy", "truncated_share"}  # fmt: skip
+    assert wanted <= set(rows[0])
+    assert rows[0]["kl"] == 0.0 and rows[-1]["kl"] > 0  # the first step is the reference itself
+    assert rows[0]["clip_share"] == 0.0 and 0 <= rows[1]["clip_share"] <= 1
+    assert rows[0]["entropy"] > 0 and rows[0]["reward"] > 0
+    rollout = json.loads((tmp_path / "rollouts.jsonl").read_text().splitlines()[0])
+    assert set(rollout) == {"step", "source", "id", "completion", "reward", "advantage", "rewards"}
+    assert set(rollout["rewards"]["iou"]) == {"value", "parsed", "reason"}
+
+
+def test_a_checkpoint_that_was_cut_short_is_not_resumed_from(trained, tmp_path):
+    grpo(trained, tmp_path).run()
+    (tmp_path / "checkpoint-8" / WHOLE).unlink()
+    assert last_whole_checkpoint(tmp_path).name == "checkpoint-4"
+    assert not (tmp_path / "checkpoint-8").exists()
+
+
+def test_another_runs_work_is_cleared(tmp_path):
+    work = open_work(tmp_path / "w", {"lr": 1})
+    (work / "checkpoint-4").mkdir()
+    assert (open_work(work, {"lr": 1}) / "checkpoint-4").exists()
+    assert not (open_work(work, {"lr": 2}) / "checkpoint-4").exists()
+
+
+def test_supervised_training_lowers_the_loss(tiny, tmp_path):
+    checkpoint, source = tiny
+    family = load_family(checkpoint, 112 * 112)
+    settings = Optimisation(**COMMON, learning_rate=3e-3, save_steps=30)
+    model = family.load_model(checkpoint, torch.float32)
+    rows = SftTrainer(model, family, [source], settings, COMPUTE, open_work(tmp_path / "w", {}), batch=8, steps=30).run()
+    assert rows[0]["loss"] > 5 and rows[-1]["loss"] < 0.7 * rows[0]["loss"]
+    family.save(model, tmp_path / "one")
+    family.save(model, tmp_path / "two")
+    assert fingerprint_of(tmp_path / "one") == fingerprint_of(tmp_path / "two")
+
+
+def test_a_loss_that_is_no_number_stops_the_run(trained, tmp_path):
+    trainer = grpo(trained, tmp_path)
+    with torch.no_grad():
+        next(trainer.model.parameters()).fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="not finite"):
+        trainer.run()
