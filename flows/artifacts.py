@@ -27,14 +27,17 @@ def follow_training(stage: str, folder: Path, done: threading.Event) -> None:
     name = stage.replace("@", "-")
     path = folder / "work" / name / "metrics.jsonl"
     before = path.stat().st_mtime_ns if path.is_file() else None  # an earlier run's
-    artifact, shown = None, -1.0
+    artifact: Any = None
+    shown = -1.0
     while True:
         finished = done.wait(SECONDS)
         if path.is_file() and path.stat().st_mtime_ns != before:
             rows = _rows(path)
             share = 100 * rows[-1]["step"] / rows[-1]["steps"] if rows else 0.0
             if artifact is None:
-                artifact = create_progress_artifact(progress=share, key=_key(name, "progress"), description=f"{stage}: steps done")
+                artifact = create_progress_artifact(
+                    progress=share, key=_key(name, "progress"), description=f"{stage}: steps done"
+                )
             elif share != shown:
                 update_progress_artifact(artifact, progress=share)
             shown = share

@@ -62,7 +62,9 @@ def run_stage(name: str, changed: bool, upstream: list[bool], folder: str) -> bo
             if process.poll() is None:
                 process.terminate()
     if process.returncode:
-        reason = next((line for line in reversed(said) if line.startswith(name.replace("@", "-"))), said[-1] if said else "")
+        reason = next(
+            (line for line in reversed(said) if line.startswith(name.replace("@", "-"))), said[-1] if said else ""
+        )
         raise RuntimeError(f"stage {name} failed: {reason}")
     if any("didn't change, skipping" in line for line in said):
         return Completed(name="Unchanged", message="DVC skipped it", data=False)

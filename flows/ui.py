@@ -12,8 +12,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 HOST = "127.0.0.1"
 PATIENCE = 120  # seconds a server may take to answer, its first migrations included
@@ -41,7 +41,9 @@ def server(port: int) -> Iterator[str]:
         "DO_NOT_TRACK": "1",
     }
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
-    process = subprocess.Popen(command, env=os.environ | settings, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, env=os.environ | settings, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     try:
         deadline = time.monotonic() + PATIENCE
         while not answers(url):
@@ -69,7 +71,10 @@ def main() -> None:
         done = subprocess.run([sys.executable, "-m", "flows.pipeline"], env=os.environ | {"PREFECT_API_URL": url})
         if chosen.once:
             sys.exit(done.returncode)
-        print(f"the run has {'ended' if done.returncode == 0 else 'failed'}; look at it at {page}; Ctrl-C stops the server", flush=True)
+        print(
+            f"the run has {'failed' if done.returncode else 'ended'}; look at it at {page}; Ctrl-C stops the server",
+            flush=True,
+        )
         try:
             while True:
                 time.sleep(3600)

@@ -43,9 +43,17 @@ def tiny(tmp_path_factory):
         box = json.dumps([0, 0, 40 + i, 30 + i])
         samples.append(Sample(i, (f"{i}.png",), rec.problem(name), box, "rec", "iou", "s", "train", (picture.size,)))
     sizes = TinyModel(
-        vocabulary=900, hidden_size=64, intermediate_size=96, layers=2, heads=2, vision_hidden_size=32,
-        vision_intermediate_size=48, vision_depth=2, initializer_range=0.05, tie_word_embeddings=True,
-    )  # fmt: skip
+        vocabulary=900,
+        hidden_size=64,
+        intermediate_size=96,
+        layers=2,
+        heads=2,
+        vision_hidden_size=32,
+        vision_intermediate_size=48,
+        vision_depth=2,
+        initializer_range=0.05,
+        tie_word_embeddings=True,
+    )
     corpus = [text for s in samples for text in (rec.prompt(s), rec.target(s, s.sizes[0]))]
     tokenizer = build_tokenizer(corpus, (rec.QUESTION, f" {rec.INSTRUCTION}"), 900)
     checkpoint = folder / "checkpoint"
@@ -68,9 +76,17 @@ def trained(tiny, tmp_path_factory):
     checkpoint, source = tiny
     folder = tmp_path_factory.mktemp("trained")
     settings = Optimisation(
-        seed=1, learning_rate=5e-3, lr_scheduler_type="linear", decay_share=None, warmup_steps=5, weight_decay=0.0,
-        adam_beta2=0.95, max_grad_norm=1.0, logging_steps=20, save_steps=100,
-    )  # fmt: skip
+        seed=1,
+        learning_rate=5e-3,
+        lr_scheduler_type="linear",
+        decay_share=None,
+        warmup_steps=5,
+        weight_decay=0.0,
+        adam_beta2=0.95,
+        max_grad_norm=1.0,
+        logging_steps=20,
+        save_steps=100,
+    )
     family = load_family(checkpoint, 112 * 112)
     model = family.load_model(checkpoint, torch.float32)
     compute = Compute(dtype="float32", activation_checkpointing=False)
@@ -82,7 +98,10 @@ def trained(tiny, tmp_path_factory):
 def make_project(folder: Path) -> Path:
     """A copy of what git tracks, as its own repository with the smoke profile's params."""
     tracked = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
     ).stdout
     for name in filter(None, tracked.decode().split("\0")):
         if (ROOT / name).is_file() and not name.startswith(("metrics/", "dvc.lock")):

@@ -46,9 +46,33 @@ def test_negative_and_float_coordinates_are_read():
 
 def test_hostile_completions_are_read_quickly_and_never_raise():
     rng = random.Random(0)
-    pieces = ["<think>", "</think>", "<answer>", "</answer>", "[", "]", "{", "1", "9" * 400, "-", ".", ",", " ", "NaN", "\x00", "𝟙", "e999"]
+    pieces = [
+        "<think>",
+        "</think>",
+        "<answer>",
+        "</answer>",
+        "[",
+        "]",
+        "{",
+        "1",
+        "9" * 400,
+        "-",
+        ".",
+        ",",
+        " ",
+        "NaN",
+        "\x00",
+        "𝟙",
+        "e999",
+    ]
     texts = ["".join(rng.choices(pieces, k=rng.randrange(80))) for _ in range(3000)]
-    texts += ["[" * 500_000, "[1," * 200_000, "<answer>" * 100_000, "[" + "1" * 1_000_000, "<answer>[" + " " * 1_000_000 + "</answer>"]
+    texts += [
+        "[" * 500_000,
+        "[1," * 200_000,
+        "<answer>" * 100_000,
+        "[" + "1" * 1_000_000,
+        "<answer>[" + " " * 1_000_000 + "</answer>",
+    ]
     for text in texts:
         start = time.perf_counter()
         said = read(text)

@@ -1,6 +1,7 @@
 """Sources, validation and conversion, on annotations with every fault that is looked for."""
 
 import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -25,7 +26,9 @@ def project(tmp_path, monkeypatch):
     from vlmr1.recipes import apply
 
     for name in ("params.yaml", "recipes"):
-        (tmp_path / name).symlink_to(ROOT / name) if name == "recipes" else (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+        (tmp_path / name).symlink_to(ROOT / name) if name == "recipes" else (tmp_path / name).write_bytes(
+            (ROOT / name).read_bytes()
+        )
     pictures = tmp_path / "raw/images"
     pictures.mkdir(parents=True)
     for i, name in enumerate(("t0", "t1", "e0", "w0")):
@@ -33,11 +36,16 @@ def project(tmp_path, monkeypatch):
     (pictures / "broken.png").write_bytes((pictures / "t0.png").read_bytes()[:60])
     (pictures / "copy.png").write_bytes((pictures / "e0.png").read_bytes())
     monkeypatch.chdir(tmp_path)
-    overlay = {"data": {"root": "raw", "sources": {
-        "w": {**SPEC, "role": "warmup", "annotations": "w.json"},
-        "t": {**SPEC, "role": "train", "annotations": "t.json"},
-        "e": {**SPEC, "role": "evaluate", "annotations": "e.json"},
-    }}}  # fmt: skip
+    overlay = {
+        "data": {
+            "root": "raw",
+            "sources": {
+                "w": {**SPEC, "role": "warmup", "annotations": "w.json"},
+                "t": {**SPEC, "role": "train", "annotations": "t.json"},
+                "e": {**SPEC, "role": "evaluate", "annotations": "e.json"},
+            },
+        }
+    }
     (tmp_path / "over.yaml").write_text(json.dumps(overlay))
     apply(tmp_path / "over.yaml", [])
 
@@ -50,13 +58,21 @@ def project(tmp_path, monkeypatch):
 
 
 FAULTS = {
-    "path": row("../params.yaml"), "exists": row("nowhere.png"), "opens": row("broken.png"), "size": row("t0.png", size=(80, 100)),
-    "target": row("t0.png", solution=None), "box_left": row("t0.png", solution=[-9, 0, 50, 50]),
-    "box_right": row("t0.png", solution=[50, 0, 109, 50]), "box_bottom": row("t0.png", solution=[50, 0, 60, 90]),
-    "box_top": row("t0.png", solution=[5, -3, 60, 50]), "box_width": row("t0.png", solution=[50, 0, 50, 50]),
-    "box_height": row("t0.png", solution=[5, 50, 50, 40]), "text": row("t0.png", text="  "),
-    "duplicate": row("t1.png"), "leak": row("copy.png"),
-}  # fmt: skip
+    "path": row("../params.yaml"),
+    "exists": row("nowhere.png"),
+    "opens": row("broken.png"),
+    "size": row("t0.png", size=(80, 100)),
+    "target": row("t0.png", solution=None),
+    "box_left": row("t0.png", solution=[-9, 0, 50, 50]),
+    "box_right": row("t0.png", solution=[50, 0, 109, 50]),
+    "box_bottom": row("t0.png", solution=[50, 0, 60, 90]),
+    "box_top": row("t0.png", solution=[5, -3, 60, 50]),
+    "box_width": row("t0.png", solution=[50, 0, 50, 50]),
+    "box_height": row("t0.png", solution=[5, 50, 50, 40]),
+    "text": row("t0.png", text="  "),
+    "duplicate": row("t1.png"),
+    "leak": row("copy.png"),
+}
 
 
 @pytest.mark.parametrize("rule", FAULTS)
@@ -66,7 +82,9 @@ def test_every_fault_stops_the_pipeline_with_its_row(project, rule):
         validate.main(params)
     report = json.loads((convert.REFUSED.parent / "validation.json").read_text())
     assert not report["passed"]
-    assert [(r["source"], r["row"]) for f in report["findings"] if f["rule"] == rule for r in f["refused"]] == [("t", 1)]
+    assert [(r["source"], r["row"]) for f in report["findings"] if f["rule"] == rule for r in f["refused"]] == [
+        ("t", 1)
+    ]
     assert f"## {rule}:" in (convert.REFUSED.parent / "validation.md").read_text()
 
 
@@ -77,7 +95,11 @@ def test_with_skip_refused_rows_stay_out_and_are_counted(project):
     convert.main(params)
     (train,) = load_sources(convert.CONVERTED, "train")
     assert [s.id for s in train.samples] == [0, len(FAULTS) + 1]
-    assert json.loads(open("metrics/convert.json").read())["t"] == {"rows": len(FAULTS) + 2, "refused": len(FAULTS), "samples": 2}
+    assert json.loads(Path("metrics/convert.json").read_text())["t"] == {
+        "rows": len(FAULTS) + 2,
+        "refused": len(FAULTS),
+        "samples": 2,
+    }
 
 
 def test_a_source_of_which_nothing_is_left_is_an_error(project):
@@ -125,12 +147,19 @@ def test_the_jsonl_is_the_original_projects_and_reads_back(project):
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("{", r"t\.json:1: not JSON"), ("{}", "a list of rows"), ('[{"image": "a.png"}]', r"t\.json: row 0: .*mend or remove"),
-     ('[{"image": "a", "width": 1, "height": 1, "normal_caption": "x", "solution": [1, 2]}]', "row 0: .*2 numbers, not 4")],
-)  # fmt: skip
+    [
+        ("{", r"t\.json:1: not JSON"),
+        ("{}", "a list of rows"),
+        ('[{"image": "a.png"}]', r"t\.json: row 0: .*mend or remove"),
+        (
+            '[{"image": "a", "width": 1, "height": 1, "normal_caption": "x", "solution": [1, 2]}]',
+            "row 0: .*2 numbers, not 4",
+        ),
+    ],
+)
 def test_a_list_that_cannot_be_read_is_named(project, text, said):
     params = project([row("t0.png")])
-    open("raw/t.json", "w").write(text)
+    Path("raw/t.json").write_text(text)
     with pytest.raises(ValueError, match=said):
         validate.main(params)
 

@@ -10,9 +10,25 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 HEAVY = {"torch", "transformers", "accelerate", "deepspeed", "peft", "vllm"}
-LIGHT = ["vlmr1.answers", "vlmr1.boxes", "vlmr1.sample", "vlmr1.tasks", "vlmr1.rewards.detection", "vlmr1.rewards.shape",
-         "vlmr1.sources", "vlmr1.world.dataset", "vlmr1.validation", "vlmr1.evaluation.rec", "vlmr1.evaluation.intervals",
-         "vlmr1.release.publish", "vlmr1.release.pull", "vlmr1.report.facts", "vlmr1.cli", "vlmr1.settings", "vlmr1.recipes"]  # fmt: skip
+LIGHT = [
+    "vlmr1.answers",
+    "vlmr1.boxes",
+    "vlmr1.sample",
+    "vlmr1.tasks",
+    "vlmr1.rewards.detection",
+    "vlmr1.rewards.shape",
+    "vlmr1.sources",
+    "vlmr1.world.dataset",
+    "vlmr1.validation",
+    "vlmr1.evaluation.rec",
+    "vlmr1.evaluation.intervals",
+    "vlmr1.release.publish",
+    "vlmr1.release.pull",
+    "vlmr1.report.facts",
+    "vlmr1.cli",
+    "vlmr1.settings",
+    "vlmr1.recipes",
+]
 # A room may import what stands below it, never above.
 FLOORS = [
     {"files", "boxes", "settings", "progress", "provenance", "device"},

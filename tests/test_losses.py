@@ -32,7 +32,9 @@ def test_the_loss_by_hand_with_clip_kl_and_padding():
     old = [[-1.5, -0.2, -2.0], [-0.9, -1.2]]
     reference = [[-1.1, -0.4, -2.5], [-0.5, -2.2]]
     advantages = [1.3, -0.7]
-    expected = sum(by_hand(*row, 0.2, ref, 0.04) for *row, ref in zip(logps, old, advantages, reference, strict=True)) / 2
+    expected = (
+        sum(by_hand(*row, 0.2, ref, 0.04) for *row, ref in zip(logps, old, advantages, reference, strict=True)) / 2
+    )
 
     def pad(rows):
         return torch.tensor([[row + [float("-inf")] * (3 - len(row)) for row in rows]])

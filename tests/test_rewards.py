@@ -6,7 +6,9 @@ from vlmr1.rewards.shape import format_reward
 from vlmr1.sample import Sample
 from vlmr1.tasks import rec
 
-SAMPLE = Sample(3, ("a.png",), rec.problem("the red square"), "[10, 20, 30, 60]", "rec", "iou", "s", "train", ((100, 80),))
+SAMPLE = Sample(
+    3, ("a.png",), rec.problem("the red square"), "[10, 20, 30, 60]", "rec", "iou", "s", "train", ((100, 80),)
+)
 
 
 def completion(box="[10,20,30,60]", think="x"):
@@ -34,9 +36,18 @@ def test_a_hit_is_strictly_above_one_half():
 
 @pytest.mark.parametrize(
     "text",
-    ["", "nonsense", completion("[10,20,30]"), completion("[30,20,10,60]"), " x" + completion(), completion() + "y",
-     "<think>a</think><answer>[10,20,30,60]</answer>", "<think>a</think><answer>{}</answer>", "<answer>" * 3],
-)  # fmt: skip
+    [
+        "",
+        "nonsense",
+        completion("[10,20,30]"),
+        completion("[30,20,10,60]"),
+        " x" + completion(),
+        completion() + "y",
+        "<think>a</think><answer>[10,20,30,60]</answer>",
+        "<think>a</think><answer>{}</answer>",
+        "<answer>" * 3,
+    ],
+)
 def test_ill_formed_completions_get_no_format_reward_and_a_reason(text):
     reward = format_reward(read(text))
     assert reward.value == 0.0 and reward.reason

@@ -33,7 +33,11 @@ def test_every_recipe_gives_valid_params(params, recipe):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("  num_generations: 8", "  num_generation: 8", r"grpo\.num_generation: unknown key; did you mean num_generations"),
+        (
+            "  num_generations: 8",
+            "  num_generation: 8",
+            r"grpo\.num_generation: unknown key; did you mean num_generations",
+        ),
         ("  num_generations: 8", "  num_generations: 1", r"grpo\.num_generations: .*greater than or equal to 2"),
         ("  num_generations: 8", "  num_generations: eight", r"grpo\.num_generations: .*integer.*'eight'"),
         ("  epsilon: 0.2", "  epsilon: null", r"grpo: epsilon: .*needed"),
@@ -45,7 +49,7 @@ def test_every_recipe_gives_valid_params(params, recipe):
         ("split: train}", "split: null}", r"data\.sources\.train: split: needed by"),
         ("report:\n", "reports:\n", r"report: missing"),
     ],
-)  # fmt: skip
+)
 def test_a_fault_is_named_with_its_key(params, old, new, said):
     edit(params, old, new)
     with pytest.raises(ValueError, match=said):

@@ -75,10 +75,15 @@ def test_greedy_rollout_equals_generate(parts):
     batch = family.batch(model, prompts)
     ours = sample_completions(model, family, batch, 1, 12, 0.0, None)
     generated = model.generate(
-        input_ids=batch.input_ids, attention_mask=batch.attention_mask, pixel_values=batch.pixel_values,
-        image_grid_thw=batch.image_grid_thw, mm_token_type_ids=(batch.input_ids == family.image_id).int(),
-        max_new_tokens=12, do_sample=False, suppress_tokens=family.never_sampled,
-    )[:, batch.input_ids.shape[1] :].tolist()  # fmt: skip
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        pixel_values=batch.pixel_values,
+        image_grid_thw=batch.image_grid_thw,
+        mm_token_type_ids=(batch.input_ids == family.image_id).int(),
+        max_new_tokens=12,
+        do_sample=False,
+        suppress_tokens=family.never_sampled,
+    )[:, batch.input_ids.shape[1] :].tolist()
     for (mine,), theirs in zip(ours, generated, strict=True):
         assert mine == theirs[: len(mine)]
 
@@ -86,7 +91,9 @@ def test_greedy_rollout_equals_generate(parts):
 def test_image_tokens_are_never_sampled_and_seeds_repeat(parts):
     family, model, prompts = parts
     batch = family.batch(model, prompts)
-    one, two = (sample_completions(model, family, batch, 8, 16, 5.0, torch.Generator().manual_seed(3)) for _ in range(2))
+    one, two = (
+        sample_completions(model, family, batch, 8, 16, 5.0, torch.Generator().manual_seed(3)) for _ in range(2)
+    )
     assert one == two
     assert not {t for group in one for c in group for t in c} & set(family.never_sampled)
     assert len({tuple(c) for c in one[0]}) > 1

@@ -13,13 +13,30 @@ from vlmr1.training import WHOLE, fingerprint_of, last_whole_checkpoint, open_wo
 
 COMPUTE = Compute(dtype="float32", activation_checkpointing=False)
 COMMON = {
-    "seed": 1, "lr_scheduler_type": "linear", "decay_share": None, "warmup_steps": 1, "weight_decay": 0.0,
-    "adam_beta2": 0.99, "max_grad_norm": 1.0, "logging_steps": 1,
-}  # fmt: skip
+    "seed": 1,
+    "lr_scheduler_type": "linear",
+    "decay_share": None,
+    "warmup_steps": 1,
+    "weight_decay": 0.0,
+    "adam_beta2": 0.99,
+    "max_grad_norm": 1.0,
+    "logging_steps": 1,
+}
 GRPO = Grpo(
-    **COMMON, learning_rate=2e-3, save_steps=4, steps=8, prompts_per_step=4, num_generations=3, num_iterations=2,
-    epsilon=0.2, beta=0.04, temperature=1.0, max_completion_length=24, rewards={"iou": 1.0, "format": 0.5}, log_rollouts=True,
-)  # fmt: skip
+    **COMMON,
+    learning_rate=2e-3,
+    save_steps=4,
+    steps=8,
+    prompts_per_step=4,
+    num_generations=3,
+    num_iterations=2,
+    epsilon=0.2,
+    beta=0.04,
+    temperature=1.0,
+    max_completion_length=24,
+    rewards={"iou": 1.0, "format": 0.5},
+    log_rollouts=True,
+)
 
 
 class Killed(Exception):
@@ -31,7 +48,13 @@ def grpo(trained, work, die_at=None, settings=GRPO):
     family = load_family(checkpoint, 112 * 112)
     reference = family.load_model(checkpoint, torch.float32) if settings.beta else None
     trainer = GrpoTrainer(
-        family.load_model(checkpoint, torch.float32), reference, family, [source], settings, COMPUTE, open_work(work, {})
+        family.load_model(checkpoint, torch.float32),
+        reference,
+        family,
+        [source],
+        settings,
+        COMPUTE,
+        open_work(work, {}),
     )
     if die_at is not None:
         loss = trainer.compute_loss
@@ -70,8 +93,19 @@ def test_a_run_killed_after_its_last_checkpoint_keeps_the_trained_weights(traine
 
 def test_grpo_logs_what_is_worth_watching(trained, tmp_path):
     rows = grpo(trained, tmp_path).run()
-    wanted = {"reward", "reward_std", "rewards/iou", "rewards/format", "completion_length", "parse_failure_rate",
-              "zero_variance_share", "kl", "clip_share", "entropy", "truncated_share"}  # fmt: skip
+    wanted = {
+        "reward",
+        "reward_std",
+        "rewards/iou",
+        "rewards/format",
+        "completion_length",
+        "parse_failure_rate",
+        "zero_variance_share",
+        "kl",
+        "clip_share",
+        "entropy",
+        "truncated_share",
+    }
     assert wanted <= set(rows[0])
     assert rows[0]["kl"] == 0.0 and rows[-1]["kl"] > 0  # the first step is the reference itself
     assert rows[0]["clip_share"] == 0.0 and 0 <= rows[1]["clip_share"] <= 1
@@ -100,7 +134,9 @@ def test_supervised_training_lowers_the_loss(tiny, tmp_path):
     family = load_family(checkpoint, 112 * 112)
     settings = Optimisation(**COMMON, learning_rate=3e-3, save_steps=30)
     model = family.load_model(checkpoint, torch.float32)
-    rows = SftTrainer(model, family, [source], settings, COMPUTE, open_work(tmp_path / "w", {}), batch=8, steps=30).run()
+    rows = SftTrainer(
+        model, family, [source], settings, COMPUTE, open_work(tmp_path / "w", {}), batch=8, steps=30
+    ).run()
     assert rows[0]["loss"] > 5 and rows[-1]["loss"] < 0.7 * rows[0]["loss"]
     family.save(model, tmp_path / "one")
     family.save(model, tmp_path / "two")

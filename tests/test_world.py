@@ -56,14 +56,19 @@ def meant(text, thing, scene):
         if other is thing:
             return False
         return {
-            "left": thing.box[2] < other.box[0], "right": thing.box[0] > other.box[2],
-            "above": thing.box[3] < other.box[1], "below": thing.box[1] > other.box[3],
-        }[side]  # fmt: skip
+            "left": thing.box[2] < other.box[0],
+            "right": thing.box[0] > other.box[2],
+            "above": thing.box[3] < other.box[1],
+            "below": thing.box[1] > other.box[3],
+        }[side]
     best = {
-        "largest": max(scene, key=lambda t: t.side), "smallest": min(scene, key=lambda t: t.side),
-        "leftmost": min(scene, key=lambda t: t.box[0] + t.box[2]), "rightmost": max(scene, key=lambda t: t.box[0] + t.box[2]),
-        "topmost": min(scene, key=lambda t: t.box[1] + t.box[3]), "bottommost": max(scene, key=lambda t: t.box[1] + t.box[3]),
-    }.get(words[1])  # fmt: skip
+        "largest": max(scene, key=lambda t: t.side),
+        "smallest": min(scene, key=lambda t: t.side),
+        "leftmost": min(scene, key=lambda t: t.box[0] + t.box[2]),
+        "rightmost": max(scene, key=lambda t: t.box[0] + t.box[2]),
+        "topmost": min(scene, key=lambda t: t.box[1] + t.box[3]),
+        "bottommost": max(scene, key=lambda t: t.box[1] + t.box[3]),
+    }.get(words[1])
     if best:
         return thing is best
     return all(w in ("the", "object", thing.colour, thing.shape) for w in words)
@@ -93,7 +98,9 @@ def test_the_files_are_cocos_and_refcocos(tmp_path):
     refs = json.loads((tmp_path / "w/refs.json").read_text())
     instances = json.loads((tmp_path / "w/instances.json").read_text())
     assert len(refs) == sum(counts.values()) == len(instances["images"])
-    assert {"ref_id", "ann_id", "image_id", "category_id", "split", "file_name", "sent_ids", "sentences"} == set(refs[0])
+    assert {"ref_id", "ann_id", "image_id", "category_id", "split", "file_name", "sent_ids", "sentences"} == set(
+        refs[0]
+    )
     assert {"id", "image_id", "category_id", "bbox", "area", "iscrowd"} == set(instances["annotations"][0])
     with Image.open(tmp_path / "w/images" / refs[0]["file_name"]) as picture:
         assert picture.size == (SIDE, SIDE)
@@ -102,6 +109,9 @@ def test_the_files_are_cocos_and_refcocos(tmp_path):
 def test_an_impossible_layout_is_refused_by_name(tmp_path):
     split = load_params().world.splits["in_domain"]
     crowded = split.model_copy(update={"pictures": 200, "sides": (112, 112)})
-    with pytest.raises(ValueError, match=r"world\.splits\.tight: no new picture"), whole_folder(tmp_path / "w") as folder:
+    with (
+        pytest.raises(ValueError, match=r"world\.splits\.tight: no new picture"),
+        whole_folder(tmp_path / "w") as folder,
+    ):
         write_world(World(seed=0, splits={"tight": crowded}), folder, lambda *_: None)
     assert not (tmp_path / "w").exists()

@@ -8,11 +8,17 @@ from pathlib import Path
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="vlmr1", description="GRPO for vision-language models, as a reproducible pipeline.")
+    parser = argparse.ArgumentParser(
+        prog="vlmr1", description="GRPO for vision-language models, as a reproducible pipeline."
+    )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    verbs.add_parser("doctor", help="check the machine, params.yaml and the data before anything long").set_defaults(run=_doctor)
-    verbs.add_parser("summary", help="print the last run's table, its report and how to pull it").set_defaults(run=_summary)
+    verbs.add_parser("doctor", help="check the machine, params.yaml and the data before anything long").set_defaults(
+        run=_doctor
+    )
+    verbs.add_parser("summary", help="print the last run's table, its report and how to pull it").set_defaults(
+        run=_summary
+    )
 
     apply = verbs.add_parser("apply", help="lay a recipe over params.yaml")
     apply.add_argument("recipe", type=Path, help="e.g. recipes/smoke.yaml")

@@ -96,5 +96,3 @@ def _store(params: Params) -> Finding:
     except ValueError as error:
         return Finding(False, "publish.store", str(error))
     return Finding(True, "publish.store", params.publish.store)
-
-

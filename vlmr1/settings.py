@@ -21,7 +21,9 @@ Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Pair = Annotated[tuple[int, int], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)]
-Names = Annotated[tuple[str, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v), Field(min_length=1)]
+Names = Annotated[
+    tuple[str, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v), Field(min_length=1)
+]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
 
@@ -43,7 +45,11 @@ class WorldSplit(Block):
     @model_validator(mode="before")
     @classmethod
     def _lists(cls, value: Any) -> Any:
-        return value | {"expressions": tuple(value["expressions"])} if isinstance(value, dict) and isinstance(value.get("expressions"), list) else value
+        return (
+            value | {"expressions": tuple(value["expressions"])}
+            if isinstance(value, dict) and isinstance(value.get("expressions"), list)
+            else value
+        )
 
 
 class World(Block):
@@ -63,7 +69,9 @@ class SourceSpec(Block):
     @model_validator(mode="after")
     def _split_belongs(self) -> SourceSpec:
         if (self.format == "refcoco") != (self.split is not None):
-            raise ValueError(f"split: {'needed by' if self.format == 'refcoco' else 'has no meaning for'} format {self.format}")
+            raise ValueError(
+                f"split: {'needed by' if self.format == 'refcoco' else 'has no meaning for'} format {self.format}"
+            )
         return self
 
 
@@ -106,9 +114,13 @@ class Optimisation(Block):
     @model_validator(mode="after")
     def _honoured(self) -> Optimisation:
         if (self.lr_scheduler_type == "warmup_stable_decay") != (self.decay_share is not None):
-            raise ValueError("decay_share: belongs to lr_scheduler_type warmup_stable_decay, and only to it (else null)")
+            raise ValueError(
+                "decay_share: belongs to lr_scheduler_type warmup_stable_decay, and only to it (else null)"
+            )
         if self.save_steps % self.logging_steps:
-            raise ValueError("save_steps: must be a multiple of logging_steps, so that a resumed run logs the same rows")
+            raise ValueError(
+                "save_steps: must be a multiple of logging_steps, so that a resumed run logs the same rows"
+            )
         return self
 
     def scheduler_kwargs(self, steps: int) -> dict[str, Any]:

@@ -23,7 +23,8 @@ class SftTrainer(VlmTrainer):
         """Mean cross-entropy over the batch's completion tokens, nats a token."""
         samples, prompts = inputs["samples"], inputs["prompts"]
         targets = [
-            [self.family.encode_completion(TASKS[s.task].target(s, p.size))] for s, p in zip(samples, prompts, strict=True)
+            [self.family.encode_completion(TASKS[s.task].target(s, p.size))]
+            for s, p in zip(samples, prompts, strict=True)
         ]
         ids, mask = (t.to(self.args.device) for t in pad_completions(targets, self.family.pad_id))  # (B, 1, T)
         logits = completion_logits(model, self.batch(model, prompts), ids)  # (B, 1, T, V)

@@ -123,8 +123,8 @@ class VlmTrainer(Trainer):
         loss = super().training_step(*args, **kwargs)
         if not torch.isfinite(loss):
             raise FloatingPointError(
-                f"the loss is {loss.item()} at step {self.state.global_step + 1}; the last good checkpoint is in {self.work};"
-                " try a lower learning_rate"
+                f"the loss is {loss.item()} at step {self.state.global_step + 1}; try a lower learning_rate;"
+                f" the last good checkpoint is in {self.work}"
             )
         return loss
 
@@ -185,7 +185,11 @@ def logged_rows(state: Any) -> list[dict[str, float]]:
 
 
 def save_training(
-    name: str, trainer: VlmTrainer, rows: list[dict[str, float]], checkpoint: Path, figures: dict[str, Any],
+    name: str,
+    trainer: VlmTrainer,
+    rows: list[dict[str, float]],
+    checkpoint: Path,
+    figures: dict[str, Any],
     extra: dict[str, Any] | None = None,
 ) -> None:
     """Leave a training's results: the checkpoint, logs/NAME with every logged row, and metrics/NAME.json last."""

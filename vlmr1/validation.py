@@ -46,7 +46,14 @@ def flat_table(
 
 def _picture(folder: Path, name: str, decode: str, known: dict[Path, dict[str, Any]]) -> dict[str, Any]:
     """What a picture file is; a fault is a False, never an exception."""
-    facts = {"path_inside": False, "exists": False, "opens": False, "width": None, "height": None, "hash": None}
+    facts: dict[str, Any] = {
+        "path_inside": False,
+        "exists": False,
+        "opens": False,
+        "width": None,
+        "height": None,
+        "hash": None,
+    }
     try:
         path = inside(folder, name)
     except ValueError:
@@ -105,18 +112,36 @@ def run_suite(table: list[dict[str, Any]], settings: Validate) -> list[dict[str,
         ("opens", "the picture opens", true("opens")),
         ("size", "the picture has the size its list declares", true("size_as_declared")),
         ("target", "the expression has a target box", true("has_box")),
-        ("box_left", "the box starts inside the picture", gxe.ExpectColumnValuesToBeBetween(column="x0", min_value=-SLACK)),
-        ("box_top", "the box starts inside the picture", gxe.ExpectColumnValuesToBeBetween(column="y0", min_value=-SLACK)),
+        (
+            "box_left",
+            "the box starts inside the picture",
+            gxe.ExpectColumnValuesToBeBetween(column="x0", min_value=-SLACK),
+        ),
+        (
+            "box_top",
+            "the box starts inside the picture",
+            gxe.ExpectColumnValuesToBeBetween(column="y0", min_value=-SLACK),
+        ),
         ("box_right", "the box ends inside the picture", pair("width_slack", "x1")),
         ("box_bottom", "the box ends inside the picture", pair("height_slack", "y1")),
-        ("box_width", f"the box is at least {settings.min_side:g} px wide",
-         gxe.ExpectColumnValuesToBeBetween(column="box_width", min_value=settings.min_side)),
-        ("box_height", f"the box is at least {settings.min_side:g} px high",
-         gxe.ExpectColumnValuesToBeBetween(column="box_height", min_value=settings.min_side)),
-        ("text", "the expression is not empty", gxe.ExpectColumnValueLengthsToBeBetween(column="expression", min_value=1)),
+        (
+            "box_width",
+            f"the box is at least {settings.min_side:g} px wide",
+            gxe.ExpectColumnValuesToBeBetween(column="box_width", min_value=settings.min_side),
+        ),
+        (
+            "box_height",
+            f"the box is at least {settings.min_side:g} px high",
+            gxe.ExpectColumnValuesToBeBetween(column="box_height", min_value=settings.min_side),
+        ),
+        (
+            "text",
+            "the expression is not empty",
+            gxe.ExpectColumnValueLengthsToBeBetween(column="expression", min_value=1),
+        ),
         ("duplicate", "no earlier row of the source has the same picture and expression", true("first_of_its_kind")),
         ("leak", "no evaluation source has the same picture", true("not_in_evaluation")),
-    ]  # fmt: skip
+    ]
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
     source = context.data_sources.add_pandas("rows").add_dataframe_asset("rows")
@@ -133,9 +158,13 @@ def _finding(name: str, meaning: str, result: Any, rows: int) -> dict[str, Any]:
     refused = []
     for entry in result.result.get("unexpected_index_list") or []:
         value = {key: v for key, v in entry.items() if key not in INDEX}
-        refused.append({"source": str(entry["source"]), "row": int(entry["row"]), "value": ", ".join(map(str, value.values()))})
+        refused.append(
+            {"source": str(entry["source"]), "row": int(entry["row"]), "value": ", ".join(map(str, value.values()))}
+        )
     if result.exception_info and result.exception_info.get("raised_exception"):
-        raise RuntimeError(f"expectation {name} could not be evaluated: {result.exception_info.get('exception_message')}")
+        raise RuntimeError(
+            f"expectation {name} could not be evaluated: {result.exception_info.get('exception_message')}"
+        )
     if not result.success and not refused:
         raise RuntimeError(f"expectation {name} failed without naming a row")
     return {"rule": name, "wants": meaning, "rows": rows, "refused": refused}

@@ -29,7 +29,10 @@ class InProcess:
     def ask(
         self, source: Source, samples: Sequence[Sample], temperature: float, progress: Callable[[int], object]
     ) -> list[dict[str, Any]]:
-        """One prediction for each sample, in order: completion, how it was read, how it scored. Temperature 0 is greedy."""
+        """One prediction for each sample, in order: completion, how it was read, how it scored.
+
+        Temperature 0 is greedy.
+        """
         predictions = []
         for start in range(0, len(samples), self.settings.batch):
             chunk = samples[start : start + self.settings.batch]
@@ -53,6 +56,9 @@ class InProcess:
             said = task.answer(completion, sample, prompt.size)
             row = {"index": sample.id, "image": sample.images[0], "problem": sample.problem, "truth": sample.solution}
             row |= {"completion": completion, "input_size": [prompt.size[1], prompt.size[0]], "tokens": len(ids)}
-            row |= {"box": None if said.box is None else [round(v, 2) for v in said.box], "problems": list(said.problems)}
+            row |= {
+                "box": None if said.box is None else [round(v, 2) for v in said.box],
+                "problems": list(said.problems),
+            }
             rows.append(row | task.score(said, sample))
         return rows

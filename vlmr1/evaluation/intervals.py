@@ -22,7 +22,7 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
     return (0.0 if hits == 0 else low, 1.0 if hits == n else high)
 
 
-def bootstrap_mean(values: Sequence[float]) -> tuple[float, float]:
+def bootstrap_mean(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     """Percentile bootstrap interval of a mean."""
     data = np.asarray(values, dtype=np.float64)  # (n,)
     picks = np.random.default_rng(0).integers(0, len(data), (RESAMPLES, len(data)))

@@ -60,7 +60,10 @@ class QwenVL:
         """Load tokenizer and image processor from a checkpoint folder; pictures are shrunk to `max_pixels`."""
         self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
         self.images = Qwen2VLImageProcessorPil.from_pretrained(checkpoint)
-        self.images.size = {"shortest_edge": min(self.images.size["shortest_edge"], max_pixels), "longest_edge": max_pixels}
+        self.images.size = {
+            "shortest_edge": min(self.images.size["shortest_edge"], max_pixels),
+            "longest_edge": max_pixels,
+        }
         ids = self.tokenizer.convert_tokens_to_ids
         self.image_id: int = ids(IMAGE_PAD)
         self.pad_id: int = self.tokenizer.pad_token_id
@@ -75,7 +78,7 @@ class QwenVL:
         )
 
     def save(self, model: PreTrainedModel, folder: Path) -> None:
-        """Write a checkpoint folder that `from_pretrained` opens. Nothing in it depends on when or where it is written."""
+        """Write a checkpoint folder that `from_pretrained` opens; its bytes do not depend on when or where."""
         model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         self.images.save_pretrained(folder)

@@ -8,7 +8,7 @@ import torch
 
 
 def sampling_logits(logits: torch.Tensor, temperature: float, never: Sequence[int]) -> torch.Tensor:
-    """Logits (…, V) as the rollout samples from them: fp32 or better, divided by the temperature, some tokens impossible."""
+    """Logits (…, V) as the rollout samples from them: fp32 or better, over the temperature, some tokens barred."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
     return logits.index_fill(-1, torch.tensor(never, dtype=torch.long, device=logits.device), float("-inf"))
 

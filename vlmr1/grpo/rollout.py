@@ -24,7 +24,7 @@ def sample_completions(
     temperature: float,
     generator: torch.Generator | None,
 ) -> list[list[list[int]]]:
-    """Token ids of `group` completions of each prompt, [B][G][tokens], each closed by an end token unless cut at `length`.
+    """Token ids of `group` completions of each prompt, [B][G][tokens], each with its end token unless cut at `length`.
 
     Temperature 0 is greedy and draws nothing. Image tokens are never sampled. Raises FloatingPointError where the
     policy's logits are not finite.

@@ -46,17 +46,31 @@ class GrpoTrainer(VlmTrainer):
     """GRPO over prompts whose answers a task can score."""
 
     def __init__(
-        self, model: Any, reference: Any | None, family: QwenVL, sources: Sequence[Source], settings: Grpo,
-        compute: Compute, work: Path,
+        self,
+        model: Any,
+        reference: Any | None,
+        family: QwenVL,
+        sources: Sequence[Source],
+        settings: Grpo,
+        compute: Compute,
+        work: Path,
     ) -> None:
         """`reference` is a second model, wanted exactly when `settings.beta` > 0."""
         if (reference is not None) != (settings.beta > 0):
             raise ValueError("a reference model is needed exactly when grpo.beta > 0")
         super().__init__(
-            model, family, sources, settings, compute, work,
-            batch=settings.prompts_per_step, steps=settings.steps, repeats=settings.num_iterations,
+            model,
+            family,
+            sources,
+            settings,
+            compute,
+            work,
+            batch=settings.prompts_per_step,
+            steps=settings.steps,
+            repeats=settings.num_iterations,
         )
-        self.grpo, self.rollout = settings, None
+        self.grpo = settings
+        self.rollout: Rollout | None = None
         self.reference = None if reference is None else reference.to(self.args.device).eval()
         self.rollouts_path = work / "rollouts.jsonl"
 
@@ -68,14 +82,20 @@ class GrpoTrainer(VlmTrainer):
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """The GRPO loss of this step's groups; new rollouts every `num_iterations` steps."""
-        if self.state.global_step % self.grpo.num_iterations == 0:
+        if self.rollout is None or self.state.global_step % self.grpo.num_iterations == 0:
             self.rollout = self._roll_out(model, inputs)
         roll = self.rollout
         logps, entropy = self._logps(model, roll)
         if roll.old_logps is None:
             roll.old_logps = logps.detach()
         loss = grpo_loss(
-            logps, roll.old_logps, roll.advantages, roll.mask, self.grpo.epsilon or 0.0, roll.reference_logps, self.grpo.beta
+            logps,
+            roll.old_logps,
+            roll.advantages,
+            roll.mask,
+            self.grpo.epsilon or 0.0,
+            roll.reference_logps,
+            self.grpo.beta,
         )
         mean_entropy = (entropy * roll.mask).sum() / roll.mask.sum()
         self.note(**roll.figures, kl=loss.kl.item(), clip_share=loss.clip_share.item(), entropy=mean_entropy.item())
@@ -91,8 +111,13 @@ class GrpoTrainer(VlmTrainer):
         batch = self.batch(model, prompts)
         generator = torch.Generator(self.args.device).manual_seed(settings.seed * 1_000_003 + step)
         completions = sample_completions(
-            self.accelerator.unwrap_model(model), self.family, batch, settings.num_generations,
-            settings.max_completion_length, settings.temperature, generator,
+            self.accelerator.unwrap_model(model),
+            self.family,
+            batch,
+            settings.num_generations,
+            settings.max_completion_length,
+            settings.temperature,
+            generator,
         )
         texts = [[self.family.decode(c) for c in group] for group in completions]
         scored = [
@@ -127,16 +152,25 @@ class GrpoTrainer(VlmTrainer):
         return roll
 
     def _write(
-        self, step: int, samples: list[Sample], texts: list[list[str]], scored: list[list[dict[str, Reward]]],
-        rewards: torch.Tensor, advantages: torch.Tensor,
+        self,
+        step: int,
+        samples: list[Sample],
+        texts: list[list[str]],
+        scored: list[list[dict[str, Reward]]],
+        rewards: torch.Tensor,
+        advantages: torch.Tensor,
     ) -> None:
         """Append a step's rollouts, each with its rewards, whether it could be read, and why."""
         with self.rollouts_path.open("a", encoding="utf-8") as file:
             for b, sample in enumerate(samples):
                 for g, text in enumerate(texts[b]):
                     row = {
-                        "step": step, "source": sample.source, "id": sample.id, "completion": text,
-                        "reward": rewards[b, g].item(), "advantage": advantages[b, g].item(),
+                        "step": step,
+                        "source": sample.source,
+                        "id": sample.id,
+                        "completion": text,
+                        "reward": rewards[b, g].item(),
+                        "advantage": advantages[b, g].item(),
                         "rewards": {name: vars(one) for name, one in scored[b][g].items()},
                     }
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -145,4 +179,3 @@ class GrpoTrainer(VlmTrainer):
 def _score(text: str, sample: Sample, size: tuple[int, int]) -> dict[str, Reward]:
     task = TASKS[sample.task]
     return task.rewards(task.answer(text, sample, size), sample)
-

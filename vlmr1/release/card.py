@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import json
+from typing import Any
 
 
 def model_card(name: str, version: str, about: dict[str, Any], where: dict[str, Any]) -> str:

@@ -30,7 +30,7 @@ def version_of(files: dict[str, dict[str, Any]], about: dict[str, Any]) -> str:
 
 
 def check_manifest(text: str) -> dict[str, Any]:
-    """Parse a manifest from a store. Raises ValueError on anything that is not one, or that names a file out of place."""
+    """Parse a manifest from a store. Raises ValueError on what is not one, or names a file out of place."""
     try:
         manifest = json.loads(text)
         files = manifest["files"]

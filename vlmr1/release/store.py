@@ -100,7 +100,9 @@ class S3Store:
                 raise FileNotFoundError(f"{where}: not found") from None
             if code == "PreconditionFailed":
                 raise FileExistsError(f"{where}: taken") from None
-            raise ValueError(f"{where}: the server said {code}; check the bucket, the endpoint and the credentials") from None
+            raise ValueError(
+                f"{where}: the server said {code}; check the bucket, the endpoint and the credentials"
+            ) from None
         except (BotoCoreError, Boto3Error) as error:
             raise ValueError(f"{where}: {type(error).__name__}; check AWS_ENDPOINT_URL and the credentials") from None
 

@@ -50,26 +50,34 @@ def differences(predictions: Predictions) -> list[dict[str, Any]]:
 
 
 def sentences(
-    found: Sequence[Mapping[str, Any]], training: Mapping[str, Any], counts: Mapping[str, Mapping[str, int]], roles: Mapping[str, str]
+    found: Sequence[Mapping[str, Any]],
+    training: Mapping[str, Any],
+    counts: Mapping[str, Mapping[str, int]],
+    roles: Mapping[str, str],
 ) -> list[str]:
     """Plain sentences for what improved, what got worse and what cannot be told, the reward first."""
     said = [_reward_sentence(training)]
     for ours, theirs in PAIRS:
         for measure in MEASURES:
             for way in WAYS:
-                part = [d for d in found if (d["ours"], d["theirs"], d["measure"], d["way"]) == (ours, theirs, measure, way)]
+                part = [
+                    d for d in found if (d["ours"], d["theirs"], d["measure"], d["way"]) == (ours, theirs, measure, way)
+                ]
                 said.append(_comparison(ours, theirs, measure, way, part))
     trained = sum(count["samples"] for name, count in counts.items() if roles[name] == "train")
     gains = [d for d in found if (d["ours"], d["theirs"], d["verdict"]) == ("grpo", "base", "better")]
     if not gains:
-        said.insert(0,
-            f"GRPO improved nothing beyond noise. It saw {training['prompts_seen']} prompts from {trained} training rows:"
-            " this run shows that the pipeline works, not that the model learned.")  # fmt: skip
+        said.insert(
+            0,
+            f"GRPO improved nothing beyond noise. It saw {training['prompts_seen']} prompts from {trained} training"
+            " rows: this run shows that the pipeline works, not that the model learned.",
+        )
     refused = {name: count["refused"] for name, count in counts.items() if count["refused"]}
     if refused:
         listed = ", ".join(f"{name} {n} of {counts[name]['rows']}" for name, n in refused.items())
         said.append(f"Rows left out by validation: {listed}; reports/validation/validation.md names each.")
-    said.append(f"{len(found)} differences were looked at, each at 95 %: about {round(len(found) * 0.05)} would leave zero out by chance alone.")
+    chance = round(len(found) * 0.05)
+    said.append(f"{len(found)} differences were looked at, each at 95 %: about {chance} would show by chance alone.")
     return said
 
 
@@ -87,7 +95,11 @@ def _comparison(ours: str, theirs: str, measure: str, way: str, part: Sequence[M
     """One sentence on a pair of policies: where ours is better, where theirs is, where nobody can tell."""
 
     def listed(verdict: str) -> str:
-        some = [f"{d['source']} ({d['mean']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}])" for d in part if d["verdict"] == verdict]
+        some = [
+            f"{d['source']} ({d['mean']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}])"
+            for d in part
+            if d["verdict"] == verdict
+        ]
         return ", ".join(some) or "nowhere"
 
     unclear = ", ".join(d["source"] for d in part if d["verdict"] == "unclear") or "none"

@@ -40,8 +40,16 @@ def accuracy(metrics: Mapping[str, Mapping[str, Any]], path: Path) -> None:
             below = [figures[s][way]["acc_0.5"] - figures[s][way]["acc_0.5_low"] for s in sources]
             above = [figures[s][way]["acc_0.5_high"] - figures[s][way]["acc_0.5"] for s in sources]
             places = [x + (i - (len(metrics) - 1) / 2) * width for x in range(len(sources))]
-            axis.bar(places, values, width * 0.92, yerr=[below, above], capsize=2, color=COLOURS[policy],
-                     error_kw={"lw": 0.8}, label=LABELS[policy])  # fmt: skip
+            axis.bar(
+                places,
+                values,
+                width * 0.92,
+                yerr=[below, above],
+                capsize=2,
+                color=COLOURS[policy],
+                error_kw={"lw": 0.8},
+                label=LABELS[policy],
+            )
         axis.set_ylabel(f"Acc@0.5, {way}")
         axis.set_ylim(0, 1.02)
     axes[1].set_xticks(range(len(sources)), [s.replace("_", " ") for s in sources])
@@ -67,8 +75,11 @@ def curves(rows: Sequence[Mapping[str, float]], keys: Mapping[str, str], label: 
 
 
 def examples(
-    predictions: Mapping[str, Sequence[Mapping[str, Any]]], locate: Callable[[str, Mapping[str, Any]], Path],
-    truth: Callable[[str, Mapping[str, Any]], Box], count: int, path: Path,
+    predictions: Mapping[str, Sequence[Mapping[str, Any]]],
+    locate: Callable[[str, Mapping[str, Any]], Path],
+    truth: Callable[[str, Mapping[str, Any]], Box],
+    count: int,
+    path: Path,
 ) -> None:
     """The first hits (above) and misses (below) of a policy, one source after another: truth green, answer red."""
     rows = []
@@ -82,7 +93,12 @@ def examples(
     pen = ImageDraw.Draw(sheet)
     for r, (row, title) in enumerate(zip(tiles, ("hits", "misses"), strict=True)):
         top = r * (height + 34)
-        pen.text((12, top + 6), f"{title}: {'none' if not row else 'green is the truth, red the answer'}", fill="black", font=_font(13))
+        pen.text(
+            (12, top + 6),
+            f"{title}: {'none' if not row else 'green is the truth, red the answer'}",
+            fill="black",
+            font=_font(13),
+        )
         for c, tile in enumerate(row):
             sheet.paste(tile, (12 + c * (TILE + 12), top + 28))
     sheet.save(path)

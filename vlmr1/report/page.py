@@ -67,7 +67,13 @@ def render() -> None:
         "published": _read_or_none(Path("metrics/publish.json")),
         "params": PARAMS.read_text(encoding="utf-8"),
     }
-    rooms = Environment(loader=PackageLoader("vlmr1", "report"), undefined=StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    rooms = Environment(
+        loader=PackageLoader("vlmr1", "report"),
+        undefined=StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     embedded = {name: base64.b64encode(path.read_bytes()).decode() for name, path in pictures.items()}
     write_atomically(HTML, rooms.get_template("page.html").render(**context, pictures=embedded))
     rooms.autoescape = False

@@ -33,7 +33,9 @@ def read_rows(spec: SourceSpec, root: Path) -> list[Row]:
         image = instances.imgs.get(ref["image_id"])
         annotation = instances.anns.get(ref["ann_id"])
         if image is None or annotation is None:
-            raise ValueError(f"{folder}/refs.json: ref_id {ref['ref_id']}: its image_id or ann_id is not in instances.json")
+            raise ValueError(
+                f"{folder}/refs.json: ref_id {ref['ref_id']}: its image_id or ann_id is not in instances.json"
+            )
         for sentence in ref["sentences"]:
             size = (image["width"], image["height"])
             rows.append(Row(len(rows), ref["file_name"], size, sentence["sent"], from_xywh(annotation["bbox"])))

@@ -40,9 +40,7 @@ def main(params: Params) -> None:
     print("convert: " + ", ".join(f"{name} {count['samples']}" for name, count in counts.items()))
 
 
-def _convert(
-    name: str, spec: SourceSpec, rows: list[Row], params: Params, folder: Path
-) -> tuple[Path, list[Sample]]:
+def _convert(name: str, spec: SourceSpec, rows: list[Row], params: Params, folder: Path) -> tuple[Path, list[Sample]]:
     """The samples of a source and the folder its pictures are read from."""
     raw = Path(params.data.root) / spec.images
     sizes: dict[str, Size] = {}

@@ -1,4 +1,6 @@
-"""evaluate: one policy on every evaluation source, greedy and sampled. Run: `python -m vlmr1.stages.evaluate --policy grpo`.
+"""evaluate: one policy on every evaluation source, greedy and sampled.
+
+Run: `python -m vlmr1.stages.evaluate --policy grpo`.
 
 Predictions go to predictions/POLICY/SOURCE-HOW.jsonl, figures to metrics/evaluate-POLICY.json. A source already
 answered by an interrupted run of the same policy on the same data is not asked again.
@@ -26,7 +28,11 @@ from vlmr1.training import fingerprint_of, open_work
 def main(params: Params, policy: str) -> None:
     settings, checkpoint = params.evaluate, Path("models") / policy
     sources = load_sources(CONVERTED, "evaluate")
-    about = {"evaluate": settings.model_dump(), "compute": params.compute.model_dump(), "max_pixels": params.convert.max_pixels}
+    about = {
+        "evaluate": settings.model_dump(),
+        "compute": params.compute.model_dump(),
+        "max_pixels": params.convert.max_pixels,
+    }
     work = open_work(
         Path("work") / f"evaluate-{policy}",
         about | {"checkpoint": fingerprint_of(checkpoint), "data": fingerprint_of(CONVERTED)},
@@ -48,9 +54,9 @@ def main(params: Params, policy: str) -> None:
             shutil.copyfile(path, folder / path.name)
     write_json(Path("metrics") / f"evaluate-{policy}.json", rounded(figures))
     for name, by_how in figures.items():
-        greedy = by_how["greedy"]
-        print(f"{policy} on {name}: Acc@0.5 {greedy['acc_0.5']:.3f} [{greedy['acc_0.5_low']:.3f}, {greedy['acc_0.5_high']:.3f}]"
-              f", mean IoU {greedy['mean_iou']:.3f}, n {greedy['n']}")  # fmt: skip
+        f = by_how["greedy"]
+        interval = f"[{f['acc_0.5_low']:.3f}, {f['acc_0.5_high']:.3f}]"
+        print(f"{policy} on {name}: Acc@0.5 {f['acc_0.5']:.3f} {interval}, mean IoU {f['mean_iou']:.3f}, n {f['n']}")
 
 
 def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> list[Sample]:

@@ -22,7 +22,9 @@ def main(params: Params) -> None:
     scores = {name: how["greedy"] for name, how in read_json(Path(f"metrics/evaluate-{POLICY}.json")).items()}
     origin = read_json(BASE / "origin.json")
     about = {
-        "base": f"{origin['model']} at {origin['revision']}" if "model" in origin else "built from nothing and warmed up",
+        "base": f"{origin['model']} at {origin['revision']}"
+        if "model" in origin
+        else "built from nothing and warmed up",
         "scores": scores,
         "params": params.model_dump(mode="json", by_alias=True, exclude={"publish", "report"}),
         "data_sha256": {"data/converted": folder_digest(CONVERTED)},

@@ -1,6 +1,6 @@
 """sft: the supervised baseline, from the base, on GRPO's prompts. Run: `python -m vlmr1.stages.sft --variant samples`.
 
-`samples` sees the prompts that GRPO sees, once each time GRPO does; `compute` sees `sft.compute_ratio` times as many, which is
+`samples` sees the prompts that GRPO sees, as often; `compute` sees `sft.compute_ratio` times as many, which is
 about what GRPO's rollouts cost. The report shows what each really cost.
 """
 

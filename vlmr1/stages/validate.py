@@ -67,7 +67,13 @@ def _markdown(
     for finding in findings:
         if not finding["refused"]:
             continue
-        lines += ["", f"## {finding['rule']}: {finding['wants']}", "", "| source | row | picture | value |", "|---|---|---|---|"]
+        lines += [
+            "",
+            f"## {finding['rule']}: {finding['wants']}",
+            "",
+            "| source | row | picture | value |",
+            "|---|---|---|---|",
+        ]
         for r in finding["refused"][:SHOWN]:
             lines.append(f"| {r['source']} | {r['row']} | {images[r['source'], r['row']]} | {r['value']} |")
         if len(finding["refused"]) > SHOWN:

@@ -44,8 +44,14 @@ def _build_and_train(params: Params) -> None:
     model = family.load_model(start, DTYPES[params.compute.dtype])
     print(f"warmup: {sum(p.numel() for p in model.parameters()):,} parameters, {len(family.tokenizer)} tokens")
     trainer = SftTrainer(
-        model, family, sources, settings.training, params.compute, work,
-        batch=settings.training.batch, steps=settings.training.steps,
+        model,
+        family,
+        sources,
+        settings.training,
+        params.compute,
+        work,
+        batch=settings.training.batch,
+        steps=settings.training.steps,
     )
     rows = trainer.run()
     origin = {"built": "tiny", "parameters": sum(p.numel() for p in model.parameters())}
@@ -85,7 +91,9 @@ def _resolve(pretrained: Pretrained) -> None:
             _fetch(pretrained, folder)
         hashes = fingerprint_of(folder)
         if not any(name.endswith(".safetensors") for name in hashes):
-            raise ValueError(f"warmup.pretrained.model: {pretrained.model} has no .safetensors weights, the only kind read")
+            raise ValueError(
+                f"warmup.pretrained.model: {pretrained.model} has no .safetensors weights, the only kind read"
+            )
         load_family(folder, 56 * 56)  # refuse an unsupported family now, not after the first training minute
         write_json(folder / "origin.json", {**pretrained.model_dump(), "sha256": hashes})
     logs = Path("logs/warmup")

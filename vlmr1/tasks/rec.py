@@ -17,9 +17,7 @@ from vlmr1.rewards.shape import format_reward
 from vlmr1.sample import Sample
 
 QUESTION = "Please provide the bounding box coordinate of the region this sentence describes:"
-INSTRUCTION = (
-    "Think first, between <think> and </think>, then give the box as JSON between <answer> and </answer>."
-)
+INSTRUCTION = "Think first, between <think> and </think>, then give the box as JSON between <answer> and </answer>."
 REWARDS = ("iou", "format")
 HIT_IOU = 0.5  # a hit is an IoU strictly above it, as in the RefCOCO evaluation of VLM-R1
 
@@ -40,7 +38,9 @@ def truth(sample: Sample) -> Box:
         value = json.loads(sample.solution)
         x0, y0, x1, y1 = (float(v) for v in value)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{sample.source} id {sample.id}: solution {sample.solution!r} is not [x0, y0, x1, y1]") from error
+        raise ValueError(
+            f"{sample.source} id {sample.id}: solution {sample.solution!r} is not [x0, y0, x1, y1]"
+        ) from error
     if not (x0 < x1 and y0 < y1):
         raise ValueError(f"{sample.source} id {sample.id}: solution {sample.solution!r} is empty or inverted")
     return (x0, y0, x1, y1)

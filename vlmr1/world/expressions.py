@@ -33,12 +33,15 @@ def _attribute(target: Thing, scene: list[Thing]) -> Iterator[tuple[str, Holds]]
 
 def _relation(target: Thing, scene: list[Thing]) -> Iterator[tuple[str, Holds]]:
     for other in scene:
-        if other is target or [t.name for t in scene].count(other.name) != 1:
-            continue
-        yield f"the object left of the {other.name}", lambda t, o=other: t.box[2] + MARGIN <= o.box[0]
-        yield f"the object right of the {other.name}", lambda t, o=other: t.box[0] >= o.box[2] + MARGIN
-        yield f"the object above the {other.name}", lambda t, o=other: t.box[3] + MARGIN <= o.box[1]
-        yield f"the object below the {other.name}", lambda t, o=other: t.box[1] >= o.box[3] + MARGIN
+        if other is not target and [t.name for t in scene].count(other.name) == 1:
+            yield f"the object left of the {other.name}", _beside(lambda t, o: t.box[2] + MARGIN <= o.box[0], other)
+            yield f"the object right of the {other.name}", _beside(lambda t, o: t.box[0] >= o.box[2] + MARGIN, other)
+            yield f"the object above the {other.name}", _beside(lambda t, o: t.box[3] + MARGIN <= o.box[1], other)
+            yield f"the object below the {other.name}", _beside(lambda t, o: t.box[1] >= o.box[3] + MARGIN, other)
+
+
+def _beside(relation: Callable[[Thing, Thing], bool], other: Thing) -> Holds:
+    return lambda thing: relation(thing, other)
 
 
 def _superlative(target: Thing, scene: list[Thing]) -> Iterator[tuple[str, Holds]]:
@@ -57,9 +60,13 @@ def _superlative(target: Thing, scene: list[Thing]) -> Iterator[tuple[str, Holds
 
 def _negation(target: Thing, scene: list[Thing]) -> Iterator[tuple[str, Holds]]:
     for colour in sorted({t.colour for t in scene} - {target.colour}):
-        yield f"the object that is not {colour}", lambda t, c=colour: t.colour != c
+        yield f"the object that is not {colour}", _lacks("colour", colour)
     for shape in sorted({t.shape for t in scene} - {target.shape}):
-        yield f"the object that is not a {shape}", lambda t, s=shape: t.shape != s
+        yield f"the object that is not a {shape}", _lacks("shape", shape)
+
+
+def _lacks(attribute: str, value: str) -> Holds:
+    return lambda thing: getattr(thing, attribute) != value
 
 
 KINDS: dict[str, Callable[[Thing, list[Thing]], Iterator[tuple[str, Holds]]]] = {
