@@ -64,12 +64,11 @@ ROLES = {"t": "train", "near": "evaluate"}
 def test_sentences_say_what_got_worse_and_where_sft_wins():
     found = differences(run_with(grpo_near=0.9, grpo_far=0.1, sft_samples_far=0.8))
     said = sentences(found, TRAINING, COUNTS, ROLES)
-    line = next(s for s in said if s.startswith("GRPO against base, Acc@0.5, greedy"))
-    assert "better on near (+1.000" in line and "worse on nowhere" in line and "no clear difference: far" in line
-    line = next(s for s in said if s.startswith("GRPO against base, mean IoU, greedy"))
-    assert "worse on far (-0.300" in line
-    line = next(s for s in said if s.startswith("GRPO against SFT, equal samples, Acc@0.5, greedy"))
-    assert "better on near" in line and "worse on far" in line
+    line = next(s for s in said if s.startswith("GRPO against base, greedy Acc@0.5"))
+    assert "better on near (+1.000)" in line and "worse on nowhere" in line and "no clear difference: far" in line
+    assert "worse on far (mean IoU, greedy, -0.300)" in line
+    line = next(s for s in said if s.startswith("GRPO against SFT, equal samples, greedy Acc@0.5"))
+    assert "better on near" in line and "worse on far (-1.000)" in line
     assert any("t 2 of 12" in s for s in said)
     assert "a clear rise" in said[0]
 

@@ -40,7 +40,7 @@ class WorldSplit(Block):
     sides: Pair  # shortest and longest side of an object, pixels
     grid: Count  # sides and positions are multiples of it
     distinct: Literal["colours", "names"]  # what no two objects of a picture share
-    expressions: tuple[Literal["attribute", "relation", "superlative", "negation"], ...] = Field(min_length=1)
+    expressions: tuple[Literal["attribute", "shape", "relation", "superlative", "negation"], ...] = Field(min_length=1)
 
     @model_validator(mode="before")
     @classmethod

@@ -17,7 +17,7 @@ LABELS = {
     "grpo": "GRPO",
 }
 MEASURES = {"hit": "Acc@0.5", "iou": "mean IoU"}
-WAYS = {"greedy": "greedy", "sampled": "sampled"}
+WAYS = ("greedy", "sampled")
 PAIRS = (
     ("grpo", "base"),
     ("sft-samples", "base"),
@@ -58,15 +58,9 @@ def sentences(
     """Plain sentences for what improved, what got worse and what cannot be told, the reward first."""
     said = [_reward_sentence(training)]
     for ours, theirs in PAIRS:
-        for measure in MEASURES:
-            for way in WAYS:
-                part = [
-                    d for d in found if (d["ours"], d["theirs"], d["measure"], d["way"]) == (ours, theirs, measure, way)
-                ]
-                said.append(_comparison(ours, theirs, measure, way, part))
+        said.append(_comparison(ours, theirs, [d for d in found if (d["ours"], d["theirs"]) == (ours, theirs)]))
     trained = sum(count["samples"] for name, count in counts.items() if roles[name] == "train")
-    gains = [d for d in found if (d["ours"], d["theirs"], d["verdict"]) == ("grpo", "base", "better")]
-    if not gains:
+    if not any(d["verdict"] == "better" for d in found if (d["ours"], d["theirs"]) == ("grpo", "base")):
         said.insert(
             0,
             f"GRPO improved nothing beyond noise. It saw {training['prompts_seen']} prompts from {trained} training"
@@ -91,17 +85,22 @@ def _reward_sentence(training: Mapping[str, Any]) -> str:
     return f"{change}: {gain:+.1f} standard errors, {verdict}."
 
 
-def _comparison(ours: str, theirs: str, measure: str, way: str, part: Sequence[Mapping[str, Any]]) -> str:
-    """One sentence on a pair of policies: where ours is better, where theirs is, where nobody can tell."""
+def _comparison(ours: str, theirs: str, part: Sequence[Mapping[str, Any]]) -> str:
+    """What a pair's greedy Acc@0.5 shows, then where the other measures say that ours is worse."""
+    main = [d for d in part if (d["measure"], d["way"]) == ("hit", "greedy")]
 
     def listed(verdict: str) -> str:
-        some = [
-            f"{d['source']} ({d['mean']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}])"
-            for d in part
-            if d["verdict"] == verdict
-        ]
+        some = [f"{d['source']} ({d['mean']:+.3f})" for d in main if d["verdict"] == verdict]
         return ", ".join(some) or "nowhere"
 
-    unclear = ", ".join(d["source"] for d in part if d["verdict"] == "unclear") or "none"
-    head = f"{LABELS[ours]} against {LABELS[theirs]}, {MEASURES[measure]}, {WAYS[way]}"
-    return f"{head}: better on {listed('better')}; worse on {listed('worse')}; no clear difference: {unclear}."
+    unclear = ", ".join(d["source"] for d in main if d["verdict"] == "unclear") or "none"
+    lost = [
+        f"{d['source']} ({MEASURES[d['measure']]}, {d['way']}, {d['mean']:+.3f})"
+        for d in part
+        if d["verdict"] == "worse" and d not in main
+    ]
+    also = f" By other measures {LABELS[ours]} is worse on {', '.join(lost)}." if lost else ""
+    return (
+        f"{LABELS[ours]} against {LABELS[theirs]}, greedy Acc@0.5: better on {listed('better')}; worse on"
+        f" {listed('worse')}; no clear difference: {unclear}.{also}"
+    )

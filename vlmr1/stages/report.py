@@ -12,7 +12,7 @@ from typing import Any
 from vlmr1.boxes import Box
 from vlmr1.files import rounded, whole_folder, write_json
 from vlmr1.report import figures, page
-from vlmr1.report.facts import LABELS, WAYS, differences, sentences
+from vlmr1.report.facts import LABELS, MEASURES, WAYS, differences, sentences
 from vlmr1.sample import load_sources, read_jsonl
 from vlmr1.settings import Params
 from vlmr1.stages import CONVERTED, read_json, run_stage
@@ -44,6 +44,7 @@ def main(params: Params) -> None:
     with whole_folder(page.RUN) as folder:
         facts = {
             "labels": LABELS,
+            "measures": MEASURES,
             "temperature": params.evaluate.temperature,
             "sentences": sentences(found, training, counts, roles),
             "table": metrics,

@@ -18,7 +18,7 @@ from vlmr1.sample import Sample
 
 QUESTION = "Please provide the bounding box coordinate of the region this sentence describes:"
 INSTRUCTION = "Think first, between <think> and </think>, then give the box as JSON between <answer> and </answer>."
-REWARDS = ("iou", "format")
+THOUGHT = "I look for it."
 HIT_IOU = 0.5  # a hit is an IoU strictly above it, as in the RefCOCO evaluation of VLM-R1
 
 
@@ -47,10 +47,12 @@ def truth(sample: Sample) -> Box:
 
 
 def target(sample: Sample, model_size: Size) -> str:
-    """The completion supervised training teaches; the box in pixels of the model's resized input (`model_size`)."""
-    expression = sample.problem.removeprefix(QUESTION).strip().removesuffix(".")
+    """The completion supervised training teaches; the box in pixels of the model's resized input (`model_size`).
+
+    Its thought is always the same: the data have none, and copying the expression would only teach copying.
+    """
     box = [round(v) for v in rescale(truth(sample), sample.sizes[0], model_size)]
-    return f'<think>{expression}</think><answer>{{"bbox_2d":{json.dumps(box, separators=(",", ":"))}}}</answer>'
+    return f'<think>{THOUGHT}</think><answer>{{"bbox_2d":{json.dumps(box, separators=(",", ":"))}}}</answer>'
 
 
 def answer(completion: str, sample: Sample, model_size: Size) -> Answer:

@@ -31,6 +31,10 @@ def _attribute(target: Thing, scene: list[Thing]) -> Iterator[tuple[str, Holds]]
     yield f"the {target.shape}", lambda t: t.shape == target.shape
 
 
+def _shape(target: Thing, scene: list[Thing]) -> Iterator[tuple[str, Holds]]:
+    yield f"the {target.shape}", lambda t: t.shape == target.shape
+
+
 def _relation(target: Thing, scene: list[Thing]) -> Iterator[tuple[str, Holds]]:
     for other in scene:
         if other is not target and [t.name for t in scene].count(other.name) == 1:
@@ -71,6 +75,7 @@ def _lacks(attribute: str, value: str) -> Holds:
 
 KINDS: dict[str, Callable[[Thing, list[Thing]], Iterator[tuple[str, Holds]]]] = {
     "attribute": _attribute,
+    "shape": _shape,
     "relation": _relation,
     "superlative": _superlative,
     "negation": _negation,
