@@ -12,6 +12,7 @@ from vlmr1.provenance import commit, folder_digest, package_versions
 from vlmr1.release.card import model_card
 from vlmr1.release.publish import publish
 from vlmr1.release.store import open_store
+from vlmr1.report import page
 from vlmr1.settings import Params
 from vlmr1.stages import BASE, CONVERTED, read_json, run_stage
 
@@ -42,6 +43,7 @@ def main(params: Params) -> None:
         lambda version: model_card(name, version, about, where),
     )
     write_json(Path("metrics/publish.json"), {"name": name, "version": version})
+    page.render()  # it now knows what was published
     print(f"publish: {name}@{version} in {params.publish.store}")
 
 
