@@ -24,7 +24,7 @@ POLICIES = ("base", "sft-samples", "sft-compute", "grpo")
 
 
 def run_seed(seed: int, folder: Path, recipe: Path | None) -> dict[str, Any]:
-    """One whole run in a copy of the working tree. Returns its figures. Raises CalledProcessError when a stage fails."""
+    """One whole run in a copy of the working tree. Returns its figures; CalledProcessError when a stage fails."""
     project = folder / f"seed-{seed}"
     names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True).stdout
     for name in filter(None, names.split("\0")):
@@ -45,7 +45,10 @@ def run_seed(seed: int, folder: Path, recipe: Path | None) -> dict[str, Any]:
 
 def markdown(runs: list[dict[str, Any]]) -> str:
     """The table: reward gain, then greedy Acc@0.5 with its Wilson interval of every policy on every source."""
-    lines = ["| seed | source | n | base | SFT, equal samples | SFT, equal compute | GRPO |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| seed | source | n | base | SFT, equal samples | SFT, equal compute | GRPO |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for run in runs:
         for source, ways in run["evaluation"]["base"].items():
             cells = []
@@ -57,16 +60,16 @@ def markdown(runs: list[dict[str, Any]]) -> str:
     for run in runs:
         g = run["grpo"]
         gain = g.get("reward_gain_in_standard_errors", float("nan"))
-        lines.append(
-            f"| {run['seed']} | {g['reward_first_tenth']:.3f} | {g['reward_last_tenth']:.3f} | {gain:+.1f} |"
-        )
+        lines.append(f"| {run['seed']} | {g['reward_first_tenth']:.3f} | {g['reward_last_tenth']:.3f} | {gain:+.1f} |")
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--json", type=Path, required=True, help="where the figures go; the table goes beside it as .md")
+    parser.add_argument(
+        "--json", type=Path, required=True, help="where the figures go; the table goes beside it as .md"
+    )
     parser.add_argument("--recipe", type=Path, help="a recipe to lay over params.yaml first")
     chosen = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="vlmr1-seeds-"))

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from prefect.artifacts import (
-    create_image_artifact,
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
@@ -22,10 +21,10 @@ from prefect.artifacts import (
 SECONDS = 2.0  # between two looks at a training's metrics
 
 
-def follow_training(stage: str, folder: Path, done: threading.Event) -> None:
+def follow_training(stage: str, done: threading.Event) -> None:
     """Keep a progress artifact in step with a training stage until `done`; at its end show the curves."""
     name = stage.replace("@", "-")
-    path = folder / "work" / name / "metrics.jsonl"
+    path = Path("work") / name / "metrics.jsonl"
     before = path.stat().st_mtime_ns if path.is_file() else None  # an earlier run's
     artifact: Any = None
     shown = -1.0
@@ -75,47 +74,48 @@ def _key(*parts: str) -> str:
 
 def _image(key: str, path: Path, description: str) -> None:
     data = base64.b64encode(path.read_bytes()).decode()
-    create_image_artifact(image_url=f"data:image/png;base64,{data}", key=key, description=description)
+    # As Markdown: an image artifact would print the whole data URL below the picture.
+    create_markdown_artifact(f"![{description}](data:image/png;base64,{data})", key=key, description=description)
 
 
-def _validation(folder: Path) -> None:
-    report = (folder / "reports/validation/validation.md").read_text(encoding="utf-8")
+def _validation() -> None:
+    report = Path("reports/validation/validation.md").read_text(encoding="utf-8")
     create_markdown_artifact(report, key="validation", description="What validation wanted and what it refused")
 
 
-def _evaluation(policy: str) -> Callable[[Path], None]:
-    def show(folder: Path) -> None:
-        figures = json.loads((folder / f"metrics/evaluate-{policy}.json").read_text(encoding="utf-8"))
+def _evaluation(policy: str) -> Callable[[], None]:
+    def show() -> None:
+        figures = json.loads(Path(f"metrics/evaluate-{policy}.json").read_text(encoding="utf-8"))
         rows = [{"source": source, "decoding": way, **f} for source, ways in figures.items() for way, f in ways.items()]
         create_table_artifact(rows, key=_key("scores", policy), description=f"{policy}: figures with 95 % intervals")
 
     return show
 
 
-def _report(folder: Path) -> None:
+def _report() -> None:
     from vlmr1.report.page import table_that_matters
 
-    run = folder / "reports/run"
+    run = Path("reports/run")
     facts = json.loads((run / "facts.json").read_text(encoding="utf-8"))
     head, *rows = table_that_matters(facts)
     create_table_artifact(
         [dict(zip(head, row, strict=True)) for row in rows],
         key="evaluation",
-        description="Acc@0.5, greedy, with its 95 % interval, then mean IoU",
+        description="`Acc@0.5`, greedy, with its 95 % interval, then mean IoU",
     )
-    said = "\n".join(f"- {sentence}" for sentence in facts["sentences"])
+    said = "\n".join(f"- {sentence}" for sentence in facts["sentences"]).replace("Acc@0.5", "`Acc@0.5`")  # no address
     create_markdown_artifact(f"## What the run shows\n\n{said}\n", key="findings", description="In plain sentences")
     for path in sorted(run.glob("*.png")):
         _image(_key("report", path.stem), path, path.stem.replace("-", ", "))
 
 
-def _publication(folder: Path) -> None:
-    release: dict[str, Any] = json.loads((folder / "metrics/publish.json").read_text(encoding="utf-8"))
+def _publication() -> None:
+    release: dict[str, Any] = json.loads(Path("metrics/publish.json").read_text(encoding="utf-8"))
     line = f"vlmr1 pull {release['name']}@{release['version']} --to checkpoints/{release['name']}"
     create_markdown_artifact(f"```\n{line}\n```\n", key="release", description="How to get the published checkpoint")
 
 
-AFTER: dict[str, Callable[[Path], None]] = {
+AFTER: dict[str, Callable[[], None]] = {
     "validate": _validation,
     **{f"evaluate@{p}": _evaluation(p) for p in ("base", "sft-samples", "sft-compute", "grpo")},
     "report": _report,

@@ -50,17 +50,16 @@ def meant(text, thing, scene):
     words = text.split()
     if "not" in words:
         return words[-1] not in (thing.colour, thing.shape)
+    if words[-2:-1] == ["the"] and words[-1] in ("left", "right", "top", "bottom"):
+        x, y = thing.centre[0] - SIDE / 2, thing.centre[1] - SIDE / 2
+        return {"left": x < 0, "right": x > 0, "top": y < 0, "bottom": y > 0}[words[-1]]
     side = next((w for w in ("left", "right", "above", "below") if w in words), None)
     if side:
         other = next(t for t in scene if t.name == " ".join(words[-2:]))
         if other is thing:
             return False
-        return {
-            "left": thing.box[2] < other.box[0],
-            "right": thing.box[0] > other.box[2],
-            "above": thing.box[3] < other.box[1],
-            "below": thing.box[1] > other.box[3],
-        }[side]
+        x, y = (a - b for a, b in zip(thing.centre, other.centre, strict=True))
+        return {"left": x <= 0, "right": x >= 0, "above": y <= 0, "below": y >= 0}[side]
     best = {
         "largest": max(scene, key=lambda t: t.side),
         "smallest": min(scene, key=lambda t: t.side),

@@ -24,6 +24,7 @@ Pair = Annotated[tuple[int, int], BeforeValidator(lambda v: tuple(v) if isinstan
 Names = Annotated[
     tuple[str, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v), Field(min_length=1)
 ]
+Kind = Literal["attribute", "shape", "place", "relation", "superlative", "negation"]  # of expression
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
 
@@ -40,7 +41,7 @@ class WorldSplit(Block):
     sides: Pair  # shortest and longest side of an object, pixels
     grid: Count  # sides and positions are multiples of it
     distinct: Literal["colours", "names"]  # what no two objects of a picture share
-    expressions: tuple[Literal["attribute", "shape", "relation", "superlative", "negation"], ...] = Field(min_length=1)
+    expressions: tuple[Kind, ...] = Field(min_length=1)  # drawn with equal chance; one named twice, twice as often
 
     @model_validator(mode="before")
     @classmethod

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 
-from vlmr1.world.scenes import Thing
+from vlmr1.world.scenes import COLOURS, SHAPES, SIDE, Thing
 
 Holds = Callable[[Thing], bool]
 MARGIN = 7  # pixels by which a comparison must be clear to a human eye
@@ -35,17 +35,37 @@ def _shape(target: Thing, scene: list[Thing]) -> Iterator[tuple[str, Holds]]:
     yield f"the {target.shape}", lambda t: t.shape == target.shape
 
 
+def _place(target: Thing, scene: list[Thing]) -> Iterator[tuple[str, Holds]]:
+    """Halves of the picture: clearly so for the target, not even barely for another thing."""
+    middle, (x, y) = SIDE / 2, target.centre
+    if x + MARGIN <= middle:
+        yield "the object on the left", lambda t: t.centre[0] <= middle
+    if x >= middle + MARGIN:
+        yield "the object on the right", lambda t: t.centre[0] >= middle
+    if y + MARGIN <= middle:
+        yield "the object at the top", lambda t: t.centre[1] <= middle
+    if y >= middle + MARGIN:
+        yield "the object at the bottom", lambda t: t.centre[1] >= middle
+
+
 def _relation(target: Thing, scene: list[Thing]) -> Iterator[tuple[str, Holds]]:
+    """Sides of another thing: wholly and clearly so for the target, not even by its centre for a third."""
     for other in scene:
-        if other is not target and [t.name for t in scene].count(other.name) == 1:
-            yield f"the object left of the {other.name}", _beside(lambda t, o: t.box[2] + MARGIN <= o.box[0], other)
-            yield f"the object right of the {other.name}", _beside(lambda t, o: t.box[0] >= o.box[2] + MARGIN, other)
-            yield f"the object above the {other.name}", _beside(lambda t, o: t.box[3] + MARGIN <= o.box[1], other)
-            yield f"the object below the {other.name}", _beside(lambda t, o: t.box[1] >= o.box[3] + MARGIN, other)
+        if other is target or [t.name for t in scene].count(other.name) != 1:
+            continue
+        if target.box[2] + MARGIN <= other.box[0]:
+            yield f"the object left of the {other.name}", _beyond(other, axis=0, sign=-1)
+        if target.box[0] >= other.box[2] + MARGIN:
+            yield f"the object right of the {other.name}", _beyond(other, axis=0, sign=1)
+        if target.box[3] + MARGIN <= other.box[1]:
+            yield f"the object above the {other.name}", _beyond(other, axis=1, sign=-1)
+        if target.box[1] >= other.box[3] + MARGIN:
+            yield f"the object below the {other.name}", _beyond(other, axis=1, sign=1)
 
 
-def _beside(relation: Callable[[Thing, Thing], bool], other: Thing) -> Holds:
-    return lambda thing: relation(thing, other)
+def _beyond(other: Thing, axis: int, sign: int) -> Holds:
+    """Whether a thing's centre lies on that side of another's."""
+    return lambda thing: thing is not other and sign * (thing.centre[axis] - other.centre[axis]) >= 0
 
 
 def _superlative(target: Thing, scene: list[Thing]) -> Iterator[tuple[str, Holds]]:
@@ -53,19 +73,19 @@ def _superlative(target: Thing, scene: list[Thing]) -> Iterator[tuple[str, Holds
         """Clearly first by the measure: no other thing comes within the margin."""
         return lambda t: all(measure(t) >= measure(o) + MARGIN for o in scene if o is not t)
 
-    if len(scene) > 1:
-        yield "the largest object", beats(lambda t: t.side)
-        yield "the smallest object", beats(lambda t: -t.side)
-        yield "the leftmost object", beats(lambda t: -t.centre[0])
-        yield "the rightmost object", beats(lambda t: t.centre[0])
-        yield "the topmost object", beats(lambda t: -t.centre[1])
-        yield "the bottommost object", beats(lambda t: t.centre[1])
+    yield "the largest object", beats(lambda t: t.side)
+    yield "the smallest object", beats(lambda t: -t.side)
+    yield "the leftmost object", beats(lambda t: -t.centre[0])
+    yield "the rightmost object", beats(lambda t: t.centre[0])
+    yield "the topmost object", beats(lambda t: -t.centre[1])
+    yield "the bottommost object", beats(lambda t: t.centre[1])
 
 
 def _negation(target: Thing, scene: list[Thing]) -> Iterator[tuple[str, Holds]]:
-    for colour in sorted({t.colour for t in scene} - {target.colour}):
+    others = {t.colour for t in scene} - {target.colour}
+    for colour in sorted(others) or [c for c in COLOURS if c != target.colour]:
         yield f"the object that is not {colour}", _lacks("colour", colour)
-    for shape in sorted({t.shape for t in scene} - {target.shape}):
+    for shape in sorted({t.shape for t in scene} - {target.shape}) or [s for s in SHAPES if s != target.shape]:
         yield f"the object that is not a {shape}", _lacks("shape", shape)
 
 
@@ -76,6 +96,7 @@ def _lacks(attribute: str, value: str) -> Holds:
 KINDS: dict[str, Callable[[Thing, list[Thing]], Iterator[tuple[str, Holds]]]] = {
     "attribute": _attribute,
     "shape": _shape,
+    "place": _place,
     "relation": _relation,
     "superlative": _superlative,
     "negation": _negation,
