@@ -71,7 +71,7 @@ def trained(tiny, tmp_path_factory):
     from vlmr1.families import load_family
     from vlmr1.settings import Compute, Optimisation
     from vlmr1.sft import SftTrainer
-    from vlmr1.training import open_work
+    from vlmr1.work import open_work
 
     checkpoint, source = tiny
     folder = tmp_path_factory.mktemp("trained")

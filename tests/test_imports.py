@@ -31,7 +31,7 @@ LIGHT = [
 ]
 # A room may import what stands below it, never above.
 FLOORS = [
-    {"files", "boxes", "settings", "progress", "provenance", "device"},
+    {"files", "boxes", "settings", "progress", "provenance", "device", "work"},
     {"answers", "sample"},
     {"rewards"},
     {"tasks"},

@@ -18,7 +18,7 @@ from vlmr1.files import sha256
 from vlmr1.release.manifest import MANIFEST
 from vlmr1.settings import read_yaml
 from vlmr1.stages import read_json
-from vlmr1.training import fingerprint_of
+from vlmr1.work import fingerprint_of
 
 TRACKED = (
     "data/world",

@@ -9,7 +9,7 @@ from vlmr1.release.manifest import check_manifest
 from vlmr1.release.publish import publish
 from vlmr1.release.pull import pull
 from vlmr1.release.store import open_store
-from vlmr1.training import fingerprint_of
+from vlmr1.work import fingerprint_of
 
 FIGURES = {
     "acc_0.5": 0.5,

@@ -9,7 +9,8 @@ from vlmr1.families import load_family
 from vlmr1.grpo.trainer import GrpoTrainer
 from vlmr1.settings import Compute, Grpo, Optimisation
 from vlmr1.sft import SftTrainer
-from vlmr1.training import WHOLE, fingerprint_of, last_whole_checkpoint, open_work
+from vlmr1.training import WHOLE, last_whole_checkpoint
+from vlmr1.work import fingerprint_of, open_work
 
 COMPUTE = Compute(dtype="float32", activation_checkpointing=False)
 COMMON = {

@@ -8,7 +8,7 @@ from PIL import Image
 from vlmr1.files import whole_folder
 from vlmr1.settings import World, load_params
 from vlmr1.stages.validate import main as validate  # noqa: F401  (imported so that the stage is known to import alone)
-from vlmr1.training import fingerprint_of
+from vlmr1.work import fingerprint_of
 from vlmr1.world.dataset import write_world
 from vlmr1.world.expressions import KINDS, describe
 from vlmr1.world.scenes import COLOURS, GROUND, SHAPES, SIDE, Layout, Thing, compose, draw

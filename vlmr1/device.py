@@ -6,6 +6,8 @@ import os
 
 import torch
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}  # params' names
+
 
 def pick_device() -> torch.device:
     """The accelerator that torch finds, or the CPU with one thread a process, which is faster beside other work."""

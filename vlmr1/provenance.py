@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from vlmr1.files import sha256
+from vlmr1.work import fingerprint_of
 
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy", "pillow", "dvc", "prefect")
 MADE_BY_RUNS = ("metrics", "dvc.lock")  # tracked by git, rewritten by every run
@@ -35,8 +35,7 @@ def _git(*arguments: str) -> str:
 
 def folder_digest(folder: Path) -> str:
     """One sha256 for a folder: over the names and sha256 of its files."""
-    listing = {p.relative_to(folder).as_posix(): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
-    return hashlib.sha256(json.dumps(listing, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(fingerprint_of(folder), sort_keys=True).encode()).hexdigest()
 
 
 def package_versions() -> dict[str, str]:

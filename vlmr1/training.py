@@ -1,15 +1,14 @@
 """What supervised training and GRPO share: one `transformers.Trainer`, resumable, repeatable, that shows itself.
 
-Half-finished work lives in `work/NAME/`: checkpoints of the Trainer, `metrics.jsonl` (append-only, anybody may tail it)
-and the fingerprint of what is being trained. Only a run with the same fingerprint continues there, and only from a
-checkpoint that was written whole; anything else is cleared. A finished run's results leave the folder in one rename.
+Half-finished work lives in `work/NAME/` (`vlmr1.work`): the Trainer's checkpoints and `metrics.jsonl`, append-only, which
+anybody may tail. Training goes on only from a checkpoint that was written whole. A finished run's results leave the
+folder in one rename.
 Left out on purpose: evaluation during training, several processes, DeepSpeed.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import shutil
 import sys
@@ -26,13 +25,12 @@ from transformers.trainer_callback import PrinterCallback
 
 from vlmr1.device import pick_device
 from vlmr1.families.qwen_vl import Batch, Prompt, QwenVL
-from vlmr1.files import rounded, sha256, whole_folder, write_json
+from vlmr1.files import rounded, whole_folder, write_json
 from vlmr1.grpo.sampler import PromptSampler
 from vlmr1.sample import Sample, Source, write_jsonl
 from vlmr1.settings import Compute, Optimisation
 from vlmr1.tasks import TASKS
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 WHOLE = "whole.json"  # written into a checkpoint last; one without it was interrupted
 
 
@@ -208,22 +206,6 @@ def save_training(
             writer.writerows(rows)
     summary = {"steps": trainer.state.max_steps, "final_loss": rows[-1]["loss"], **figures}
     write_json(Path("metrics") / f"{name}.json", rounded(summary))
-
-
-def open_work(work: Path, about: dict[str, Any]) -> Path:
-    """The folder of half-finished work for exactly this run; what another run left there is cleared."""
-    fingerprint = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-    mark = work / "fingerprint.json"
-    if not mark.is_file() or json.loads(mark.read_text())["fingerprint"] != fingerprint:
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        write_json(mark, {"fingerprint": fingerprint, "about": about})
-    return work
-
-
-def fingerprint_of(folder: Path) -> dict[str, str]:
-    """sha256 of every file below a folder, by relative path."""
-    return {str(p.relative_to(folder)): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def last_whole_checkpoint(work: Path) -> Path | None:

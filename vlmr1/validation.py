@@ -157,7 +157,8 @@ def _finding(name: str, meaning: str, result: Any, rows: int) -> dict[str, Any]:
     """An expectation's outcome in plain types."""
     refused = []
     for entry in result.result.get("unexpected_index_list") or []:
-        value = {key: v for key, v in entry.items() if key not in INDEX}
+        # The marks made above are plain false; what was measured is worth showing.
+        value = {key: v for key, v in entry.items() if key not in INDEX and v is not False}
         refused.append(
             {"source": str(entry["source"]), "row": int(entry["row"]), "value": ", ".join(map(str, value.values()))}
         )

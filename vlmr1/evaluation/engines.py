@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from PIL import Image
 
-from vlmr1.device import pick_device
+from vlmr1.device import DTYPES, pick_device
 from vlmr1.families import load_family
 from vlmr1.grpo.rollout import sample_completions
 from vlmr1.sample import Sample, Source
 from vlmr1.settings import Compute, Evaluate
 from vlmr1.tasks import TASKS
-from vlmr1.training import DTYPES
 
 
 class InProcess:

@@ -22,7 +22,7 @@ from vlmr1.progress import progress
 from vlmr1.sample import Sample, load_sources, read_jsonl, write_jsonl
 from vlmr1.settings import Params
 from vlmr1.stages import CONVERTED, POLICIES, run_stage
-from vlmr1.training import fingerprint_of, open_work
+from vlmr1.work import fingerprint_of, open_work
 
 
 def main(params: Params, policy: str) -> None:

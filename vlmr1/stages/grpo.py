@@ -6,12 +6,14 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from vlmr1.device import DTYPES
 from vlmr1.families import load_family
 from vlmr1.grpo.trainer import GrpoTrainer
 from vlmr1.sample import load_sources
 from vlmr1.settings import Grpo, Params
 from vlmr1.stages import BASE, CONVERTED, run_stage
-from vlmr1.training import DTYPES, fingerprint_of, open_work, save_training
+from vlmr1.training import save_training
+from vlmr1.work import fingerprint_of, open_work
 
 
 def main(params: Params) -> None:

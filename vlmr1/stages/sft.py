@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from vlmr1.device import DTYPES
 from vlmr1.families import load_family
 from vlmr1.sample import load_sources
 from vlmr1.settings import Params
 from vlmr1.sft import SftTrainer
 from vlmr1.stages import BASE, CONVERTED, run_stage
-from vlmr1.training import DTYPES, fingerprint_of, open_work, save_training
+from vlmr1.training import save_training
+from vlmr1.work import fingerprint_of, open_work
 
 
 def main(params: Params, variant: str) -> None:

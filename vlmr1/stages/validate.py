@@ -27,7 +27,7 @@ def main(params: Params) -> None:
         table = flat_table(data, rows, params.validate_.decode, bar.update)
     findings = run_suite(table, params.validate_)
     refused = sorted({(r["source"], r["row"]) for finding in findings for r in finding["refused"]})
-    images = {(record["source"], record["row"]): record["image"] for record in table}
+    said = {(record["source"], record["row"]): (record["image"], record["expression"]) for record in table}
     reasons = {
         key: [f["rule"] for f in findings if key in {(r["source"], r["row"]) for r in f["refused"]}] for key in refused
     }
@@ -38,10 +38,10 @@ def main(params: Params) -> None:
     }
     folder = REFUSED.parent
     write_json(folder / "validation.json", {"passed": not refused, **summary, "findings": findings})
-    write_atomically(folder / "validation.md", _markdown(params, summary, findings, images))
+    write_atomically(folder / "validation.md", _markdown(params, summary, findings, said))
     write_jsonl(
         REFUSED,
-        [{"source": s, "row": r, "image": images[s, r], "rules": reasons[s, r]} for s, r in refused],
+        [{"source": s, "row": r, "image": said[s, r][0], "rules": reasons[s, r]} for s, r in refused],
     )
     write_json(Path("metrics/validate.json"), summary)
     print(f"validate: {len(table)} rows, {len(refused)} refused; see {folder}/validation.md")
@@ -50,13 +50,16 @@ def main(params: Params) -> None:
         first = broken["refused"][0]
         raise ValueError(
             f"{len(refused)} rows refused; the first is {first['source']} row {first['row']}"
-            f" ({images[first['source'], first['row']]}): want: {broken['wants']}. All are in {folder}/validation.md."
+            f" ({said[first['source'], first['row']][0]}): want: {broken['wants']}. All are in {folder}/validation.md."
             " Mend them, or set validate.on_failure to skip to go on without them"
         )
 
 
 def _markdown(
-    params: Params, summary: dict[str, Any], findings: list[dict[str, Any]], images: dict[tuple[str, int], str]
+    params: Params,
+    summary: dict[str, Any],
+    findings: list[dict[str, Any]],
+    said: dict[tuple[str, int], tuple[str, str]],
 ) -> str:
     """The report for people."""
     lines = ["# Validation", "", "| source | used for | rows | refused |", "|---|---|---|---|"]
@@ -71,14 +74,20 @@ def _markdown(
             "",
             f"## {finding['rule']}: {finding['wants']}",
             "",
-            "| source | row | picture | value |",
-            "|---|---|---|---|",
+            "| source | row | picture | expression | value |",
+            "|---|---|---|---|---|",
         ]
         for r in finding["refused"][:SHOWN]:
-            lines.append(f"| {r['source']} | {r['row']} | {images[r['source'], r['row']]} | {r['value']} |")
+            image, expression = (_cell(text) for text in said[r["source"], r["row"]])
+            lines.append(f"| {r['source']} | {r['row']} | {image} | {expression} | {r['value']} |")
         if len(finding["refused"]) > SHOWN:
             lines.append(f"\n… and {len(finding['refused']) - SHOWN} more, all in validation.json.")
     return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    """Text from data as one short Markdown cell."""
+    return " ".join(text.split())[:80].replace("|", "\\|").replace("<", "&lt;")
 
 
 if __name__ == "__main__":

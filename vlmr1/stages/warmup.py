@@ -11,6 +11,7 @@ import re
 import shutil
 from pathlib import Path
 
+from vlmr1.device import DTYPES
 from vlmr1.families import load_family
 from vlmr1.families.tiny import build_image_processor, build_model, build_tokenizer
 from vlmr1.files import whole_folder, write_json
@@ -19,7 +20,8 @@ from vlmr1.settings import Params, Pretrained
 from vlmr1.sft import SftTrainer
 from vlmr1.stages import BASE, CONVERTED, run_stage
 from vlmr1.tasks import TASKS, rec
-from vlmr1.training import DTYPES, fingerprint_of, open_work, save_training
+from vlmr1.training import save_training
+from vlmr1.work import fingerprint_of, open_work
 
 WORK = Path("work/warmup")
 WEIGHTS = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")  # what is fetched: no pickles

@@ -1,0 +1,77 @@
+"""dvc.yaml says truly what each stage reads: its code, its parameters, and nothing written twice."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from vlmr1.settings import Params, read_yaml
+
+STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
+# Plumbing that shapes no result: reading params, writing files, telling progress and provenance.
+PLUMBING = {
+    "vlmr1/settings.py",
+    "vlmr1/files.py",
+    "vlmr1/progress.py",
+    "vlmr1/provenance.py",
+    "vlmr1/stages/__init__.py",
+}
+
+
+def file_of(module):
+    base = ROOT / module.replace(".", "/")
+    return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
+
+
+def imported_files(path, seen):
+    """Every file of the package that a file imports, directly or through others."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vlmr1"):
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            found = file_of(name)
+            if found and found not in seen:
+                seen.add(found)
+                imported_files(found, seen)
+    return seen
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_line_of_code_that_shapes_a_result_is_a_dependency(name):
+    stage = ROOT / f"vlmr1/stages/{name}.py"
+    deps = [ROOT / dep for dep in STAGES[name]["deps"]]
+    for path in {stage, *imported_files(stage, set())}:
+        relative = path.relative_to(ROOT).as_posix()
+        if relative in PLUMBING or relative == "vlmr1/__init__.py":
+            continue
+        assert any(path == dep or dep in path.parents for dep in deps), (
+            f"{name} runs {relative}, no dependency names it"
+        )
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_is_its_module_and_its_block_of_params(name):
+    assert STAGES[name]["cmd"].split()[:3] == ["python", "-m", f"vlmr1.stages.{name}"]
+    blocks = {field.alias or key for key, field in Params.model_fields.items()}
+    assert name in blocks
+    assert any(param == name for param in STAGES[name]["params"])
+
+
+def test_every_dependency_exists_or_is_made():
+    made = {str(out) for stage in STAGES.values() for out in stage.get("outs", [])}
+    for name, stage in STAGES.items():
+        for dep in stage["deps"]:
+            if dep.startswith(("vlmr1/", "flows/")):
+                assert (ROOT / dep).exists(), f"{name}: {dep}"
+    assert len(made) == sum(len(stage.get("outs", [])) for stage in STAGES.values())
+
+
+def test_git_holds_no_data_and_no_large_file():
+    import subprocess
+
+    names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert not [n for n in names if n.startswith("data/") and not n.endswith((".gitignore", ".dvc"))]
+    assert all((ROOT / n).stat().st_size < 1_000_000 for n in names if (ROOT / n).is_file())
+    assert Path(ROOT / "dvc.lock").name in names
