@@ -1,8 +1,8 @@
 """What supervised training and GRPO share: one `transformers.Trainer`, resumable, repeatable, that shows itself.
 
-Half-finished work lives in `work/NAME/` (`vlmr1.work`): the Trainer's checkpoints and `metrics.jsonl`, append-only, which
-anybody may tail. Training goes on only from a checkpoint that was written whole. A finished run's results leave the
-folder in one rename.
+Half-finished work lives in `work/NAME/` (`vlmr1.work`): the Trainer's checkpoints and `metrics.jsonl`, append-only,
+which anybody may tail. Training goes on only from a checkpoint that was written whole. A finished run's results leave
+the folder in one rename.
 Left out on purpose: evaluation during training, several processes, DeepSpeed.
 """
 
