@@ -1,0 +1,89 @@
+"""The base from elsewhere, doctor, and the command's own mistakes."""
+
+import json
+import shutil
+
+import pytest
+
+from tests.conftest import ROOT, run
+from vlmr1.cli import main
+from vlmr1.doctor import examine
+from vlmr1.settings import Pretrained, load_params
+from vlmr1.stages import BASE, warmup
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def resolve(model, revision):
+    params = load_params()
+    origin = {"pretrained": Pretrained(model=str(model), revision=revision), "tiny": None, "training": None}
+    warmup.main(params.model_copy(update={"warmup": params.warmup.model_copy(update=origin)}))
+
+
+def test_a_local_base_is_copied_whole_and_pinned_by_its_hashes(project, tiny):
+    (tiny[0] / "pickle.bin").write_bytes(b"never wanted")
+    resolve(tiny[0], None)
+    (tiny[0] / "pickle.bin").unlink()
+    origin = json.loads((BASE / "origin.json").read_text())
+    assert "model.safetensors" in origin["sha256"] and not (BASE / "pickle.bin").exists()
+
+    from transformers import AutoModelForImageTextToText
+
+    assert AutoModelForImageTextToText.from_pretrained(BASE).config.model_type == "qwen2_5_vl"
+
+
+@pytest.mark.parametrize(
+    ("revision", "said"),
+    [(None, "full 40-digit commit"), ("main", "full 40-digit commit"), ("a" * 40, "could not be fetched")],
+)
+def test_a_hub_base_needs_a_pinned_revision_and_a_network(project, revision, said):
+    with pytest.raises(ValueError, match=said):
+        resolve("Qwen/Qwen2.5-VL-3B-Instruct", revision)
+    assert not BASE.exists()
+
+
+def test_a_base_of_an_unknown_family_or_without_safetensors_is_refused(project, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ValueError, match=r"no \.safetensors weights"):
+        resolve(other, None)
+    (other / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"model_type 'bert' is not supported; supported: qwen2_5_vl"):
+        resolve(other, None)
+    assert not BASE.exists()
+
+
+def test_doctor_finds_nothing_wrong_with_a_fresh_checkout(project):
+    assert [f for f in examine() if not f.good] == []
+
+
+def test_doctor_names_a_missing_list_and_a_bad_key(project):
+    run(["vlmr1", "apply", "recipes/real-rec.yaml", "-S", "data.root=nowhere"], project)
+    faults = {f.what: f.says for f in examine() if not f.good}
+    assert "nowhere/with_images/refcoco_unc_val.json: not found" in faults["data.sources.warmup"]
+    (project / "params.yaml").write_text((project / "params.yaml").read_text().replace("beta: 0.0", "betta: 0.0"))
+    faults = {f.what: f.says for f in examine() if not f.good}
+    assert "grpo.betta: unknown key; did you mean beta?" in faults["params.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["pull", "toy", "--to", "x"], "NAME@VERSION"),
+        (["pull", "toy@latest", "--to", "x"], "no release toy@latest"),
+        (["summary"], "no run to tell of yet"),
+        (["apply", "recipes/none.yaml"], "recipes/none.yaml: not found"),
+        (["apply", "recipes/smoke.yaml", "-S", "grpo.steps"], "write KEY=VALUE"),
+    ],
+)
+def test_a_mistake_is_answered_in_a_sentence(project, arguments, said):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert said in str(stop.value) and "Traceback" not in str(stop.value)
