@@ -37,7 +37,7 @@ def run_seed(seed: int, folder: Path, recipe: Path | None) -> dict[str, Any]:
     for command in (["vlmr1", "apply", overlay.name, *sets], ["git", "init", "-q"], ["dvc", "repro"]):
         with (folder / f"seed-{seed}.log").open("a") as log:
             subprocess.run(command, cwd=project, stdout=log, stderr=log, check=True)
-    figures = {p: json.loads((project / f"metrics/evaluate-{p}.json").read_text()) for p in POLICIES}
+    figures = {p: json.loads((project / f"predictions/{p}/figures.json").read_text()) for p in POLICIES}
     training = json.loads((project / "metrics/grpo.json").read_text())
     print(f"seed {seed}: done", flush=True)
     return {"seed": seed, "grpo": training, "evaluation": figures}

@@ -85,7 +85,7 @@ def _validation() -> None:
 
 def _evaluation(policy: str) -> Callable[[], None]:
     def show() -> None:
-        figures = json.loads(Path(f"metrics/evaluate-{policy}.json").read_text(encoding="utf-8"))
+        figures = json.loads(Path(f"predictions/{policy}/figures.json").read_text(encoding="utf-8"))
         rows = [{"source": source, "decoding": way, **f} for source, ways in figures.items() for way, f in ways.items()]
         create_table_artifact(rows, key=_key("scores", policy), description=f"{policy}: figures with 95 % intervals")
 

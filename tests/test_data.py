@@ -95,11 +95,8 @@ def test_with_skip_refused_rows_stay_out_and_are_counted(project):
     convert.main(params)
     (train,) = load_sources(convert.CONVERTED, "train")
     assert [s.id for s in train.samples] == [0, len(FAULTS) + 1]
-    assert json.loads(Path("metrics/convert.json").read_text())["t"] == {
-        "rows": len(FAULTS) + 2,
-        "refused": len(FAULTS),
-        "samples": 2,
-    }
+    index = json.loads((convert.CONVERTED / "sources.json").read_text())["t"]
+    assert (index["rows"], index["refused"], index["samples"]) == (len(FAULTS) + 2, len(FAULTS), 2)
 
 
 def test_a_source_of_which_nothing_is_left_is_an_error(project):

@@ -57,13 +57,15 @@ TRAINING = {
     "reward_last_tenth": 1.1,
     "reward_gain_in_standard_errors": 9.0,
 }
-COUNTS = {"t": {"rows": 12, "refused": 2, "samples": 10}, "near": {"rows": 40, "refused": 0, "samples": 40}}
-ROLES = {"t": "train", "near": "evaluate"}
+SOURCES = {
+    "t": {"role": "train", "rows": 12, "refused": 2, "samples": 10},
+    "near": {"role": "evaluate", "rows": 40, "refused": 0, "samples": 40},
+}
 
 
 def test_sentences_say_what_got_worse_and_where_sft_wins():
     found = differences(run_with(grpo_near=0.9, grpo_far=0.1, sft_samples_far=0.8))
-    said = sentences(found, TRAINING, COUNTS, ROLES)
+    said = sentences(found, TRAINING, SOURCES)
     line = next(s for s in said if s.startswith("GRPO against base, greedy Acc@0.5"))
     assert "better on near (+1.000)" in line and "worse on nowhere" in line and "no clear difference: far" in line
     assert "worse on far (mean IoU, greedy, -0.300)" in line
@@ -74,7 +76,7 @@ def test_sentences_say_what_got_worse_and_where_sft_wins():
 
 
 def test_a_run_that_taught_nothing_is_called_that():
-    said = sentences(differences(run_with()), TRAINING | {"reward_gain_in_standard_errors": 1.0}, COUNTS, ROLES)
+    said = sentences(differences(run_with()), TRAINING | {"reward_gain_in_standard_errors": 1.0}, SOURCES)
     assert said[0].startswith("GRPO improved nothing beyond noise. It saw 10 prompts from 10 training rows")
     assert "not a clear rise" in said[1]
 

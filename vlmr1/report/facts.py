@@ -52,23 +52,25 @@ def differences(predictions: Predictions) -> list[dict[str, Any]]:
 def sentences(
     found: Sequence[Mapping[str, Any]],
     training: Mapping[str, Any],
-    counts: Mapping[str, Mapping[str, int]],
-    roles: Mapping[str, str],
+    sources: Mapping[str, Mapping[str, Any]],
 ) -> list[str]:
-    """Plain sentences for what improved, what got worse and what cannot be told, the reward first."""
+    """Plain sentences for what improved, what got worse and what cannot be told, the reward first.
+
+    `found` is what `differences` found, `training` GRPO's metrics, `sources` the converted set's sources.json.
+    """
     said = [_reward_sentence(training)]
     for ours, theirs in PAIRS:
         said.append(_comparison(ours, theirs, [d for d in found if (d["ours"], d["theirs"]) == (ours, theirs)]))
-    trained = sum(count["samples"] for name, count in counts.items() if roles[name] == "train")
+    trained = sum(source["samples"] for source in sources.values() if source["role"] == "train")
     if not any(d["verdict"] == "better" for d in found if (d["ours"], d["theirs"]) == ("grpo", "base")):
         said.insert(
             0,
             f"GRPO improved nothing beyond noise. It saw {training['prompts_seen']} prompts from {trained} training"
             " rows: this run shows that the pipeline works, not that the model learned.",
         )
-    refused = {name: count["refused"] for name, count in counts.items() if count["refused"]}
+    refused = {name: source["refused"] for name, source in sources.items() if source["refused"]}
     if refused:
-        listed = ", ".join(f"{name} {n} of {counts[name]['rows']}" for name, n in refused.items())
+        listed = ", ".join(f"{name} {n} of {sources[name]['rows']}" for name, n in refused.items())
         said.append(f"Rows left out by validation: {listed}; reports/validation/validation.md names each.")
     chance = round(len(found) * 0.05)
     said.append(f"{len(found)} differences were looked at, each at 95 %: about {chance} would show by chance alone.")

@@ -33,10 +33,10 @@ def main(params: Params) -> None:
                 raise ValueError(f"data.sources.{name}: every row was refused; see reports/validation/validation.md")
             pictures, samples = _convert(name, spec, kept, params, folder)
             write_jsonl(folder / f"{name}.jsonl", map(to_json, samples))
-            index[name] = {"role": spec.role, "images": pictures.as_posix(), "rows": len(samples)}
             counts[name] = {"rows": len(rows), "refused": len(rows) - len(kept), "samples": len(samples)}
+            index[name] = {"role": spec.role, "images": pictures.as_posix(), **counts[name]}
         write_json(folder / "sources.json", index)
-    write_json(Path("metrics/convert.json"), counts)
+    write_json(Path("metrics/convert.json"), {"samples": sum(count["samples"] for count in counts.values())})
     print("convert: " + ", ".join(f"{name} {count['samples']}" for name, count in counts.items()))
 
 

@@ -2,7 +2,8 @@
 
 Run: `python -m vlmr1.stages.evaluate --policy grpo`.
 
-Predictions go to predictions/POLICY/SOURCE-HOW.jsonl, figures to metrics/evaluate-POLICY.json. A source already
+Predictions go to predictions/POLICY/SOURCE-HOW.jsonl, their figures with intervals to figures.json beside them, the
+greedy accuracies and IoUs, which DVC compares, to metrics/evaluate-POLICY.json. A source already
 answered by an interrupted run of the same policy on the same data is not asked again.
 """
 
@@ -52,7 +53,9 @@ def main(params: Params, policy: str) -> None:
     with whole_folder(Path("predictions") / policy) as folder:
         for path in sorted(work.glob("*.jsonl")):
             shutil.copyfile(path, folder / path.name)
-    write_json(Path("metrics") / f"evaluate-{policy}.json", rounded(figures))
+        write_json(folder / "figures.json", rounded(figures))
+    shown = {key: {name: how["greedy"][key] for name, how in figures.items()} for key in ("acc_0.5", "mean_iou")}
+    write_json(Path("metrics") / f"evaluate-{policy}.json", rounded(shown, 4))
     for name, by_how in figures.items():
         f = by_how["greedy"]
         interval = f"[{f['acc_0.5_low']:.3f}, {f['acc_0.5_high']:.3f}]"

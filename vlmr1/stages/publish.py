@@ -20,7 +20,8 @@ POLICY = "grpo"
 
 
 def main(params: Params) -> None:
-    scores = {name: how["greedy"] for name, how in read_json(Path(f"metrics/evaluate-{POLICY}.json")).items()}
+    figures = read_json(Path("predictions") / POLICY / "figures.json")
+    scores = {name: how["greedy"] for name, how in figures.items()}
     origin = read_json(BASE / "origin.json")
     about = {
         "base": f"{origin['model']} at {origin['revision']}"

@@ -22,7 +22,7 @@ from vlmr1.tasks import TASKS
 def main(params: Params) -> None:
     sources = {source.name: source for source in load_sources(CONVERTED, "evaluate")}
     samples = {name: {s.id: s for s in source.samples} for name, source in sources.items()}
-    metrics = {policy: read_json(Path(f"metrics/evaluate-{policy}.json")) for policy in LABELS}
+    metrics = {policy: read_json(Path("predictions") / policy / "figures.json") for policy in LABELS}
     predictions = {
         policy: {
             name: {way: read_jsonl(Path("predictions") / policy / f"{name}-{way}.jsonl") for way in WAYS}
@@ -30,8 +30,7 @@ def main(params: Params) -> None:
         }
         for policy in LABELS
     }
-    training, counts = read_json(Path("metrics/grpo.json")), read_json(Path("metrics/convert.json"))
-    roles = {name: entry["role"] for name, entry in read_json(CONVERTED / "sources.json").items()}
+    training, index = read_json(Path("metrics/grpo.json")), read_json(CONVERTED / "sources.json")
     found = differences(predictions)
 
     def locate(name: str, prediction: Any) -> Path:
@@ -46,7 +45,7 @@ def main(params: Params) -> None:
             "labels": LABELS,
             "measures": MEASURES,
             "temperature": params.evaluate.temperature,
-            "sentences": sentences(found, training, counts, roles),
+            "sentences": sentences(found, training, index),
             "table": metrics,
             "differences": found,
             "training": training,
