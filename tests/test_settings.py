@@ -46,6 +46,7 @@ def test_every_recipe_gives_valid_params(params, recipe):
         ("  decay_share: 0.15", "  decay_share: null", r"decay_share: belongs to"),
         ("  pretrained: null", "  pretrained: {model: a/b, revision: c}", r"warmup: tiny, training: have no meaning"),
         ("role: train,", "role: evaluate,", r"no source has role train"),
+        ("role: warmup,", "role: train,", r"data\.sources: no source has role warmup"),
         ("split: train}", "split: null}", r"data\.sources\.train: split: needed by"),
         ("report:\n", "reports:\n", r"report: missing"),
     ],

@@ -150,3 +150,15 @@ def test_a_loss_that_is_no_number_stops_the_run(trained, tmp_path):
         next(trainer.model.parameters()).fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="not finite"):
         trainer.run()
+
+
+def test_bfloat16_is_the_arithmetic_and_not_the_weights(trained, tmp_path):
+    settings = GRPO.model_copy(update={"steps": 2, "beta": 0.0})
+    checkpoint, source = trained
+    family = load_family(checkpoint, 112 * 112)
+    model = family.load_model(checkpoint, torch.float32)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    compute = Compute(dtype="bfloat16", activation_checkpointing=True)
+    rows = GrpoTrainer(model, None, family, [source], settings, compute, open_work(tmp_path / "w", {})).run()
+    assert len(rows) == 2 and all(p.dtype == torch.float32 for p in model.parameters())
+    assert any(not torch.equal(p, before[name]) for name, p in model.named_parameters())

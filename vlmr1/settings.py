@@ -94,7 +94,7 @@ class TinyModel(Block):
 class Compute(Block):
     """How models are loaded and run, in every stage."""
 
-    dtype: Literal["float32", "bfloat16"]
+    dtype: Literal["float32", "bfloat16"]  # of the arithmetic; trained weights stay float32, else small steps are lost
     activation_checkpointing: bool
 
 
@@ -172,7 +172,7 @@ class Data(Block):
 
     @model_validator(mode="after")
     def _roles(self) -> Data:
-        missing = {"warmup", "train", "evaluate"} - {source.role for source in self.sources.values()}
+        missing = {"train", "evaluate"} - {source.role for source in self.sources.values()}
         if missing:
             raise ValueError(f"sources: no source has role {' or '.join(sorted(missing))}")
         return self
@@ -262,6 +262,15 @@ class Params(Block):
     report: Report
     publish: Publish
 
+    @model_validator(mode="after")
+    def _warmup_sources(self) -> Params:
+        named = [name for name, source in self.data.sources.items() if source.role == "warmup"]
+        if self.warmup.pretrained is not None and named:
+            raise ValueError(f"data.sources.{named[0]}: role warmup has no meaning beside a pretrained base; remove it")
+        if self.warmup.pretrained is None and not named:
+            raise ValueError("data.sources: no source has role warmup, which the tiny model is supervised on")
+        return self
+
 
 def load_params(path: Path = PARAMS) -> Params:
     """Read and check a params file. Raises ValueError with a line for each fault, naming the key and the mend."""
@@ -287,14 +296,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def _explain(path: Path, fault: Any) -> str:
     """One sentence for a pydantic fault."""
     where = ".".join(str(part) for part in fault["loc"])
+    head = f"{path}: {where}: " if where else f"{path}: "
     if fault["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(fault["loc"][-1]), _known_keys(), n=1)
-        return f"{path}: {where}: unknown key" + (f"; did you mean {near[0]}?" if near else "; remove it")
+        return f"{head}unknown key" + (f"; did you mean {near[0]}?" if near else "; remove it")
     if fault["type"] == "missing":
-        return f"{path}: {where}: missing; params.yaml says everything, add it"
+        return f"{head}missing; params.yaml says everything, add it"
     message = fault["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(fault["input"], dict) else f" (it is {fault['input']!r})"
-    return f"{path}: {where}: {message}{given}"
+    given = "" if isinstance(fault["input"], dict | BaseModel) else f" (it is {fault['input']!r})"
+    return f"{head}{message}{given}"
 
 
 def _known_keys() -> list[str]:

@@ -93,6 +93,9 @@ class VlmTrainer(Trainer):
             disable_tqdm=not sys.stderr.isatty(),
             report_to="none",
         )
+        if arguments.world_size > 1:
+            raise ValueError("training over several processes is not supported yet; start one process")
+        arguments._n_gpu = min(1, arguments.n_gpu)  # else the Trainer would split our lists over every GPU it sees
         super().__init__(
             model=model,
             args=arguments,

@@ -39,8 +39,6 @@ def run_stage(name: str, main: Callable[[Params], Any]) -> None:
     try:
         main(load_params())
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
-        if "--traceback" in sys.argv:
-            raise
         sys.exit(f"{name}: {error}")
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere

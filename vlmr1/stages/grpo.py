@@ -6,6 +6,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from vlmr1.device import DTYPES
 from vlmr1.families import load_family
 from vlmr1.grpo.trainer import GrpoTrainer
@@ -21,9 +23,8 @@ def main(params: Params) -> None:
     about = {"grpo": settings.model_dump(mode="json"), "compute": params.compute.model_dump()}
     work = open_work(Path("work/grpo"), about | {"base": fingerprint_of(BASE), "data": fingerprint_of(CONVERTED)})
     family = load_family(BASE, params.convert.max_pixels)
-    dtype = DTYPES[params.compute.dtype]
-    model = family.load_model(BASE, dtype)
-    reference = family.load_model(BASE, dtype) if settings.beta > 0 else None
+    model = family.load_model(BASE, torch.float32)
+    reference = family.load_model(BASE, DTYPES[params.compute.dtype]) if settings.beta > 0 else None
     sources = load_sources(CONVERTED, "train")
     trainer = GrpoTrainer(model, reference, family, sources, settings, params.compute, work)
     rows = trainer.run()

@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vlmr1.device import DTYPES
+import torch
+
 from vlmr1.families import load_family
 from vlmr1.sample import load_sources
 from vlmr1.settings import Params
@@ -27,7 +28,7 @@ def main(params: Params, variant: str) -> None:
     about = {"sft": params.sft.model_dump(mode="json"), "compute": params.compute.model_dump(), "steps": [steps, batch]}
     work = open_work(Path("work") / name, about | {"base": fingerprint_of(BASE), "data": fingerprint_of(CONVERTED)})
     family = load_family(BASE, params.convert.max_pixels)
-    model = family.load_model(BASE, DTYPES[params.compute.dtype])
+    model = family.load_model(BASE, torch.float32)
     sources = load_sources(CONVERTED, "train")
     trainer = SftTrainer(model, family, sources, params.sft, params.compute, work, batch=batch, steps=steps)
     save_training(name, trainer, trainer.run(), Path("models") / name, {"prompts_seen": steps * batch})

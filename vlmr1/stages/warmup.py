@@ -11,7 +11,8 @@ import re
 import shutil
 from pathlib import Path
 
-from vlmr1.device import DTYPES
+import torch
+
 from vlmr1.families import load_family
 from vlmr1.families.tiny import build_image_processor, build_model, build_tokenizer
 from vlmr1.files import whole_folder, write_json
@@ -43,7 +44,7 @@ def _build_and_train(params: Params) -> None:
     if not start.is_dir():
         _build(params, sources, start)
     family = load_family(start, params.convert.max_pixels)
-    model = family.load_model(start, DTYPES[params.compute.dtype])
+    model = family.load_model(start, torch.float32)
     print(f"warmup: {sum(p.numel() for p in model.parameters()):,} parameters, {len(family.tokenizer)} tokens")
     trainer = SftTrainer(
         model,
