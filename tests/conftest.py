@@ -95,8 +95,8 @@ def trained(tiny, tmp_path_factory):
     return folder / "checkpoint", source
 
 
-def make_project(folder: Path) -> Path:
-    """A copy of what git tracks, as its own repository with the smoke profile's params."""
+def make_project(folder: Path, recipe: str | None = "recipes/smoke.yaml") -> Path:
+    """A copy of what git tracks, as its own repository, with a recipe's params (the tests' profile unless told)."""
     tracked = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -107,7 +107,8 @@ def make_project(folder: Path) -> Path:
         if (ROOT / name).is_file() and not name.startswith(("metrics/", "dvc.lock")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-    run(["vlmr1", "apply", "recipes/smoke.yaml"], folder)
+    if recipe is not None:
+        run(["vlmr1", "apply", recipe], folder)
     git = ["git", "-c", "user.name=t", "-c", "user.email=t@localhost", "-c", "commit.gpgsign=false"]
     run([*git, "init", "-q"], folder)
     run([*git, "add", "-A"], folder)

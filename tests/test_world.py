@@ -69,6 +69,15 @@ def meant(text, thing, scene):
         "bottommost": max(scene, key=lambda t: t.box[1] + t.box[3]),
     }.get(words[1])
     if best:
+        edge = {
+            "leftmost": -thing.box[0],
+            "rightmost": thing.box[2],
+            "topmost": -thing.box[1],
+            "bottommost": thing.box[3],
+        }
+        for other in scene if words[1] in edge else ():
+            theirs = {"leftmost": -other.box[0], "rightmost": other.box[2], "topmost": -other.box[1]}
+            assert edge[words[1]] >= theirs.get(words[1], other.box[3]) or thing is not best
         return thing is best
     return all(w in ("the", "object", thing.colour, thing.shape) for w in words)
 

@@ -69,16 +69,17 @@ def _beyond(other: Thing, axis: int, sign: int) -> Holds:
 
 
 def _superlative(target: Thing, scene: list[Thing]) -> Iterator[tuple[str, Holds]]:
-    def beats(measure: Callable[[Thing], float]) -> Holds:
-        """Clearly first by the measure: no other thing comes within the margin."""
-        return lambda t: all(measure(t) >= measure(o) + MARGIN for o in scene if o is not t)
+    def first(*measures: Callable[[Thing], float]) -> Holds:
+        """Clearly first by every measure: no other thing comes within the margin."""
+        return lambda t: all(m(t) >= m(o) + MARGIN for m in measures for o in scene if o is not t)
 
-    yield "the largest object", beats(lambda t: t.side)
-    yield "the smallest object", beats(lambda t: -t.side)
-    yield "the leftmost object", beats(lambda t: -t.centre[0])
-    yield "the rightmost object", beats(lambda t: t.centre[0])
-    yield "the topmost object", beats(lambda t: -t.centre[1])
-    yield "the bottommost object", beats(lambda t: t.centre[1])
+    yield "the largest object", first(lambda t: t.side)
+    yield "the smallest object", first(lambda t: -t.side)
+    # By the centre and by the edge: a large thing may reach further than a small one that lies further out.
+    yield "the leftmost object", first(lambda t: -t.centre[0], lambda t: -t.box[0])
+    yield "the rightmost object", first(lambda t: t.centre[0], lambda t: t.box[2])
+    yield "the topmost object", first(lambda t: -t.centre[1], lambda t: -t.box[1])
+    yield "the bottommost object", first(lambda t: t.centre[1], lambda t: t.box[3])
 
 
 def _negation(target: Thing, scene: list[Thing]) -> Iterator[tuple[str, Holds]]:

@@ -24,7 +24,7 @@ COLOURS = {
     "white": (245, 245, 245),
     "black": (10, 10, 10),
 }
-SHAPES = ("square", "disc", "cross", "ring")
+SHAPES = ("square", "disc", "cross", "frame")
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def draw(things: list[Thing]) -> Image.Image:
             pen.rectangle(edge, fill=colour)
         elif thing.shape == "disc":
             pen.ellipse(edge, fill=colour)
-        elif thing.shape == "ring":
+        elif thing.shape == "frame":
             pen.rectangle(edge, fill=colour)
             pen.rectangle((x0 + third, y0 + third, x1 - 1 - third, y1 - 1 - third), fill=GROUND)
         else:  # cross
