@@ -8,7 +8,7 @@ export PREFECT_HOME ?= $(CURDIR)/.prefect
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: run test test-slow ui lint seeds clean
+.PHONY: run test test-slow ui lint seeds
 .DEFAULT_GOAL := run
 
 # Everything installed and byte-compiled; made again when what is to be installed changes.
@@ -20,6 +20,7 @@ $(VENV)/ready: pyproject.toml constraints/cpu-py311.txt
 	@touch $@
 
 run: $(VENV)/ready
+	@vlmr1 doctor --faults
 	@dvc repro
 	@vlmr1 summary
 
@@ -40,6 +41,3 @@ lint: $(VENV)/ready
 # The three-seed table of the README: three whole default runs, about 25 minutes on two cores.
 seeds: $(VENV)/ready
 	python -m benchmarks.seeds --seeds 1 2 3 --json docs/seeds.json
-
-clean:
-	rm -rf data/world data/converted models logs predictions reports metrics work .dvc/cache .dvc/tmp

@@ -18,9 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from vlmr1.policies import LABELS
+
 ROOT = Path(__file__).parent.parent
-SEEDED = ("world.seed", "warmup.training.seed", "sft.seed", "grpo.seed")
-POLICIES = ("base", "sft-samples", "sft-compute", "grpo")
+SEEDED = ("world.seed", "warmup.training.seed", "grpo.seed")
 
 
 def run_seed(seed: int, folder: Path, recipe: Path | None) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def run_seed(seed: int, folder: Path, recipe: Path | None) -> dict[str, Any]:
     for command in (["vlmr1", "apply", overlay.name, *sets], ["git", "init", "-q"], ["dvc", "repro"]):
         with (folder / f"seed-{seed}.log").open("a") as log:
             subprocess.run(command, cwd=project, stdout=log, stderr=log, check=True)
-    figures = {p: json.loads((project / f"predictions/{p}/figures.json").read_text()) for p in POLICIES}
+    figures = {p: json.loads((project / f"predictions/{p}/figures.json").read_text()) for p in LABELS}
     training = json.loads((project / "metrics/grpo.json").read_text())
     print(f"seed {seed}: done", flush=True)
     return {"seed": seed, "grpo": training, "evaluation": figures}
@@ -52,7 +53,7 @@ def markdown(runs: list[dict[str, Any]]) -> str:
     for run in runs:
         for source, ways in run["evaluation"]["base"].items():
             cells = []
-            for policy in POLICIES:
+            for policy in LABELS:
                 f = run["evaluation"][policy][source]["greedy"]
                 cells.append(f"{f['acc_0.5']:.3f} [{f['acc_0.5_low']:.3f}, {f['acc_0.5_high']:.3f}]")
             lines.append(f"| {run['seed']} | {source} | {ways['greedy']['n']} | {' | '.join(cells)} |")

@@ -18,20 +18,24 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
+from vlmr1.policies import LABELS
+
 SECONDS = 2.0  # between two looks at a training's metrics
 
 
 def follow_training(stage: str, done: threading.Event) -> None:
     """Keep a progress artifact in step with a training stage until `done`; at its end show the curves."""
     name = stage.replace("@", "-")
-    path = Path("work") / name / "metrics.jsonl"
-    before = path.stat().st_mtime_ns if path.is_file() else None  # an earlier run's
+    path = Path("work") / name / "metrics.jsonl"  # there while the stage runs
     artifact: Any = None
+    rows: list[dict[str, float]] = []
     shown = -1.0
     while True:
         finished = done.wait(SECONDS)
-        if path.is_file() and path.stat().st_mtime_ns != before:
-            rows = _rows(path)
+        kept = Path("logs") / name / "metrics.jsonl"  # there when it has ended well
+        source = kept if finished and rows and kept.is_file() else path
+        if source.is_file():
+            rows = _rows(source)
             share = 100 * rows[-1]["step"] / rows[-1]["steps"] if rows else 0.0
             if artifact is None:
                 artifact = create_progress_artifact(
@@ -117,7 +121,7 @@ def _publication() -> None:
 
 AFTER: dict[str, Callable[[], None]] = {
     "validate": _validation,
-    **{f"evaluate@{p}": _evaluation(p) for p in ("base", "sft-samples", "sft-compute", "grpo")},
+    **{f"evaluate@{p}": _evaluation(p) for p in LABELS},
     "report": _report,
     "publish": _publication,
 }

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
@@ -53,13 +54,13 @@ def run_stage(name: str, changed: bool, upstream: list[bool], slots: threading.S
         return Completed(name="Unchanged", message="inputs, command and outputs are as dvc.lock says", data=False)
     with slots:
         said, code = _repro(name)
+    if name in AFTER and (code == 0 or name == "validate"):  # what validation refused matters most when it stops
+        AFTER[name]()
     if code:
         reasons = [line for line in said if line.startswith(f"{name.replace('@', '-')}: ")] or said[-1:]
         raise RuntimeError(f"stage {name} failed: {' '.join(reasons[-1:])}")
     if any("didn't change, skipping" in line for line in said):
         return Completed(name="Unchanged", message="DVC skipped it", data=False)
-    if name in AFTER:
-        AFTER[name]()
     return True
 
 
@@ -81,7 +82,9 @@ def _repro(name: str) -> tuple[list[str], int]:
         finally:
             done.set()
             watcher.join()
-            if process.poll() is None:
+            if process.poll() is None:  # cancelled: DVC alone would leave its stage running
+                for child in psutil.Process(process.pid).children(recursive=True):
+                    child.terminate()
                 process.terminate()
     return said, process.returncode
 
@@ -112,9 +115,10 @@ def pipeline(retries: int = 0, retry_delay_seconds: int = 5, parallel: int = 2) 
         futures[name] = named.submit(name, name in changed, [futures[u] for u in upstream], slots)
     for future in futures.values():
         future.wait()
-    failed = [name for name, future in futures.items() if future.state.is_failed()]
-    if failed:
-        held = [name for name, future in futures.items() if not future.state.is_final()]
+    states = {name: future.state for name, future in futures.items()}
+    failed = [name for name, state in states.items() if state.is_final() and not state.is_completed()]
+    held = [name for name, state in states.items() if not state.is_final()]
+    if failed or held:
         raise RuntimeError(f"failed: {', '.join(failed)}; not run because of it: {', '.join(held) or 'nothing'}")
 
 

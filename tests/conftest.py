@@ -34,7 +34,9 @@ def tiny(tmp_path_factory):
     samples = []
     (folder / "images").mkdir()
     for i in range(24):
-        things = compose(rng, layout, "colours")
+        things = None
+        while things is None:
+            things = compose(rng, layout, "colours")
         picture = draw(things)
         if i % 3 == 0:
             picture = picture.crop((0, 0, 112, 84))  # 8 x 6 patches instead of 8 x 8
@@ -76,7 +78,6 @@ def trained(tiny, tmp_path_factory):
     checkpoint, source = tiny
     folder = tmp_path_factory.mktemp("trained")
     settings = Optimisation(
-        seed=1,
         learning_rate=5e-3,
         lr_scheduler_type="linear",
         decay_share=None,
@@ -84,13 +85,14 @@ def trained(tiny, tmp_path_factory):
         weight_decay=0.0,
         adam_beta2=0.95,
         max_grad_norm=1.0,
-        logging_steps=20,
         save_steps=100,
     )
     family = load_family(checkpoint, 112 * 112)
     model = family.load_model(checkpoint, torch.float32)
     compute = Compute(dtype="float32", activation_checkpointing=False)
-    SftTrainer(model, family, [source], settings, compute, open_work(folder / "work", {}), batch=8, steps=60).run()
+    SftTrainer(
+        model, family, [source], settings, compute, open_work(folder / "work", {}), seed=1, batch=8, steps=60
+    ).run()
     family.save(model, folder / "checkpoint")
     return folder / "checkpoint", source
 

@@ -8,6 +8,7 @@ import pytest
 from tests.conftest import ROOT, run
 from vlmr1.cli import main
 from vlmr1.doctor import examine
+from vlmr1.provenance import folder_digest
 from vlmr1.settings import Pretrained, load_params
 from vlmr1.stages import BASE, warmup
 
@@ -28,7 +29,9 @@ def resolve(model, revision):
 
 def test_a_local_base_is_copied_whole_and_pinned_by_its_hashes(project, tiny):
     (tiny[0] / "pickle.bin").write_bytes(b"never wanted")
-    resolve(tiny[0], None)
+    with pytest.raises(ValueError, match=r"pinned by its content, which now is [0-9a-f]{64}"):
+        resolve(tiny[0], None)
+    resolve(tiny[0], folder_digest(tiny[0]))
     (tiny[0] / "pickle.bin").unlink()
     origin = json.loads((BASE / "origin.json").read_text())
     assert "model.safetensors" in origin["sha256"] and not (BASE / "pickle.bin").exists()
@@ -53,10 +56,10 @@ def test_a_base_of_an_unknown_family_or_without_safetensors_is_refused(project, 
     other.mkdir()
     (other / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ValueError, match=r"no \.safetensors weights"):
-        resolve(other, None)
+        resolve(other, folder_digest(other))
     (other / "model.safetensors").write_bytes(b"")
     with pytest.raises(ValueError, match=r"model_type 'bert' is not supported; supported: qwen2_5_vl"):
-        resolve(other, None)
+        resolve(other, folder_digest(other))
     assert not BASE.exists()
 
 

@@ -8,7 +8,8 @@ from PIL import Image
 
 from vlmr1.files import inside
 from vlmr1.sample import from_json, load_sources, read_jsonl, to_json
-from vlmr1.settings import load_params
+from vlmr1.settings import SourceSpec, load_params
+from vlmr1.sources import read_source
 from vlmr1.stages import convert, validate
 from vlmr1.tasks import rec
 
@@ -37,6 +38,7 @@ def project(tmp_path, monkeypatch):
     (pictures / "copy.png").write_bytes((pictures / "e0.png").read_bytes())
     monkeypatch.chdir(tmp_path)
     overlay = {
+        "world": None,
         "data": {
             "root": "raw",
             "sources": {
@@ -44,7 +46,7 @@ def project(tmp_path, monkeypatch):
                 "t": {**SPEC, "role": "train", "annotations": "t.json"},
                 "e": {**SPEC, "role": "evaluate", "annotations": "e.json"},
             },
-        }
+        },
     }
     (tmp_path / "over.yaml").write_text(json.dumps(overlay))
     apply(tmp_path / "over.yaml", [])
@@ -63,6 +65,7 @@ FAULTS = {
     "opens": row("broken.png"),
     "size": row("t0.png", size=(80, 100)),
     "target": row("t0.png", solution=None),
+    "finite": row("t0.png", solution=[float("nan"), 0, 50, 50]),
     "box_left": row("t0.png", solution=[-9, 0, 50, 50]),
     "box_right": row("t0.png", solution=[50, 0, 109, 50]),
     "box_bottom": row("t0.png", solution=[50, 0, 60, 90]),
@@ -167,3 +170,28 @@ def test_paths_from_data_never_leave_their_folder(tmp_path, name):
     (tmp_path / "root/link").symlink_to(tmp_path)
     with pytest.raises(ValueError, match="leaves its folder"):
         inside(tmp_path / "root", name)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda refs, _: refs[0].pop("split"), r"refs\.json: item 0: KeyError: 'split'"),
+        (lambda refs, _: refs[0]["sentences"][0].pop("sent"), r"item 0: KeyError: 'sent'"),
+        (lambda _, instances: instances["annotations"][0].update(bbox=[1, 2, 3]), "item 0: ValueError"),
+        (lambda refs, _: refs[0].update(ann_id=99), "item 0: KeyError: 99"),
+        (lambda _, instances: instances.pop("images"), "item 0: KeyError: 1"),
+        (lambda refs, _: refs.clear(), "no ref has split 'a'"),
+    ],
+)
+def test_malformed_refcoco_is_named_by_file_and_item(tmp_path, change, said):
+    image = {"id": 1, "file_name": "a.png", "width": 9, "height": 9}
+    annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}
+    instances = {"images": [image], "annotations": [annotation], "categories": []}
+    ref = {"split": "a", "image_id": 1, "ann_id": 1, "file_name": "a.png", "sentences": [{"sent": "x"}]}
+    refs = [ref]
+    change(refs, instances)
+    (tmp_path / "refs.json").write_text(json.dumps(refs))
+    (tmp_path / "instances.json").write_text(json.dumps(instances))
+    spec = SourceSpec(format="refcoco", role="train", annotations=".", images="images", split="a")
+    with pytest.raises(ValueError, match=said):
+        read_source(spec, tmp_path)

@@ -9,8 +9,7 @@ from tests.conftest import ROOT
 from vlmr1.settings import Params, read_yaml
 
 STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
-# Plumbing that shapes no result: reading params, writing files, resuming, telling progress and provenance.
-PLUMBING = {f"vlmr1/{name}.py" for name in ("settings", "files", "progress", "provenance", "work", "stages/__init__")}
+PLUMBING = {"vlmr1/settings.py", "vlmr1/progress.py"}  # checking params and telling progress shape no result
 
 
 def file_of(module):
@@ -49,6 +48,21 @@ def test_a_stage_is_its_module_and_its_block_of_params(name):
     blocks = {field.alias or key for key, field in Params.model_fields.items()}
     assert name in blocks
     assert any(param == name for param in STAGES[name]["params"])
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_parameter_that_a_stage_reads_is_declared(name):
+    declared = set(STAGES[name]["params"])
+    for node in ast.walk(ast.parse((ROOT / f"vlmr1/stages/{name}.py").read_text())):
+        chain = []
+        while isinstance(node, ast.Attribute):
+            chain.insert(0, node.attr.removesuffix("_"))
+            node = node.value
+        if not chain or not (isinstance(node, ast.Name) and node.id == "params") or chain[0] == "model_dump":
+            continue
+        parts_declared = any(param.startswith(f"{chain[0]}.") for param in declared)
+        whole_declared = {chain[0], ".".join(chain[:2])} & declared
+        assert whole_declared or (len(chain) == 1 and parts_declared), f"{name} reads params.{'.'.join(chain)}"
 
 
 def test_every_dependency_exists_or_is_made():

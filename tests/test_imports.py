@@ -32,7 +32,7 @@ LIGHT = [
 # A room may import what stands below it, never above.
 FLOORS = [
     {"files", "boxes", "settings", "progress", "provenance", "device", "work"},
-    {"answers", "sample"},
+    {"answers", "sample", "policies"},
     {"rewards"},
     {"tasks"},
     {"sources", "world", "validation", "release", "recipes", "families"},

@@ -95,6 +95,7 @@ def test_the_smoke_run_ends_with_figures_a_report_and_a_release(projects):
     )
     page = (folder / "reports/report.html").read_text()
     assert page.count("data:image/png;base64,") == 7
+    assert "CPU-seconds, " in page and "times GRPO's" in page.replace("&#39;", "'")
     assert "http://" not in page and "https://" not in page  # opens offline
     assert "SFT, equal compute" in page and "commit " in page
     assert (folder / "reports/report.md").read_text().count("|") > 100

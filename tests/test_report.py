@@ -2,7 +2,8 @@ import pytest
 
 from vlmr1.evaluation.intervals import bootstrap_mean, paired_difference, wilson
 from vlmr1.evaluation.rec import summarise
-from vlmr1.report.facts import LABELS, differences, sentences
+from vlmr1.policies import LABELS
+from vlmr1.report.facts import differences, sentences
 
 
 def test_wilson_by_the_book():
@@ -63,9 +64,17 @@ SOURCES = {
 }
 
 
+def table(base, grpo):
+    """Figures of base and GRPO, greedy Acc@0.5 with intervals, on one source."""
+    return {
+        policy: {"near": {"greedy": {"acc_0.5": v, "acc_0.5_low": v - 0.1, "acc_0.5_high": v + 0.1}}}
+        for policy, v in (("base", base), ("grpo", grpo))
+    }
+
+
 def test_sentences_say_what_got_worse_and_where_sft_wins():
     found = differences(run_with(grpo_near=0.9, grpo_far=0.1, sft_samples_far=0.8))
-    said = sentences(found, TRAINING, SOURCES)
+    said = sentences(found, TRAINING, SOURCES, table(0.4, 0.9))
     line = next(s for s in said if s.startswith("GRPO against base, greedy Acc@0.5"))
     assert "better on near (+1.000)" in line and "worse on nowhere" in line and "no clear difference: far" in line
     assert "worse on far (mean IoU, greedy, -0.300)" in line
@@ -76,7 +85,8 @@ def test_sentences_say_what_got_worse_and_where_sft_wins():
 
 
 def test_a_run_that_taught_nothing_is_called_that():
-    said = sentences(differences(run_with()), TRAINING | {"reward_gain_in_standard_errors": 1.0}, SOURCES)
+    training = TRAINING | {"reward_gain_in_standard_errors": 1.0}
+    said = sentences(differences(run_with()), training, SOURCES, table(0.4, 0.55))
     assert said[0].startswith("GRPO improved nothing beyond noise. It saw 10 prompts from 10 training rows")
     assert "not a clear rise" in said[1]
 

@@ -46,6 +46,9 @@ def test_a_hit_is_strictly_above_one_half():
         "<think>a</think><answer>[10,20,30,60]</answer>",
         "<think>a</think><answer>{}</answer>",
         "<answer>" * 3,
+        completion("[10,20,30,60] lorem ipsum"),
+        completion('[10,20,30,60],,,"x": 1'),
+        completion("[10,20,30,60,70]"),
     ],
 )
 def test_ill_formed_completions_get_no_format_reward_and_a_reason(text):
@@ -64,3 +67,7 @@ def test_a_malformed_truth_is_named(solution):
     bad = Sample(7, ("a",), "p", solution, "rec", "iou", "mine", "train", ((9, 9),))
     with pytest.raises(ValueError, match="mine id 7"):
         rec.truth(bad)
+
+
+def test_a_label_beside_the_box_is_well_formed():
+    assert format_reward(read(completion('[10,20,30,60], "label": "cat"'))).value == 1.0

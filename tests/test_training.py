@@ -14,17 +14,16 @@ from vlmr1.work import fingerprint_of, open_work
 
 COMPUTE = Compute(dtype="float32", activation_checkpointing=False)
 COMMON = {
-    "seed": 1,
     "lr_scheduler_type": "linear",
     "decay_share": None,
     "warmup_steps": 1,
     "weight_decay": 0.0,
     "adam_beta2": 0.99,
     "max_grad_norm": 1.0,
-    "logging_steps": 1,
 }
 GRPO = Grpo(
     **COMMON,
+    seed=1,
     learning_rate=2e-3,
     save_steps=4,
     steps=8,
@@ -123,11 +122,18 @@ def test_a_checkpoint_that_was_cut_short_is_not_resumed_from(trained, tmp_path):
     assert not (tmp_path / "checkpoint-8").exists()
 
 
-def test_another_runs_work_is_cleared(tmp_path):
+def test_another_runs_work_is_cleared(tmp_path, monkeypatch):
     work = open_work(tmp_path / "w", {"lr": 1})
     (work / "checkpoint-4").mkdir()
     assert (open_work(work, {"lr": 1}) / "checkpoint-4").exists()
     assert not (open_work(work, {"lr": 2}) / "checkpoint-4").exists()
+
+    (work / "checkpoint-4").mkdir()
+    other = tmp_path / "code"
+    other.mkdir()
+    (other / "losses.py").write_text("# another loss")
+    monkeypatch.setattr("vlmr1.work.PACKAGE", other)
+    assert not (open_work(work, {"lr": 2}) / "checkpoint-4").exists()  # the same params, other code
 
 
 def test_supervised_training_lowers_the_loss(tiny, tmp_path):

@@ -13,9 +13,10 @@ def main(arguments: list[str] | None = None) -> None:
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    verbs.add_parser("doctor", help="check the machine, params.yaml and the data before anything long").set_defaults(
-        run=_doctor
-    )
+    doctor = verbs.add_parser("doctor", help="check the machine, params.yaml and the data before anything long")
+    doctor.add_argument("--faults", action="store_true", help="say only what is wrong, without waking torch")
+    doctor.set_defaults(run=_doctor)
+
     verbs.add_parser("summary", help="print the last run's table, its report and how to pull it").set_defaults(
         run=_summary
     )
@@ -41,9 +42,10 @@ def main(arguments: list[str] | None = None) -> None:
 def _doctor(chosen: argparse.Namespace) -> None:
     from vlmr1.doctor import examine
 
-    findings = examine()
+    findings = examine(wake_torch=not chosen.faults)
     for finding in findings:
-        print(f"{'ok   ' if finding.good else 'FAULT'}  {finding.what}: {finding.says}")
+        if not (finding.good and chosen.faults):
+            print(f"{'ok   ' if finding.good else 'FAULT'}  {finding.what}: {finding.says}")
     faults = sum(not finding.good for finding in findings)
     if faults:
         sys.exit(f"vlmr1 doctor: {faults} to mend before a run")

@@ -23,10 +23,10 @@ class Finding:
     says: str
 
 
-def examine() -> list[Finding]:
+def examine(wake_torch: bool = True) -> list[Finding]:
     """Every check, in order; a check that cannot go on says why instead of raising."""
     findings = [_python(), _git(), _disk(), _memory(), *map(_package, EXTRAS)]
-    if util.find_spec("torch"):
+    if wake_torch and util.find_spec("torch"):
         findings.append(_device())
     try:
         params = load_params()
@@ -70,8 +70,14 @@ def _device() -> Finding:
 def _data(params: Params) -> list[Finding]:
     """Whether every list can be read and every picture folder is there; validation looks at the rows."""
     from vlmr1.sources import read_source
+    from vlmr1.world.dataset import check_world
 
     root = Path(params.data.root)
+    if params.world is not None:
+        try:
+            check_world(params.world)
+        except ValueError as error:
+            return [Finding(False, "world", str(error))]
     if params.data.embedded and not root.exists():
         return [Finding(True, "data", "the embedded world, drawn by the first stage")]
     findings = []

@@ -35,7 +35,11 @@ def whole_folder(target: Path) -> Iterator[Path]:
     temporary = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)  # what an interrupted run left
     temporary.mkdir()
-    yield temporary
+    try:
+        yield temporary
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     if target.exists():
         shutil.rmtree(target)
     temporary.replace(target)

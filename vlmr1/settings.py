@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 PARAMS = Path("params.yaml")
+SMALLEST_VOCABULARY = 600
 WORLD_FOLDER = "data/world"  # where the world stage writes
 
 Count = Annotated[int, Field(ge=1)]
@@ -29,7 +30,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
 
 class Block(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class WorldSplit(Block):
@@ -42,6 +43,16 @@ class WorldSplit(Block):
     grid: Count  # sides and positions are multiples of it
     distinct: Literal["colours", "names"]  # what no two objects of a picture share
     expressions: tuple[Kind, ...] = Field(min_length=1)  # drawn with equal chance; one named twice, twice as often
+
+    @model_validator(mode="after")
+    def _drawable(self) -> WorldSplit:
+        if not 1 <= self.objects[0] <= self.objects[1]:
+            raise ValueError("objects: fewest and most, at least 1 and in this order")
+        if not 7 <= self.sides[0] <= self.sides[1]:
+            raise ValueError("sides: shortest and longest, at least 7 and in this order")
+        if self.distinct == "colours" and self.objects[1] > len(self.colours):
+            raise ValueError(f"objects: {self.objects[1]} objects of distinct colours need as many colours")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -90,6 +101,16 @@ class TinyModel(Block):
     initializer_range: Rate
     tie_word_embeddings: bool
 
+    @model_validator(mode="after")
+    def _buildable(self) -> TinyModel:
+        if self.vocabulary < SMALLEST_VOCABULARY:
+            raise ValueError(f"vocabulary: at least {SMALLEST_VOCABULARY}: bytes, numbers and marks take so many")
+        if self.hidden_size % (2 * self.heads) or self.hidden_size // self.heads < 8:
+            raise ValueError("heads: hidden_size must be an even multiple of it, of at least 8 a head")
+        if self.vision_hidden_size % (4 * self.heads):
+            raise ValueError("heads: vision_hidden_size must be a multiple of four times as many")
+        return self
+
 
 class Compute(Block):
     """How models are loaded and run, in every stage."""
@@ -101,15 +122,13 @@ class Compute(Block):
 class Optimisation(Block):
     """What every training stage says about its optimiser, in transformers' own names. AdamW."""
 
-    seed: int
     learning_rate: Rate
     lr_scheduler_type: Literal["constant_with_warmup", "linear", "cosine", "warmup_stable_decay"]
     decay_share: Share | None  # warmup_stable_decay only: the share of the steps in which the rate falls to 0
     warmup_steps: Annotated[int, Field(ge=0)]
     weight_decay: Annotated[float, Field(ge=0)]
-    adam_beta2: Share
+    adam_beta2: Annotated[float, Field(gt=0, lt=1)]
     max_grad_norm: Rate
-    logging_steps: Count
     save_steps: Count
 
     @model_validator(mode="after")
@@ -118,22 +137,20 @@ class Optimisation(Block):
             raise ValueError(
                 "decay_share: belongs to lr_scheduler_type warmup_stable_decay, and only to it (else null)"
             )
-        if self.save_steps % self.logging_steps:
-            raise ValueError(
-                "save_steps: must be a multiple of logging_steps, so that a resumed run logs the same rows"
-            )
         return self
 
-    def scheduler_kwargs(self, steps: int) -> dict[str, Any]:
-        """transformers' arguments of the schedule."""
-        if self.decay_share is None:
-            return {}
-        return {"num_decay_steps": round(self.decay_share * steps), "decay_type": "linear"}
+
+def _fits(settings: Optimisation, steps: int) -> None:
+    """Refuse a warm-up or a saving interval that the run is too short for."""
+    for name in ("warmup_steps", "save_steps"):
+        if getattr(settings, name) > steps:
+            raise ValueError(f"{name}: is beyond the run's {steps} steps")
 
 
 class Grpo(Optimisation):
     """GRPO, in TRL's names where it has one. A step is one optimiser step over `prompts_per_step` groups."""
 
+    seed: int
     steps: Count
     prompts_per_step: Count
     num_generations: Annotated[int, Field(ge=2)]
@@ -146,12 +163,6 @@ class Grpo(Optimisation):
     log_rollouts: bool
 
     @model_validator(mode="after")
-    def _every_step(self) -> Grpo:
-        if self.logging_steps != 1:
-            raise ValueError("logging_steps: must be 1, because the reward's rise is judged over single steps")
-        return self
-
-    @model_validator(mode="after")
     def _iterations(self) -> Grpo:
         if (self.num_iterations > 1) != (self.epsilon is not None):
             raise ValueError(
@@ -161,6 +172,7 @@ class Grpo(Optimisation):
         for name in ("steps", "save_steps"):
             if getattr(self, name) % self.num_iterations:
                 raise ValueError(f"{name}: must be a multiple of num_iterations ({self.num_iterations})")
+        _fits(self, self.steps)
         return self
 
 
@@ -175,6 +187,13 @@ class Data(Block):
         missing = {"train", "evaluate"} - {source.role for source in self.sources.values()}
         if missing:
             raise ValueError(f"sources: no source has role {' or '.join(sorted(missing))}")
+        return self
+
+    @model_validator(mode="after")
+    def _plain_root(self) -> Data:
+        plain = Path(self.root).as_posix()
+        if plain != self.root or self.root in ("", "."):
+            raise ValueError(f"root: name a folder plainly, e.g. {plain if plain != '.' else WORLD_FOLDER}")
         return self
 
     @property
@@ -196,7 +215,7 @@ class Pretrained(Block):
     """A published or local checkpoint to start from."""
 
     model: str  # a hub id such as Qwen/Qwen2.5-VL-3B-Instruct, or a local folder
-    revision: str | None  # of a hub id: the full commit hash; a folder has none
+    revision: str | None  # of a hub id the full commit hash, of a folder its digest (a run says which)
 
 
 class Warmup(Block):
@@ -217,8 +236,14 @@ class Warmup(Block):
 
 
 class WarmupTraining(Optimisation):
+    seed: int
     steps: Count
     batch: Count
+
+    @model_validator(mode="after")
+    def _in_time(self) -> WarmupTraining:
+        _fits(self, self.steps)
+        return self
 
 
 Warmup.model_rebuild()
@@ -252,7 +277,7 @@ class Params(Block):
 
     data: Data
     compute: Compute
-    world: World
+    world: World | None  # null with another data.root
     validate_: Validate = Field(alias="validate")  # pydantic keeps the plain name for itself
     convert: Convert
     warmup: Warmup
@@ -261,6 +286,12 @@ class Params(Block):
     evaluate: Evaluate
     report: Report
     publish: Publish
+
+    @model_validator(mode="after")
+    def _world_of_its_own(self) -> Params:
+        if self.data.embedded != (self.world is not None):
+            raise ValueError(f"world: belongs to data.root {WORLD_FOLDER}, and only to it (else null)")
+        return self
 
     @model_validator(mode="after")
     def _warmup_sources(self) -> Params:

@@ -62,13 +62,14 @@ class VlmTrainer(Trainer):
         compute: Compute,
         work: Path,
         *,
+        seed: int,
         batch: int,
         steps: int,
         repeats: int = 1,
     ) -> None:
         self.family, self.work = family, work
         data = Prompts(sources, family)
-        self.order = PromptSampler(len(data), batch, steps, settings.seed, repeats)
+        self.order = PromptSampler(len(data), batch, steps, seed, repeats)
         self.noted: list[dict[str, float]] = []  # figures of the steps since the last log
         arguments = TrainingArguments(
             output_dir=str(work),
@@ -76,16 +77,16 @@ class VlmTrainer(Trainer):
             max_steps=steps,
             learning_rate=settings.learning_rate,
             lr_scheduler_type=settings.lr_scheduler_type,
-            lr_scheduler_kwargs=settings.scheduler_kwargs(steps),
+            lr_scheduler_kwargs=_schedule(settings, steps),
             warmup_steps=settings.warmup_steps,
             weight_decay=settings.weight_decay,
             adam_beta2=settings.adam_beta2,
             max_grad_norm=settings.max_grad_norm,
-            logging_steps=settings.logging_steps,
+            logging_steps=1,
             logging_nan_inf_filter=False,  # a NaN must be seen
             save_steps=settings.save_steps,
             save_total_limit=2,
-            seed=settings.seed,
+            seed=seed,
             bf16=compute.dtype == "bfloat16",
             activation_checkpointing=compute.activation_checkpointing,
             use_cpu=pick_device().type == "cpu",
@@ -150,6 +151,13 @@ class VlmTrainer(Trainer):
         return logged_rows(self.state)
 
 
+def _schedule(settings: Optimisation, steps: int) -> dict[str, Any]:
+    """transformers' arguments of the learning rate's schedule."""
+    if settings.decay_share is None:
+        return {}
+    return {"num_decay_steps": round(settings.decay_share * steps), "decay_type": "linear"}
+
+
 class WatchedRun(TrainerCallback):
     """Keeps `metrics.jsonl` in step with training, says a plain line where there is no terminal, marks checkpoints."""
 
@@ -169,7 +177,7 @@ class WatchedRun(TrainerCallback):
         with (self.work / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         done = state.global_step
-        if args.disable_tqdm and (done % max(1, state.max_steps // 20) < args.logging_steps or done == state.max_steps):
+        if args.disable_tqdm and (done % max(1, state.max_steps // 20) == 0 or done == state.max_steps):
             left = (time.monotonic() - self.started) / max(1, done - self.first) * (state.max_steps - done)
             shown = ("loss", "reward", "completion_length", "grad_norm")
             figures = "  ".join(f"{key} {row[key]:.3f}" for key in shown if key in row)
@@ -209,6 +217,7 @@ def save_training(
             writer.writerows(rows)
     summary = {"steps": trainer.state.max_steps, "final_loss": rows[-1]["loss"], **figures}
     write_json(Path("metrics") / f"{name}.json", rounded(summary))
+    shutil.rmtree(trainer.work)
 
 
 def last_whole_checkpoint(work: Path) -> Path | None:

@@ -7,6 +7,7 @@ Left out on purpose: warnings, near-duplicate pictures, class balance.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -37,6 +38,8 @@ def flat_table(
             x0, y0, x1, y1 = row.box or (None, None, None, None)
             record = {"source": name, "role": spec.role, "row": row.row, "image": row.image, **facts}
             record |= {"size_as_declared": declared or not facts["opens"], "has_box": row.box is not None}
+            finite = row.box is None or all(math.isfinite(v) for v in row.box)
+            record["box_finite"] = finite
             record |= {"x0": x0, "y0": y0, "x1": x1, "y1": y1, "expression": row.expression.strip()}
             table.append(record)
             progress()
@@ -112,6 +115,7 @@ def run_suite(table: list[dict[str, Any]], settings: Validate) -> list[dict[str,
         ("opens", "the picture opens", true("opens")),
         ("size", "the picture has the size its list declares", true("size_as_declared")),
         ("target", "the expression has a target box", true("has_box")),
+        ("finite", "the box is four finite numbers", true("box_finite")),
         (
             "box_left",
             "the box starts inside the picture",

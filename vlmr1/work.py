@@ -1,19 +1,29 @@
-"""Folders of half-finished work: `work/NAME/`, which only the very same run may continue."""
+"""Folders of half-finished work: `work/NAME/`, which only the very same run may continue.
+
+The same run: same parameters, same inputs, same code of this package, same torch and transformers. When a stage has
+left its results it removes its folder, so that a forced run really runs.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from vlmr1.files import sha256, write_json
 
+PACKAGE = Path(__file__).parent
+
 
 def open_work(work: Path, about: dict[str, Any]) -> Path:
     """The folder of half-finished work for exactly this run; what another run left there is cleared."""
-    fingerprint = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    code = {path.relative_to(PACKAGE).as_posix(): sha256(path) for path in sorted(PACKAGE.rglob("*.py"))}
+    versions = {name: metadata.version(name) for name in ("torch", "transformers")}
+    text = json.dumps([about, code, versions], sort_keys=True)
+    fingerprint = hashlib.sha256(text.encode()).hexdigest()
     mark = work / "fingerprint.json"
     if not mark.is_file() or json.loads(mark.read_text())["fingerprint"] != fingerprint:
         shutil.rmtree(work, ignore_errors=True)
@@ -24,4 +34,4 @@ def open_work(work: Path, about: dict[str, Any]) -> Path:
 
 def fingerprint_of(folder: Path) -> dict[str, str]:
     """sha256 of every file below a folder, by relative path."""
-    return {str(p.relative_to(folder)): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {p.relative_to(folder).as_posix(): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}

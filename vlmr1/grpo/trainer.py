@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from vlmr1.families.qwen_vl import Batch, QwenVL
+from vlmr1.files import write_atomically
 from vlmr1.grpo.advantages import group_advantages, zero_variance
 from vlmr1.grpo.logprobs import token_logprobs
 from vlmr1.grpo.losses import grpo_loss
@@ -65,6 +66,7 @@ class GrpoTrainer(VlmTrainer):
             settings,
             compute,
             work,
+            seed=settings.seed,
             batch=settings.prompts_per_step,
             steps=settings.steps,
             repeats=settings.num_iterations,
@@ -78,7 +80,7 @@ class GrpoTrainer(VlmTrainer):
         if self.rollouts_path.is_file():
             whole = self.rollouts_path.read_text(encoding="utf-8").rpartition("\n")[0]  # a kill may leave half a line
             kept = [line for line in whole.splitlines() if json.loads(line)["step"] <= step]
-            self.rollouts_path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            write_atomically(self.rollouts_path, "".join(f"{line}\n" for line in kept))
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """The GRPO loss of this step's groups; new rollouts every `num_iterations` steps."""
@@ -98,7 +100,8 @@ class GrpoTrainer(VlmTrainer):
             self.grpo.beta,
         )
         mean_entropy = (entropy * roll.mask).sum() / roll.mask.sum()
-        self.note(**roll.figures, kl=loss.kl.item(), clip_share=loss.clip_share.item(), entropy=mean_entropy.item())
+        measured = {} if roll.reference_logps is None else {"kl": loss.kl.item()}
+        self.note(**roll.figures, **measured, clip_share=loss.clip_share.item(), entropy=mean_entropy.item())
         return loss.value
 
     def _logps(self, model: Any, roll: Rollout) -> tuple[torch.Tensor, torch.Tensor]:

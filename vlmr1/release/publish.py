@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmr1.files import whole_folder
-from vlmr1.release.manifest import FORMAT, MANIFEST, describe_files, version_of
+from vlmr1.release.manifest import FORMAT, MANIFEST, check_manifest, describe_files, version_of
 from vlmr1.release.store import Store
 
 LATEST = "latest"  # a small file beside the versions that names the one published last
@@ -39,6 +39,11 @@ def publish(
         for key in files:
             store.put(work / key, f"{base}/{key}")
         manifest = {"format": FORMAT, "name": name, "version": version, **about, **where, "files": files}
-        store.put_new((json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode(), f"{base}/{MANIFEST}")
+        try:
+            store.put_new((json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode(), f"{base}/{MANIFEST}")
+        except FileExistsError:
+            # Another publisher was first. The version names the content, so theirs must be the same.
+            if check_manifest(store.read(f"{base}/{MANIFEST}").decode())["version"] != version:
+                raise
     store.replace(f"{version}\n".encode(), f"{name}/{LATEST}")
     return version

@@ -71,7 +71,7 @@ class FolderStore:
     def _temporary(self, key: str) -> Path:
         target = inside(self.root, key)
         target.parent.mkdir(parents=True, exist_ok=True)
-        return target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        return target.with_name(f".{target.name}.tmp")  # one name, so that what a kill left is overwritten
 
 
 class S3Store:

@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 from PIL import Image, ImageDraw, ImageFont
 
 from vlmr1.boxes import Box
-from vlmr1.report.facts import LABELS
+from vlmr1.policies import LABELS
 
 COLOURS = {"base": "#8c8c8c", "sft-samples": "#7fb3d5", "sft-compute": "#2471a3", "grpo": "#d35400"}
 TILE = 224  # pixels of the longer side of a drawn picture

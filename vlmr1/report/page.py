@@ -10,13 +10,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vlmr1.files import write_atomically
-from vlmr1.provenance import commit, machine, package_versions
-from vlmr1.settings import PARAMS
+from vlmr1.files import sha256, write_atomically, write_json
+from vlmr1.provenance import commit, folder_digest, machine, package_versions
 
 RUN = Path("reports/run")  # what the report stage tracks
 HTML, MARKDOWN = Path("reports/report.html"), Path("reports/report.md")
-LOCK = Path("dvc.lock")
+STAGES = Path("work/records")  # a file a stage, of its times
+RECORD = STAGES / "run.json"
+PUBLISHED = Path("metrics/publish.json")
+FOLDERS = ("data/converted", "models/base", "models/sft-samples", "models/sft-compute", "models/grpo")
 
 
 def table_that_matters(facts: dict[str, Any], way: str = "greedy") -> list[list[str]]:
@@ -46,26 +48,40 @@ def details(facts: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
+def record(params: str) -> None:
+    """Note, beside the tracked facts, what differs by nature: commit, versions, machine, and the params file's text."""
+    head, dirty = commit()
+    noted = {
+        "facts": sha256(RUN / "facts.json"),
+        "commit": head,
+        "dirty": dirty,
+        "machine": machine(),
+        "packages": package_versions(),
+        "params": params,
+        "folders": {folder: folder_digest(Path(folder)) for folder in FOLDERS},
+    }
+    write_json(RECORD, noted)
+
+
 def render() -> None:
     """Write both pages from what the stages left. Cheap, so that every run of the pipeline may end with it."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    facts = json.loads((RUN / "facts.json").read_text(encoding="utf-8"))
+    facts = _read(RUN / "facts.json")
     pictures = {path.stem: path for path in sorted(RUN.glob("*.png"))}
-    head, dirty = commit()
+    noted = _read(RECORD) if RECORD.is_file() else {}
+    if noted.get("facts") != sha256(RUN / "facts.json"):
+        noted = {}  # of another run, whose results were here before these came from DVC's cache
+    records = _stage_records()
     context = {
         "facts": facts,
         "table": table_that_matters(facts),
         "sampled": table_that_matters(facts, "sampled"),
         "details": details(facts),
-        "commit": head or "not in a git repository",
-        "dirty": dirty,
-        "machine": machine(),
-        "packages": package_versions(),
-        "records": [json.loads(p.read_text()) for p in sorted(Path("work/records").glob("*.json"))],
-        "data": _data_hashes(),
-        "published": _read_or_none(Path("metrics/publish.json")),
-        "params": PARAMS.read_text(encoding="utf-8"),
+        "noted": noted,
+        "records": records,
+        "cost": _cost({r["stage"]: r["cpu_seconds"] for r in records}),
+        "published": _read(PUBLISHED) if PUBLISHED.is_file() else None,
     }
     rooms = Environment(
         loader=PackageLoader("vlmr1", "report"),
@@ -81,15 +97,27 @@ def render() -> None:
     write_atomically(MARKDOWN, rooms.get_template("page.md").render(**context, pictures=linked))
 
 
-def _data_hashes() -> dict[str, str]:
-    """What dvc.lock says of the data; empty for a run without DVC."""
-    if not LOCK.is_file():
-        return {}
-    from vlmr1.settings import read_yaml
+def _stage_records() -> list[dict[str, Any]]:
+    """Times of the stages whose figures are the ones here; a stage restored from DVC's cache has none."""
+    found = []
+    for path in STAGES.glob("*.json"):
+        kept, metrics = _read(path), Path("metrics") / path.name
+        if path != RECORD and kept["made"] == (sha256(metrics) if metrics.is_file() else None):
+            found.append(kept)
+    return sorted(found, key=lambda kept: kept["started"])
 
-    outs = [out for stage in read_yaml(LOCK).get("stages", {}).values() for out in stage.get("outs", [])]
-    return {out["path"]: out["md5"] for out in outs if out["path"].startswith(("data/", "models/")) and "md5" in out}
+
+def _cost(seconds: dict[str, float]) -> str | None:
+    """Whether "equal compute" was equal, as measured; None where one of the two was not timed."""
+    if not {"grpo", "sft-compute"} <= seconds.keys():
+        return None
+    share = seconds["sft-compute"] / seconds["grpo"]
+    verdict = "about equal" if 0.8 <= share <= 1.25 else "NOT equal: change sft.compute_ratio"
+    return (
+        f"SFT, equal compute took {seconds['sft-compute']:.0f} CPU-seconds, {share:.2f} times GRPO's"
+        f" {seconds['grpo']:.0f}: {verdict}."
+    )
 
 
-def _read_or_none(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

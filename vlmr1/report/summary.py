@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
-from vlmr1.report.page import HTML, RUN, render, table_that_matters
+from vlmr1.release.manifest import MANIFEST
+from vlmr1.release.store import open_store
+from vlmr1.report.page import HTML, PUBLISHED, RUN, render, table_that_matters
+from vlmr1.settings import load_params
 
 
 def say() -> None:
@@ -21,5 +23,10 @@ def say() -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     print(f"\n{facts['sentences'][0]}")
     print(f"\nreport  {HTML}")
-    published = json.loads(Path("metrics/publish.json").read_text(encoding="utf-8"))
-    print(f"pull    vlmr1 pull {published['name']}@{published['version']} --to checkpoints/{published['name']}")
+    published = json.loads(PUBLISHED.read_text(encoding="utf-8"))
+    name = f"{published['name']}@{published['version']}"
+    store = load_params().publish.store
+    if open_store(store).exists(f"{published['name']}/{published['version']}/{MANIFEST}"):
+        print(f"pull    vlmr1 pull {name} --to checkpoints/{published['name']}")
+    else:
+        print(f"pull    {name} is not in {store}; `dvc repro --force --single-item publish` puts it there again")

@@ -7,7 +7,10 @@ import re
 from vlmr1.answers import Answer
 from vlmr1.rewards import Reward
 
-_OBJECT = re.compile(r"\s*+\{\s*+\"bbox_2d\"\s*+:\s*+\[[^\[\]{}]*+\][^\[\]{}]*+\}\s*+")
+# Possessive throughout, so that no input makes it slow; a label may follow the box.
+_NUMBERS = r"\s*+-?+\d++(?:\.\d++)?+\s*+(?:,\s*+-?+\d++(?:\.\d++)?+\s*+){3}"
+_LABEL = r"(?:,\s*+\"label\"\s*+:\s*+\"[^\"\\]*+\"\s*+)?+"
+_OBJECT = re.compile(rf"\s*+\{{\s*+\"bbox_2d\"\s*+:\s*+\[{_NUMBERS}\]\s*+{_LABEL}\}}\s*+")
 
 
 def format_reward(answer: Answer) -> Reward:

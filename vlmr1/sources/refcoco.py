@@ -9,6 +9,7 @@ import contextlib
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 from pycocotools.coco import COCO
 
@@ -23,23 +24,30 @@ def read_rows(spec: SourceSpec, root: Path) -> list[Row]:
     for name in ("refs.json", "instances.json"):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name}: not found; a refcoco source needs refs.json and instances.json")
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-        instances = COCO(str(folder / "instances.json"))
-    refs = json.loads((folder / "refs.json").read_text(encoding="utf-8"))
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+            instances = COCO(str(folder / "instances.json"))
+        refs = json.loads((folder / "refs.json").read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, KeyError, TypeError, AssertionError) as error:
+        raise ValueError(f"{folder}: refs.json or instances.json is not what COCO and RefCOCO hold: {error}") from error
     rows: list[Row] = []
-    for ref in refs:
-        if ref["split"] != spec.split:
-            continue
-        image = instances.imgs.get(ref["image_id"])
-        annotation = instances.anns.get(ref["ann_id"])
-        if image is None or annotation is None:
-            raise ValueError(
-                f"{folder}/refs.json: ref_id {ref['ref_id']}: its image_id or ann_id is not in instances.json"
-            )
-        for sentence in ref["sentences"]:
-            size = (image["width"], image["height"])
-            rows.append(Row(len(rows), ref["file_name"], size, sentence["sent"], from_xywh(annotation["bbox"])))
+    splits = set()
+    for number, ref in enumerate(refs):
+        try:
+            splits.add(ref["split"])
+            if ref["split"] == spec.split:
+                rows += _rows(ref, instances, len(rows))
+        except (KeyError, TypeError, ValueError) as error:
+            what = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{folder}/refs.json: item {number}: {what}; mend or remove it") from error
     if not rows:
-        found = sorted({ref["split"] for ref in refs})
-        raise ValueError(f"{folder}/refs.json: no ref has split {spec.split!r}; it has {', '.join(found)}")
+        raise ValueError(f"{folder}/refs.json: no ref has split {spec.split!r}; it has {', '.join(sorted(splits))}")
     return rows
+
+
+def _rows(ref: dict[str, Any], instances: COCO, first: int) -> list[Row]:
+    """One row a sentence of a ref."""
+    image, annotation = instances.imgs[ref["image_id"]], instances.anns[ref["ann_id"]]
+    size, box = (int(image["width"]), int(image["height"])), from_xywh(annotation["bbox"])
+    said = [str(sentence["sent"]) for sentence in ref["sentences"]]
+    return [Row(first + i, str(ref["file_name"]), size, text, box) for i, text in enumerate(said)]

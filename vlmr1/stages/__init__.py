@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import resource
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vlmr1.files import write_json
+from vlmr1.files import sha256, write_atomically, write_json
 from vlmr1.settings import Params, load_params
 
 # Before torch and transformers are imported, which read these once.
@@ -29,7 +29,6 @@ RECORDS = Path("work/records")
 CONVERTED = Path("data/converted")
 REFUSED = Path("reports/validation/refused.jsonl")
 BASE = Path("models/base")
-POLICIES = ("base", "sft-samples", "sft-compute", "grpo")
 
 
 def run_stage(name: str, main: Callable[[Params], Any]) -> None:
@@ -39,17 +38,20 @@ def run_stage(name: str, main: Callable[[Params], Any]) -> None:
     try:
         main(load_params())
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
-        sys.exit(f"{name}: {error}")
+        trace = RECORDS / f"{name}-fault.txt"
+        write_atomically(trace, traceback.format_exc())
+        sys.exit(f"{name}: {error}\n(where in the code: {trace})")
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
-    record = {
+    record: dict[str, Any] = {
         "stage": name,
         "started": started,
         "wall_seconds": round(time.monotonic() - wall, 2),
         "cpu_seconds": round(sum(u.ru_utime + u.ru_stime for u in used), 2),
         "peak_memory_mb": round(max(u.ru_maxrss for u in used) * unit / 2**20),
-        "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
     }
+    metrics = Path("metrics") / f"{name}.json"  # so that the page can tell whose times these are
+    record["made"] = sha256(metrics) if metrics.is_file() else None
     write_json(RECORDS / f"{name}.json", record)
     print(f"{name}: done in {record['wall_seconds']} s, {record['cpu_seconds']} CPU-seconds", flush=True)
 

@@ -19,10 +19,11 @@ from typing import Any
 from vlmr1.evaluation.engines import InProcess
 from vlmr1.evaluation.rec import summarise
 from vlmr1.files import rounded, whole_folder, write_json
+from vlmr1.policies import LABELS
 from vlmr1.progress import progress
 from vlmr1.sample import Sample, load_sources, read_jsonl, write_jsonl
 from vlmr1.settings import Params
-from vlmr1.stages import CONVERTED, POLICIES, run_stage
+from vlmr1.stages import CONVERTED, run_stage
 from vlmr1.work import fingerprint_of, open_work
 
 
@@ -56,6 +57,7 @@ def main(params: Params, policy: str) -> None:
         write_json(folder / "figures.json", rounded(figures))
     shown = {key: {name: how["greedy"][key] for name, how in figures.items()} for key in ("acc_0.5", "mean_iou")}
     write_json(Path("metrics") / f"evaluate-{policy}.json", rounded(shown, 4))
+    shutil.rmtree(work)
     for name, by_how in figures.items():
         f = by_how["greedy"]
         interval = f"[{f['acc_0.5_low']:.3f}, {f['acc_0.5_high']:.3f}]"
@@ -71,6 +73,6 @@ def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> list[Samp
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--policy", choices=POLICIES, required=True)
+    parser.add_argument("--policy", choices=tuple(LABELS), required=True)
     wanted = parser.parse_args().policy
     run_stage(f"evaluate-{wanted}", lambda params: main(params, wanted))

@@ -10,10 +10,12 @@ import torch
 
 from vlmr1.device import DTYPES
 from vlmr1.families import load_family
+from vlmr1.families.qwen_vl import QwenVL
 from vlmr1.grpo.trainer import GrpoTrainer
-from vlmr1.sample import load_sources
+from vlmr1.sample import Source, load_sources
 from vlmr1.settings import Grpo, Params
 from vlmr1.stages import BASE, CONVERTED, run_stage
+from vlmr1.tasks import TASKS
 from vlmr1.training import save_training
 from vlmr1.work import fingerprint_of, open_work
 
@@ -26,32 +28,46 @@ def main(params: Params) -> None:
     model = family.load_model(BASE, torch.float32)
     reference = family.load_model(BASE, DTYPES[params.compute.dtype]) if settings.beta > 0 else None
     sources = load_sources(CONVERTED, "train")
+    _check_length(family, sources, settings.max_completion_length)
     trainer = GrpoTrainer(model, reference, family, sources, settings, params.compute, work)
     rows = trainer.run()
     save_training("grpo", trainer, rows, Path("models/grpo"), summarise(rows, settings))
 
 
+def _check_length(family: QwenVL, sources: list[Source], longest: int) -> None:
+    """Refuse a completion limit that would cut off right answers, before any training."""
+    for source in sources:
+        for sample in source.samples:
+            needed = len(family.encode_completion(TASKS[sample.task].target(sample, sample.sizes[0])))
+            if needed > longest:
+                raise ValueError(
+                    f"grpo.max_completion_length: {longest} tokens cut off a right answer to {source.name} id"
+                    f" {sample.id}, which takes {needed}; give it more"
+                )
+
+
 def summarise(rows: list[dict[str, float]], settings: Grpo) -> dict[str, Any]:
-    """Reward at both ends of training, with the standard error over steps, and the means of the last tenth."""
-    prompts_seen = settings.steps // settings.num_iterations * settings.prompts_per_step
-    rows = [row for row in rows if (row["step"] - 1) % settings.num_iterations == 0]  # one a set of rollouts
-    tenth = max(1, len(rows) // 10)
-    first, last = rows[:tenth], rows[-tenth:]
+    """Reward at both ends of training, with its standard error, and the means of the last tenth.
 
-    def mean(part: list[dict[str, float]], key: str) -> float:
-        return statistics.fmean(row[key] for row in part)
-
-    figures: dict[str, Any] = {"prompts_seen": prompts_seen}
-    figures["reward_first_tenth"], figures["reward_last_tenth"] = mean(first, "reward"), mean(last, "reward")
-    if tenth > 1:  # each set has its own prompts, so sets are the independent units
-        errors = [statistics.stdev(row["reward"] for row in part) / tenth**0.5 for part in (first, last)]
-        error = (errors[0] ** 2 + errors[1] ** 2) ** 0.5
-        gain = figures["reward_last_tenth"] - figures["reward_first_tenth"]
+    Rewards are counted once a set of rollouts: each set has its own prompts, so sets are the independent units.
+    """
+    sets = [row for row in rows if (row["step"] - 1) % settings.num_iterations == 0]
+    tenth = max(1, len(sets) // 10)
+    first, last = ([row["reward"] for row in part] for part in (sets[:tenth], sets[-tenth:]))
+    gain = statistics.fmean(last) - statistics.fmean(first)
+    figures: dict[str, Any] = {
+        "prompts_seen": len(sets) * settings.prompts_per_step,
+        "reward_first_tenth": statistics.fmean(first),
+        "reward_last_tenth": statistics.fmean(last),
+    }
+    if tenth > 1:
+        error = ((statistics.variance(first) + statistics.variance(last)) / tenth) ** 0.5
         figures["reward_gain_standard_error"] = error
         if error:
             figures["reward_gain_in_standard_errors"] = gain / error
+    end = rows[-tenth * settings.num_iterations :]
     shown = ("completion_length", "parse_failure_rate", "zero_variance_share", "kl", "clip_share", "entropy")
-    return figures | {f"{key}_last_tenth": mean(last, key) for key in shown}
+    return figures | {f"{key}_last_tenth": statistics.fmean(r[key] for r in end) for key in shown if key in end[0]}
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ The tracked receipt (metrics/publish.json) names the version, which follows from
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from vlmr1.files import write_json
 from vlmr1.provenance import commit, folder_digest, package_versions
@@ -28,7 +29,7 @@ def main(params: Params) -> None:
         if "model" in origin
         else "built from nothing and warmed up",
         "scores": scores,
-        "params": params.model_dump(mode="json", by_alias=True, exclude={"publish", "report"}),
+        "params": _public(params),
         "data_sha256": {"data/converted": folder_digest(CONVERTED)},
     }
     head, dirty = commit()
@@ -46,6 +47,15 @@ def main(params: Params) -> None:
     write_json(Path("metrics/publish.json"), {"name": name, "version": version})
     page.render()  # it now knows what was published
     print(f"publish: {name}@{version} in {params.publish.store}")
+
+
+def _public(params: Params) -> dict[str, Any]:
+    """The parameters that shaped the release, without the folders of this computer."""
+    shown = params.model_dump(mode="json", by_alias=True, exclude={"publish", "report"})
+    shown["data"]["root"] = Path(params.data.root).name
+    if params.warmup.pretrained is not None and Path(params.warmup.pretrained.model).is_dir():
+        shown["warmup"]["pretrained"]["model"] = Path(params.warmup.pretrained.model).name
+    return shown
 
 
 if __name__ == "__main__":

@@ -11,10 +11,11 @@ from typing import Any
 
 from vlmr1.boxes import Box
 from vlmr1.files import rounded, whole_folder, write_json
+from vlmr1.policies import LABELS
 from vlmr1.report import figures, page
-from vlmr1.report.facts import LABELS, MEASURES, WAYS, differences, sentences
+from vlmr1.report.facts import MEASURES, WAYS, differences, sentences
 from vlmr1.sample import load_sources, read_jsonl
-from vlmr1.settings import Params
+from vlmr1.settings import PARAMS, Params
 from vlmr1.stages import CONVERTED, read_json, run_stage
 from vlmr1.tasks import TASKS
 
@@ -45,7 +46,7 @@ def main(params: Params) -> None:
             "labels": LABELS,
             "measures": MEASURES,
             "temperature": params.evaluate.temperature,
-            "sentences": sentences(found, training, index),
+            "sentences": sentences(found, training, index, metrics),
             "table": metrics,
             "differences": found,
             "training": training,
@@ -59,6 +60,7 @@ def main(params: Params) -> None:
         for policy in LABELS:
             greedy = {name: by_way["greedy"] for name, by_way in predictions[policy].items()}
             figures.examples(greedy, locate, truth, params.report.pictures, folder / f"examples-{policy}.png")
+    page.record(PARAMS.read_text(encoding="utf-8"))
     page.render()
     print(f"report: {page.HTML}")
 

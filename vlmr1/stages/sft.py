@@ -25,12 +25,18 @@ def main(params: Params, variant: str) -> None:
     rollouts = params.grpo.steps // params.grpo.num_iterations  # sets of prompts that GRPO sees
     steps = rollouts * (params.sft.compute_ratio if variant == "compute" else 1)
     batch = params.grpo.prompts_per_step
-    about = {"sft": params.sft.model_dump(mode="json"), "compute": params.compute.model_dump(), "steps": [steps, batch]}
+    about = {
+        "sft": params.sft.model_dump(mode="json"),
+        "compute": params.compute.model_dump(),
+        "steps": [steps, batch, params.grpo.seed],
+    }
     work = open_work(Path("work") / name, about | {"base": fingerprint_of(BASE), "data": fingerprint_of(CONVERTED)})
     family = load_family(BASE, params.convert.max_pixels)
     model = family.load_model(BASE, torch.float32)
     sources = load_sources(CONVERTED, "train")
-    trainer = SftTrainer(model, family, sources, params.sft, params.compute, work, batch=batch, steps=steps)
+    trainer = SftTrainer(
+        model, family, sources, params.sft, params.compute, work, seed=params.grpo.seed, batch=batch, steps=steps
+    )
     save_training(name, trainer, trainer.run(), Path("models") / name, {"prompts_seen": steps * batch})
 
 

@@ -26,11 +26,12 @@ def main(params: Params) -> None:
     with progress("looking at rows", sum(map(len, rows.values()))) as bar:
         table = flat_table(data, rows, params.validate_.decode, bar.update)
     findings = run_suite(table, params.validate_)
-    refused = sorted({(r["source"], r["row"]) for finding in findings for r in finding["refused"]})
+    reasons: dict[tuple[str, int], list[str]] = {}
+    for finding in findings:
+        for r in finding["refused"]:
+            reasons.setdefault((r["source"], r["row"]), []).append(finding["rule"])
+    refused = sorted(reasons)
     said = {(record["source"], record["row"]): (record["image"], record["expression"]) for record in table}
-    reasons = {
-        key: [f["rule"] for f in findings if key in {(r["source"], r["row"]) for r in f["refused"]}] for key in refused
-    }
     summary = {
         "rows": {name: len(source) for name, source in rows.items()},
         "refused": {name: sum(source == name for source, _ in refused) for name in rows},

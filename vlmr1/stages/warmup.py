@@ -16,6 +16,7 @@ import torch
 from vlmr1.families import load_family
 from vlmr1.families.tiny import build_image_processor, build_model, build_tokenizer
 from vlmr1.files import whole_folder, write_json
+from vlmr1.provenance import folder_digest
 from vlmr1.sample import Source, load_sources
 from vlmr1.settings import Params, Pretrained
 from vlmr1.sft import SftTrainer
@@ -53,6 +54,7 @@ def _build_and_train(params: Params) -> None:
         settings.training,
         params.compute,
         work,
+        seed=settings.training.seed,
         batch=settings.training.batch,
         steps=settings.training.steps,
     )
@@ -82,8 +84,9 @@ def _resolve(pretrained: Pretrained) -> None:
     local = Path(pretrained.model)
     with whole_folder(BASE) as folder:
         if local.is_dir():
-            if pretrained.revision is not None:
-                raise ValueError("warmup.pretrained.revision: a local folder has none; set it to null")
+            digest = folder_digest(local)
+            if pretrained.revision != digest:
+                raise ValueError(f"warmup.pretrained.revision: {local} is pinned by its content, which now is {digest}")
             shutil.copytree(local, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.bin", "*.pt", "*.pth"))
         else:
             if pretrained.revision is None or not re.fullmatch(r"[0-9a-f]{40}", pretrained.revision):
@@ -98,10 +101,11 @@ def _resolve(pretrained: Pretrained) -> None:
                 f"warmup.pretrained.model: {pretrained.model} has no .safetensors weights, the only kind read"
             )
         load_family(folder, 56 * 56)  # refuse an unsupported family now, not after the first training minute
-        write_json(folder / "origin.json", {**pretrained.model_dump(), "sha256": hashes})
+        origin = {"model": local.name if local.is_dir() else pretrained.model, "revision": pretrained.revision}
+        write_json(folder / "origin.json", {**origin, "sha256": hashes})
     logs = Path("logs/warmup")
     with whole_folder(logs) as folder:
-        write_json(folder / "origin.json", {**pretrained.model_dump(), "sha256": hashes})
+        write_json(folder / "origin.json", {**origin, "sha256": hashes})
     write_json(Path("metrics/warmup.json"), {"files": len(hashes)})
 
 

@@ -16,7 +16,7 @@ from vlmr1.world.dataset import write_world
 
 def main(params: Params) -> None:
     with whole_folder(Path(WORLD_FOLDER)) as folder:
-        if not params.data.embedded:
+        if params.world is None:
             (folder / "NOT_DRAWN.txt").write_text("data.root names another data set; the embedded one is not drawn.\n")
             print("world: data.root names another data set; nothing drawn")
             return

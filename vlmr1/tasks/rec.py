@@ -62,7 +62,9 @@ def answer(completion: str, sample: Sample, model_size: Size) -> Answer:
 
 
 def rewards(said: Answer, sample: Sample) -> dict[str, Reward]:
-    """Every reward of the task by name, each in [0, 1]."""
+    """Every reward of the task by name, each in [0, 1]. Raises ValueError for a sample that asks for another one."""
+    if sample.reward != "iou":
+        raise ValueError(f"{sample.source} id {sample.id}: this task knows no accu_reward_method {sample.reward!r}")
     return {"iou": iou_reward(said, truth(sample)), "format": format_reward(said)}
 
 

@@ -17,9 +17,19 @@ from typing import Any
 from vlmr1.files import write_json
 from vlmr1.settings import World, WorldSplit
 from vlmr1.world.expressions import describe
-from vlmr1.world.scenes import SHAPES, SIDE, Layout, Thing, compose, draw
+from vlmr1.world.scenes import COLOURS, SHAPES, SIDE, Layout, Thing, compose, draw
 
-TIRED = 200  # scenes tried for one picture before the layout is called impossible
+TIRED = 2000  # scenes tried for one picture before the layout is called impossible
+
+
+def check_world(settings: World) -> None:
+    """Refuse what cannot be drawn. Raises ValueError naming the key."""
+    for name, split in settings.splits.items():
+        unknown = sorted(set(split.colours) - set(COLOURS))
+        if unknown:
+            raise ValueError(f"params.yaml: world.splits.{name}.colours: {unknown[0]} is none of {', '.join(COLOURS)}")
+        if split.sides[1] > SIDE:
+            raise ValueError(f"params.yaml: world.splits.{name}.sides: pictures are {SIDE} pixels wide")
 
 
 def write_world(settings: World, folder: Path, progress: Callable[[str, int], None]) -> dict[str, int]:
@@ -27,6 +37,7 @@ def write_world(settings: World, folder: Path, progress: Callable[[str, int], No
 
     Raises ValueError when a split's layout cannot give as many different pictures as it asks for.
     """
+    check_world(settings)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     refs: list[dict[str, Any]] = []
@@ -58,6 +69,8 @@ def _example(
     layout = Layout(wanted.objects, wanted.colours, wanted.sides, wanted.grid)
     for _ in range(TIRED):
         things = compose(rng, layout, wanted.distinct)
+        if things is None:
+            continue
         target, kind = rng.choice(things), rng.choice(wanted.expressions)
         text = describe(rng, target, things, kind)
         if text is not None and frozenset(things) not in seen:

@@ -73,8 +73,8 @@ def _superlative(target: Thing, scene: list[Thing]) -> Iterator[tuple[str, Holds
         """Clearly first by every measure: no other thing comes within the margin."""
         return lambda t: all(m(t) >= m(o) + MARGIN for m in measures for o in scene if o is not t)
 
-    yield "the largest object", first(lambda t: t.side)
-    yield "the smallest object", first(lambda t: -t.side)
+    yield "the largest object", first(lambda t: t.side, lambda t: t.ink)
+    yield "the smallest object", first(lambda t: -t.side, lambda t: -t.ink)
     # By the centre and by the edge: a large thing may reach further than a small one that lies further out.
     yield "the leftmost object", first(lambda t: -t.centre[0], lambda t: -t.box[0])
     yield "the rightmost object", first(lambda t: t.centre[0], lambda t: t.box[2])

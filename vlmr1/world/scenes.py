@@ -47,6 +47,11 @@ class Thing:
     def side(self) -> int:
         return self.box[2] - self.box[0]
 
+    @property
+    def ink(self) -> float:
+        """Pixels painted, about."""
+        return self.side**2 * {"square": 1, "disc": 0.785, "cross": 5 / 9, "frame": 8 / 9}[self.shape]
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -58,15 +63,15 @@ class Layout:
     grid: int  # sides and positions are multiples of it, pixels
 
 
-def compose(rng: random.Random, layout: Layout, distinct: str) -> list[Thing]:
-    """Place things that do not touch. `distinct` is "colours" (no colour twice) or "names" (no colour+shape twice)."""
-    while True:
-        things = [_place(rng, layout) for _ in range(rng.randint(*layout.objects))]
-        keys = [t.colour if distinct == "colours" else t.name for t in things]
-        if len(set(keys)) == len(keys) and not any(
-            _touch(a.box, b.box) for i, a in enumerate(things) for b in things[:i]
-        ):
-            return things
+def compose(rng: random.Random, layout: Layout, distinct: str) -> list[Thing] | None:
+    """Place things that do not touch; None where this attempt did not come out so.
+
+    `distinct` is "colours" (no colour twice) or "names" (no colour and shape twice).
+    """
+    things = [_place(rng, layout) for _ in range(rng.randint(*layout.objects))]
+    keys = [t.colour if distinct == "colours" else t.name for t in things]
+    apart = not any(_touch(a.box, b.box) for i, a in enumerate(things) for b in things[:i])
+    return things if apart and len(set(keys)) == len(keys) else None
 
 
 def _place(rng: random.Random, layout: Layout) -> Thing:
