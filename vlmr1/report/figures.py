@@ -88,17 +88,12 @@ def examples(
         turns = [queue[i] for i in range(count) for queue in queues if i < len(queue)]
         rows.append(turns[:count])
     tiles = [[_tile(locate(s, p), truth(s, p), p, s) for s, p in row] for row in rows]
-    height = max((t.height for row in tiles for t in row), default=1)
-    sheet = Image.new("RGB", (max(1, count) * (TILE + 12) + 12, 2 * (height + 34)), "white")
+    heights = [34 + max((t.height for t in row), default=0) for row in tiles]
+    sheet = Image.new("RGB", (max(1, count) * (TILE + 12) + 12, sum(heights)), "white")
     pen = ImageDraw.Draw(sheet)
-    for r, (row, title) in enumerate(zip(tiles, ("hits", "misses"), strict=True)):
-        top = r * (height + 34)
-        pen.text(
-            (12, top + 6),
-            f"{title}: {'none' if not row else 'green is the truth, red the answer'}",
-            fill="black",
-            font=_font(13),
-        )
+    for row, title, top in zip(tiles, ("hits", "misses"), (0, heights[0]), strict=True):
+        legend = "green is the truth, red the answer" if row else "none"
+        pen.text((12, top + 6), f"{title}: {legend}", fill="black", font=_font(13))
         for c, tile in enumerate(row):
             sheet.paste(tile, (12 + c * (TILE + 12), top + 28))
     sheet.save(path)
