@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
+from tqdm import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
@@ -91,7 +92,7 @@ class VlmTrainer(Trainer):
             activation_checkpointing=compute.activation_checkpointing,
             use_cpu=pick_device().type == "cpu",
             remove_unused_columns=False,
-            disable_tqdm=not sys.stderr.isatty(),
+            disable_tqdm=True,  # WatchedRun shows the run
             report_to="none",
         )
         if arguments.world_size > 1:
@@ -159,29 +160,38 @@ def _schedule(settings: Optimisation, steps: int) -> dict[str, Any]:
 
 
 class WatchedRun(TrainerCallback):
-    """Keeps `metrics.jsonl` in step with training, says a plain line where there is no terminal, marks checkpoints."""
+    """Keeps `metrics.jsonl` in step with training, shows a bar or plain lines, marks checkpoints that are whole."""
 
     def __init__(self, work: Path) -> None:
-        self.work, self.started = work, time.monotonic()
+        self.work = work
+        self.bar: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.started = time.monotonic()
-        self.first = state.global_step
+        self.started, self.first = time.monotonic(), state.global_step
         rows = logged_rows(state)  # what a resumed run had logged
         (self.work / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        if sys.stderr.isatty():
+            self.bar = tqdm(total=state.max_steps, initial=self.first, desc=self.work.name, dynamic_ncols=True)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if "loss" not in logs:
             return
-        row = logged_rows(state)[-1]
+        row = _row(state.log_history[-1], state)
         with (self.work / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+        shown = {key: f"{row[key]:.3f}" for key in ("loss", "reward", "completion_length", "grad_norm") if key in row}
         done = state.global_step
-        if args.disable_tqdm and (done % max(1, state.max_steps // 20) == 0 or done == state.max_steps):
+        if self.bar is not None:
+            self.bar.set_postfix(shown, refresh=False)
+            self.bar.update(1)
+        elif done % max(1, state.max_steps // 20) == 0 or done == state.max_steps:
             left = (time.monotonic() - self.started) / max(1, done - self.first) * (state.max_steps - done)
-            shown = ("loss", "reward", "completion_length", "grad_norm")
-            figures = "  ".join(f"{key} {row[key]:.3f}" for key in shown if key in row)
+            figures = "  ".join(f"{key} {value}" for key, value in shown.items())
             print(f"{self.work.name} step {done}/{state.max_steps}  {figures}  {left:.0f} s left", flush=True)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.bar is not None:
+            self.bar.close()
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         write_json(self.work / f"checkpoint-{state.global_step}" / WHOLE, {"step": state.global_step})
@@ -189,8 +199,11 @@ class WatchedRun(TrainerCallback):
 
 def logged_rows(state: Any) -> list[dict[str, float]]:
     """What was logged at each step, keys in one order, whether the Trainer's state was lived or loaded."""
-    rows = [row for row in state.log_history if "loss" in row]
-    return [{"step": r["step"], "steps": state.max_steps} | {k: r[k] for k in sorted(r) if k != "step"} for r in rows]
+    return [_row(row, state) for row in state.log_history if "loss" in row]
+
+
+def _row(row: dict[str, float], state: Any) -> dict[str, float]:
+    return {"step": row["step"], "steps": state.max_steps} | {key: row[key] for key in sorted(row) if key != "step"}
 
 
 def save_training(
