@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -116,6 +117,13 @@ def make_project(folder: Path, recipe: str | None = "recipes/smoke.yaml") -> Pat
     run([*git, "add", "-A"], folder)
     run([*git, "commit", "-q", "-m", "smoke"], folder)
     return folder
+
+
+def free_port() -> int:
+    """A port nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ import pytest
 
 from flows.pipeline import read_graph
 from flows.ui import server
-from tests.conftest import ROOT, environment, run
+from tests.conftest import ROOT, environment, free_port, run
 
 GRAPH = """
 stages:
@@ -26,7 +26,7 @@ stages:
 def api(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
-        with server(port=14100) as url:
+        with server(port=free_port()) as url:
             yield url
 
 

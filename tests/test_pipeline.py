@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import environment, make_project, run
+from tests.conftest import environment, free_port, make_project, run
 from vlmr1.files import sha256
 from vlmr1.release.manifest import MANIFEST
 from vlmr1.settings import read_yaml
@@ -67,12 +67,11 @@ def killed_run(project: Path) -> list[str]:
 def projects(tmp_path_factory):
     """Futures of the three projects' runs, two at a time."""
     folders = {name: make_project(tmp_path_factory.mktemp(name)) for name in ("plain", "flow", "killed")}
-    port = 14200 + os.getpid() % 1000
     jobs = {
         "plain": lambda: run(["dvc", "repro"], folders["plain"]),
         "killed": lambda: killed_run(folders["killed"]),
         "flow": lambda: run(
-            ["python", "-m", "flows.ui", "--once", "--port", str(port)],
+            ["python", "-m", "flows.ui", "--once", "--port", str(free_port())],
             folders["flow"],
             PREFECT_HOME=str(folders["flow"] / ".prefect"),
         ),

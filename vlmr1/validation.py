@@ -15,6 +15,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
+from vlmr1.boxes import Size
 from vlmr1.files import inside
 from vlmr1.settings import Data, Validate
 from vlmr1.sources import Row
@@ -65,15 +66,22 @@ def _picture(folder: Path, name: str, decode: str, known: dict[Path, dict[str, A
         facts |= {"path_inside": True, "exists": path.is_file()}
         if facts["exists"]:
             facts["hash"] = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
-            try:
-                with Image.open(path) as picture:
-                    if decode == "full":
-                        picture.load()
-                    facts |= {"opens": True, "width": picture.width, "height": picture.height}
-            except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-                pass  # `opens` stays False, which the suite reports by row
+            size = _size(path, decode)
+            if size is not None:
+                facts |= {"opens": True, "width": size[0], "height": size[1]}
         known[path] = facts
     return known[path]
+
+
+def _size(path: Path, decode: str) -> Size | None:
+    """(width, height) of a picture, its pixels read too where `decode` is "full"; None for one that does not open."""
+    try:
+        with Image.open(path) as picture:
+            if decode == "full":
+                picture.load()
+            return picture.size
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None  # whatever is wrong with the file, it is one finding: it does not open
 
 
 def _mark_repeats(table: list[dict[str, Any]]) -> None:
