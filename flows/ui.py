@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -64,6 +65,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=4200)
     parser.add_argument("--once", action="store_true", help="stop the server when the run has ended")
     chosen = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server goes with us
     print(f"starting a Prefect server at http://{HOST}:{chosen.port} ...", flush=True)
     with server(chosen.port) as url:
         page = url.removesuffix("/api")
