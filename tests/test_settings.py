@@ -52,7 +52,7 @@ def test_every_recipe_gives_valid_params(params, recipe):
         ("vocabulary: 1200", "vocabulary: 10", r"warmup\.tiny: vocabulary: at least"),
         ("adam_beta2: 0.95", "adam_beta2: 1.0", r"adam_beta2: .*less than 1"),
         ("learning_rate: 1.5e-3", "learning_rate: .inf", r"learning_rate: .*finite"),
-        ("save_steps: 50", "save_steps: 5000", r"save_steps: is beyond the run's 200 steps"),
+        ("save_steps: 60", "save_steps: 6000", r"save_steps: is beyond the run's 240 steps"),
         ("root: data/world", "root: ./data/world", r"data: root: name a folder plainly, e\.g\. data/world"),
         ("root: data/world", "root: data/mine", r"params\.yaml: world: belongs to data\.root data/world"),
         ("objects: [1, 1]", "objects: [2, 1]", r"world\.splits\.warmup: objects: fewest and most"),

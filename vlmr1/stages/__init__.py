@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmr1.files import sha256, write_atomically, write_json
-from vlmr1.settings import Params, load_params
+from vlmr1.settings import PARAMS, Params, load_params
 
 # Before torch and transformers are imported, which read these once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -38,9 +38,13 @@ def run_stage(name: str, main: Callable[[Params], Any]) -> None:
     try:
         main(load_params())
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
+        if not PARAMS.is_file():  # not a project's folder: leave nothing in it
+            sys.exit(f"{name}: {error}")
         trace = RECORDS / f"{name}-fault.txt"
         write_atomically(trace, traceback.format_exc())
         sys.exit(f"{name}: {error}\n(where in the code: {trace})")
+    except KeyboardInterrupt:
+        sys.exit(f"{name}: stopped; the same command goes on from the last checkpoint")
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
     record: dict[str, Any] = {
