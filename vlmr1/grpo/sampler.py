@@ -18,7 +18,8 @@ class PromptSampler(Sampler[int]):
     def __init__(self, prompts: int, batch: int, steps: int, seed: int, repeats: int = 1) -> None:
         if prompts < batch:
             raise ValueError(
-                f"{prompts} samples cannot fill a step of {batch}; lower warmup.training.batch or grpo.prompts_per_step, or add data"
+                f"{prompts} samples cannot fill a step of {batch}; lower warmup.training.batch or"
+                " grpo.prompts_per_step, or add data"
             )
         self.prompts, self.batch, self.steps, self.seed, self.repeats = prompts, batch, steps, seed, repeats
 
