@@ -20,6 +20,11 @@ from prefect.artifacts import (
 
 from vlmr1.policies import LABELS
 
+DESCRIBED = {
+    "accuracy": "Accuracy of every policy on every source",
+    "reward": "GRPO's reward by step",
+    "length": "GRPO's completion length by step",
+}
 SECONDS = 2.0  # between two looks at a training's metrics
 
 
@@ -112,7 +117,7 @@ def _report() -> None:
     said = "\n".join(f"- {sentence}" for sentence in facts["sentences"]).replace("Acc@0.5", "`Acc@0.5`")  # no address
     create_markdown_artifact(f"## What the run shows\n\n{said}\n", key="findings", description="In plain sentences")
     for path in sorted(run.glob("*.png")):
-        _image(_key("report", path.stem), path, path.stem.replace("-", ", "))
+        _image(_key("report", path.stem), path, DESCRIBED.get(path.stem, f"Answers drawn on pictures, {path.stem}"))
 
 
 def _publication() -> None:

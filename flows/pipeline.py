@@ -129,5 +129,5 @@ if __name__ == "__main__":
     chosen = parser.parse_args()
     try:
         pipeline(retries=chosen.retries, parallel=chosen.parallel)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         sys.exit(f"pipeline {error}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 HOST = "127.0.0.1"
 PATIENCE = 120  # seconds a server may take to answer, its first migrations included
@@ -36,6 +38,9 @@ def server(port: int) -> Iterator[str]:
     if answers(url):
         yield url
         return
+    with socket.socket() as probe:
+        if probe.connect_ex((HOST, port)) == 0:
+            raise RuntimeError(f"port {port} is taken by something that is no Prefect server; give another with --port")
     settings = {
         "PREFECT_SERVER_UI_API_URL": url,  # else the pages ask port 4200, whatever the port
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -65,8 +70,20 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=4200)
     parser.add_argument("--once", action="store_true", help="stop the server when the run has ended")
     chosen = parser.parse_args()
+    if not Path("dvc.yaml").is_file():
+        sys.exit("make ui: no dvc.yaml here; run it from the project's folder")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server goes with us
     print(f"starting a Prefect server at http://{HOST}:{chosen.port} ...", flush=True)
+    try:
+        _watch(chosen)
+    except RuntimeError as error:
+        sys.exit(f"make ui: {error}")
+    except KeyboardInterrupt:
+        print("\nstopped, and the server with it")
+
+
+def _watch(chosen: argparse.Namespace) -> None:
+    """Run the flow in a server, and leave the server up unless told to stop."""
     with server(chosen.port) as url:
         page = url.removesuffix("/api")
         print(f"watch the run at {page}/runs", flush=True)
@@ -77,11 +94,8 @@ def main() -> None:
             f"the run has {'failed' if done.returncode else 'ended'}; look at it at {page}; Ctrl-C stops the server",
             flush=True,
         )
-        try:
-            while True:
-                time.sleep(3600)
-        except KeyboardInterrupt:
-            print("\nstopping the server")
+        while True:
+            time.sleep(3600)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,12 @@ ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 
 
+def default_params() -> str:
+    """params.yaml as committed, whatever recipe lies over the working one."""
+    show = ["git", "show", "HEAD:params.yaml"]
+    return subprocess.run(show, cwd=ROOT, capture_output=True, check=True, text=True).stdout
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """(checkpoint folder, source): a random tiny Qwen2.5-VL and 24 samples over pictures of two sizes."""
@@ -110,6 +116,7 @@ def make_project(folder: Path, recipe: str | None = "recipes/smoke.yaml") -> Pat
         if (ROOT / name).is_file() and not name.startswith(("metrics/", "dvc.lock")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
+    (folder / "params.yaml").write_text(default_params())
     if recipe is not None:
         run(["vlmr1", "apply", recipe], folder)
     git = ["git", "-c", "user.name=t", "-c", "user.email=t@localhost", "-c", "commit.gpgsign=false"]

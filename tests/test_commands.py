@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tests.conftest import ROOT, run
+from tests.conftest import ROOT, default_params, run
 from vlmr1.cli import main
 from vlmr1.doctor import examine
 from vlmr1.provenance import folder_digest
@@ -15,7 +15,7 @@ from vlmr1.stages import BASE, warmup
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / "params.yaml").write_text(default_params())
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -72,8 +72,11 @@ def test_doctor_names_a_missing_list_and_a_bad_key(project):
     faults = {f.what: f.says for f in examine() if not f.good}
     assert "nowhere/with_images/refcoco_unc_val.json: not found" in faults["data.sources.warmup"]
     (project / "params.yaml").write_text((project / "params.yaml").read_text().replace("beta: 0.0", "betta: 0.0"))
-    faults = {f.what: f.says for f in examine() if not f.good}
-    assert "grpo.betta: unknown key; did you mean beta?" in faults["params.yaml"]
+    faults = [f.says for f in examine() if not f.good]
+    assert faults == [
+        "grpo.betta: unknown key; did you mean beta?",
+        "grpo.beta: missing; params.yaml says everything, add it",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +85,7 @@ def test_doctor_names_a_missing_list_and_a_bad_key(project):
         (["pull", "toy", "--to", "x"], "NAME@VERSION"),
         (["pull", "toy@latest", "--to", "x"], "no release toy@latest"),
         (["summary"], "no run to tell of yet"),
-        (["apply", "recipes/none.yaml"], "recipes/none.yaml: not found"),
+        (["apply", "recipes/none.yaml"], "recipes/none.yaml: no such recipe; in that folder there is: recipes/qwen"),
         (["apply", "recipes/smoke.yaml", "-S", "grpo.steps"], "write KEY=VALUE"),
     ],
 )
@@ -90,3 +93,30 @@ def test_a_mistake_is_answered_in_a_sentence(project, arguments, said):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert said in str(stop.value) and "Traceback" not in str(stop.value)
+
+
+def test_doctor_counts_rows_against_the_step(project):
+    (project / "raw").mkdir()
+    row = {"image": "a.png", "width": 9, "height": 9, "normal_caption": "x", "solution": [1, 1, 8, 8]}
+    (project / "raw/l.json").write_text(json.dumps([row] * 7))
+    spec = {"format": "rec_json", "annotations": "l.json", "images": ".", "split": None}
+    sources = {role: {**spec, "role": role} for role in ("warmup", "train", "evaluate")}
+    (project / "own.yaml").write_text(json.dumps({"world": None, "data": {"root": "raw", "sources": sources}}))
+    run(["vlmr1", "apply", "own.yaml"], project)
+    faults = {f.what: f.says for f in examine() if not f.good}
+    assert faults == {
+        "grpo.prompts_per_step": "7 train rows cannot fill a step of 16; lower it",
+        "warmup.training.batch": "7 warmup rows cannot fill a step of 24; lower it",
+    }
+
+
+def test_a_checkpoint_can_be_asked_about_a_picture(trained, tmp_path, capsys):
+    checkpoint, source = trained
+    picture = source.picture(source.samples[1])
+    main(["ask", str(checkpoint), str(picture), "the red square", "--draw", str(tmp_path / "out.png")])
+    said = capsys.readouterr().out
+    assert said.startswith("<think>") and "box" in said and (tmp_path / "out.png").stat().st_size > 100
+    with pytest.raises(SystemExit, match="no such picture"):
+        main(["ask", str(checkpoint), "nowhere.png", "x"])
+    with pytest.raises(SystemExit, match="no checkpoint folder"):
+        main(["ask", str(tmp_path), str(picture), "x"])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.conftest import default_params
 from vlmr1.files import inside
 from vlmr1.sample import from_json, load_sources, read_jsonl, to_json
 from vlmr1.settings import SourceSpec, load_params
@@ -23,13 +24,9 @@ def row(image, text="a cat", solution=(10, 20, 60, 70), size=(100, 80)):
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A folder with params over three lists of real form; returns a function that runs validate and convert."""
-    from tests.conftest import ROOT
     from vlmr1.recipes import apply
 
-    for name in ("params.yaml", "recipes"):
-        (tmp_path / name).symlink_to(ROOT / name) if name == "recipes" else (tmp_path / name).write_bytes(
-            (ROOT / name).read_bytes()
-        )
+    (tmp_path / "params.yaml").write_text(default_params())
     pictures = tmp_path / "raw/images"
     pictures.mkdir(parents=True)
     for i, name in enumerate(("t0", "t1", "e0", "w0")):
@@ -150,10 +147,11 @@ def test_the_jsonl_is_the_original_projects_and_reads_back(project):
     [
         ("{", r"t\.json:1: not JSON"),
         ("{}", "a list of rows"),
-        ('[{"image": "a.png"}]', r"t\.json: row 0: .*mend or remove"),
+        ("[]", "no rows in it"),
+        ('[{"image": "a.png"}]', r"t\.json: row 0: no normal_caption; mend or remove"),
         (
             '[{"image": "a", "width": 1, "height": 1, "normal_caption": "x", "solution": [1, 2]}]',
-            "row 0: .*2 numbers, not 4",
+            "row 0: solution .* is not a list of 4 numbers",
         ),
     ],
 )

@@ -39,7 +39,7 @@ FLOORS = [
     {"grpo", "training", "sft", "doctor"},
     {"evaluation"},
     {"report"},
-    {"stages", "cli"},
+    {"stages", "ask", "cli"},
 ]
 
 

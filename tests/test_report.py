@@ -87,7 +87,7 @@ def test_sentences_say_what_got_worse_and_where_sft_wins():
 def test_a_run_that_taught_nothing_is_called_that():
     training = TRAINING | {"reward_gain_in_standard_errors": 1.0}
     said = sentences(differences(run_with()), training, SOURCES, table(0.4, 0.55))
-    assert said[0].startswith("GRPO improved nothing beyond noise. It saw 10 prompts from 10 training rows")
+    assert said[0].startswith("GRPO improved nothing beyond noise") and "10 prompts from 10 training" in said[0]
     assert "not a clear rise" in said[1]
 
 

@@ -1,8 +1,8 @@
-import shutil
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import default_params
 from vlmr1.recipes import apply
 from vlmr1.settings import load_params
 
@@ -11,7 +11,9 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def params(tmp_path):
-    return Path(shutil.copy(ROOT / "params.yaml", tmp_path / "params.yaml"))
+    path = tmp_path / "params.yaml"
+    path.write_text(default_params())
+    return path
 
 
 def edit(path, old, new):

@@ -4,17 +4,21 @@ import random
 import numpy as np
 import pytest
 from PIL import Image
+from ruamel.yaml import YAML
 
+from tests.conftest import default_params
 from vlmr1.files import whole_folder
-from vlmr1.settings import World, load_params
+from vlmr1.settings import Params, World
 from vlmr1.work import fingerprint_of
 from vlmr1.world.dataset import write_world
 from vlmr1.world.expressions import KINDS, describe
 from vlmr1.world.scenes import COLOURS, GROUND, SHAPES, SIDE, Layout, Thing, compose, draw
 
+DEFAULT = Params.model_validate(YAML(typ="safe").load(default_params()))
+
 
 def small(seed=0, pictures=6):
-    splits = load_params().world.splits
+    splits = DEFAULT.world.splits
     return World(seed=seed, splits={n: s.model_copy(update={"pictures": pictures}) for n, s in splits.items()})
 
 
@@ -127,7 +131,7 @@ def test_the_files_are_cocos_and_refcocos(tmp_path):
     ],
 )
 def test_an_impossible_layout_is_refused_by_name(tmp_path, change, said):
-    split = load_params().world.splits["in_domain"].model_copy(update=change)
+    split = DEFAULT.world.splits["in_domain"].model_copy(update=change)
     with pytest.raises(ValueError, match=said), whole_folder(tmp_path / "w") as folder:
         write_world(World(seed=0, splits={"tight": split}), folder, lambda *_: None)
     assert list(tmp_path.iterdir()) == []

@@ -32,6 +32,13 @@ def main(arguments: list[str] | None = None) -> None:
     pull.add_argument("--store", help="folder, file:///… or s3://bucket/prefix (default: params.yaml's publish.store)")
     pull.set_defaults(run=_pull)
 
+    ask = verbs.add_parser("ask", help="ask a checkpoint where something is in a picture")
+    ask.add_argument("checkpoint", type=Path, help="a pulled folder, or models/grpo")
+    ask.add_argument("picture", type=Path)
+    ask.add_argument("expression", help='e.g. "the red square"')
+    ask.add_argument("--draw", type=Path, metavar="FILE", help="save the picture with the answered box")
+    ask.set_defaults(run=_ask)
+
     chosen = parser.parse_args(arguments)
     try:
         chosen.run(chosen)
@@ -71,11 +78,24 @@ def _pull(chosen: argparse.Namespace) -> None:
 
     store = chosen.store
     if store is None:
-        from vlmr1.settings import load_params
+        from vlmr1.settings import PARAMS, load_params
 
+        if not PARAMS.is_file():
+            raise ValueError("no params.yaml here to name the store; give --store")
         store = load_params().publish.store
     manifest = pull(open_store(store), chosen.release, chosen.to, lambda line: print(line))
     print(f"{manifest['name']}@{manifest['version']} is in {chosen.to}")
+
+
+def _ask(chosen: argparse.Namespace) -> None:
+    import vlmr1.stages  # noqa: F401  (quiet libraries, one thread)
+    from vlmr1.ask import ask, draw
+
+    completion, answer = ask(chosen.checkpoint, chosen.picture, chosen.expression)
+    print(completion)
+    print(f"box {[round(v, 1) for v in answer.box]}" if answer.box else f"no box: {'; '.join(answer.problems)}")
+    if chosen.draw is not None:
+        draw(chosen.picture, answer, chosen.draw)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
@@ -31,7 +33,8 @@ def examine(wake_torch: bool = True) -> list[Finding]:
     try:
         params = load_params()
     except ValueError as error:
-        return [*findings, Finding(False, "params.yaml", str(error))]
+        faults = [line.removeprefix("params.yaml: ") for line in str(error).splitlines()]
+        return [*findings, *(Finding(False, "params.yaml", fault) for fault in faults)]
     findings.append(Finding(True, "params.yaml", "every key known, every value usable"))
     return [*findings, *_data(params), _store(params)]
 
@@ -42,7 +45,10 @@ def _python() -> Finding:
 
 def _git() -> Finding:
     found = shutil.which("git")
-    return Finding(found is not None, "git", found or "not found; DVC needs it")
+    if found is None:
+        return Finding(False, "git", "not found; DVC needs it")
+    named = subprocess.run([found, "config", "user.email"], capture_output=True, text=True).stdout.strip()
+    return Finding(True, "git", found if named else f"{found}; no user.email set, which `dvc exp run` needs")
 
 
 def _disk() -> Finding:
@@ -81,6 +87,7 @@ def _data(params: Params) -> list[Finding]:
     if params.data.embedded and not root.exists():
         return [Finding(True, "data", "the embedded world, drawn by the first stage")]
     findings = []
+    counts: Counter[str] = Counter()
     for name, spec in params.data.sources.items():
         try:
             rows = read_source(spec, root)
@@ -89,7 +96,14 @@ def _data(params: Params) -> list[Finding]:
         except (ValueError, FileNotFoundError) as error:
             findings.append(Finding(False, f"data.sources.{name}", str(error)))
         else:
+            counts[spec.role] += len(rows)
             findings.append(Finding(True, f"data.sources.{name}", f"{len(rows)} rows, for {spec.role}"))
+    wanted = {"train": ("grpo.prompts_per_step", params.grpo.prompts_per_step)}
+    if params.warmup.training is not None:
+        wanted["warmup"] = ("warmup.training.batch", params.warmup.training.batch)
+    for role, (key, least) in wanted.items():
+        if counts[role] < least and all(finding.good for finding in findings):
+            findings.append(Finding(False, key, f"{counts[role]} {role} rows cannot fill a step of {least}; lower it"))
     return findings
 
 

@@ -25,9 +25,16 @@ def apply(recipe: Path, sets: list[str], params: Path = PARAMS) -> list[str]:
     """
     yaml = YAML()
     yaml.preserve_quotes, yaml.width = True, 400
+    yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
+    if not params.is_file():
+        raise ValueError(f"no {params} here; run from the project's folder")
+    if not recipe.is_file():
+        known = ", ".join(sorted(str(path) for path in recipe.parent.glob("*.yaml"))) or "none"
+        raise ValueError(f"{recipe}: no such recipe; in that folder there is: {known}")
     base = yaml.load(params)
     changed: list[str] = []
-    _merge(base, read_yaml(recipe), "", changed, recipe)
+    read_yaml(recipe)  # refuses what is no mapping
+    _merge(base, yaml.load(recipe), "", changed, recipe)
     for pair in sets:
         key, equals, value = pair.partition("=")
         if not equals:
@@ -43,7 +50,8 @@ def apply(recipe: Path, sets: list[str], params: Path = PARAMS) -> list[str]:
     try:
         load_params(draft)
     except ValueError as error:
-        raise ValueError(str(error).replace(str(draft), str(recipe))) from None
+        said = str(error).replace(str(draft), str(recipe))
+        raise ValueError(f"{said}\nif another recipe lies over params.yaml, `git checkout params.yaml` first") from None
     finally:
         draft.unlink()
     write_atomically(params, text.getvalue())

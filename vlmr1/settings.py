@@ -308,7 +308,8 @@ def load_params(path: Path = PARAMS) -> Params:
     try:
         return Params.model_validate(read_yaml(path))
     except ValidationError as error:
-        raise ValueError("\n".join(_explain(path, fault) for fault in error.errors())) from None
+        faults = sorted(error.errors(), key=lambda fault: fault["type"] == "missing")  # a mistyped key first
+        raise ValueError("\n".join(_explain(path, fault) for fault in faults)) from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -26,7 +26,10 @@ tags: [grpo, vlmr1, referring-expression-comprehension]
 # {name}@{version}
 
 A vision-language model that answers a referring expression with a box, trained by GRPO with rule-based rewards
-(IoU and format). Load it with `AutoModelForImageTextToText.from_pretrained(FOLDER)`.
+(IoU and format). Ask it with `vlmr1 ask FOLDER picture.png "the red square"`: that is the prompt and the reading of the
+answer it was trained with. `AutoModelForImageTextToText`, `AutoTokenizer` and `AutoImageProcessor` load the folder;
+`AutoProcessor` does where torchvision is installed. Boxes are `[x0, y0, x1, y1]` in pixels of the resized input, whose
+sides are multiples of 28.
 
 Base: {about["base"]}.
 

@@ -31,7 +31,7 @@ def pull(store: Store, wanted: str, target: Path, said: Callable[[str], None]) -
             version = store.read(f"{name}/{LATEST}").decode().strip()
         text = store.read(f"{name}/{version}/{MANIFEST}").decode()
     except FileNotFoundError as error:
-        raise ValueError(f"no release {wanted} in this store ({error})") from error
+        raise ValueError(f"no release {wanted} in this store") from error
     manifest = check_manifest(text)
     if (manifest["name"], manifest["version"]) != (name, version):
         raise ValueError(f"the manifest at {name}/{version} is of {manifest['name']}@{manifest['version']}")

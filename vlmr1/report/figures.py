@@ -106,17 +106,25 @@ def _tile(picture: Path, truth: Box, prediction: Mapping[str, Any], source: str)
     scale = TILE / max(image.size)
     image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.NEAREST)
     pen = ImageDraw.Draw(image)
-    pen.rectangle([v * scale for v in truth], outline=TRUE, width=3)
+    _outline(pen, [v * scale for v in truth], TRUE)
     if prediction["box"] is not None:
-        pen.rectangle(_drawable([v * scale for v in prediction["box"]], image.size), outline=SAID, width=2)
-    tile = Image.new("RGB", (TILE, TILE + 46), "white")
+        _outline(pen, _drawable([v * scale for v in prediction["box"]], image.size), SAID)
+    tile = Image.new("RGB", (TILE, image.height + 46), "white")
     tile.paste(image, (0, 0))
     words = prediction["problem"].rpartition(": ")[2]
     score = f"IoU {prediction['iou']:.2f}" if prediction["parsed"] else "no box could be read"
     pen = ImageDraw.Draw(tile)
     for i, line in enumerate((_short(words, 38), f"{source.replace('_', ' ')}; {score}")):
-        pen.text((0, TILE + 4 + 18 * i), line, fill="black", font=_font(12))
+        pen.text((0, image.height + 4 + 18 * i), line, fill="black", font=_font(12))
     return tile
+
+
+def _outline(pen: Any, box: Sequence[float], colour: tuple[int, int, int]) -> None:
+    """A box in a colour between two white lines, seen on any ground."""
+    pen.rectangle(list(box), outline="white", width=4)
+    x0, y0, x1, y1 = box
+    if x1 - x0 > 4 and y1 - y0 > 4:
+        pen.rectangle([x0 + 1, y0 + 1, x1 - 1, y1 - 1], outline=colour, width=2)
 
 
 def _drawable(box: Sequence[float], size: tuple[int, int]) -> list[float]:

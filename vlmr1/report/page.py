@@ -29,7 +29,7 @@ def table_that_matters(facts: dict[str, Any], way: str = "greedy") -> list[list[
         row = [source, str(facts["table"]["base"][source][way]["n"])]
         for figures in facts["table"].values():
             f = figures[source][way]
-            row.append(f"{f['acc_0.5']:.3f} [{f['acc_0.5_low']:.3f}, {f['acc_0.5_high']:.3f}]  {f['mean_iou']:.3f}")
+            row.append(f"{f['acc_0.5']:.3f} [{f['acc_0.5_low']:.3f}, {f['acc_0.5_high']:.3f}] IoU {f['mean_iou']:.3f}")
         rows.append(row)
     return rows
 

@@ -6,8 +6,8 @@ import json
 
 from vlmr1.release.manifest import MANIFEST
 from vlmr1.release.store import open_store
-from vlmr1.report.page import HTML, PUBLISHED, RUN, render, table_that_matters
-from vlmr1.settings import load_params
+from vlmr1.report.page import HTML, PUBLISHED, RECORD, RUN, render, table_that_matters
+from vlmr1.settings import PARAMS, load_params
 
 
 def say() -> None:
@@ -18,10 +18,14 @@ def say() -> None:
     facts = json.loads((RUN / "facts.json").read_text(encoding="utf-8"))
     rows = table_that_matters(facts)
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    print("\nAcc@0.5, greedy [95 % interval]  mean IoU")
+    print("\ngreedy Acc@0.5 [95 % interval], mean IoU")
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     print(f"\n{facts['sentences'][0]}")
+    noted = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {}
+    now = PARAMS.read_text(encoding="utf-8")
+    if noted.get("params", now) != now:
+        print("\nnote: params.yaml has changed since this run; `dvc repro` makes the run it now describes")
     print(f"\nreport  {HTML}")
     published = json.loads(PUBLISHED.read_text(encoding="utf-8"))
     name = f"{published['name']}@{published['version']}"

@@ -26,19 +26,24 @@ def read_rows(spec: SourceSpec, root: Path) -> list[Row]:
         raise ValueError(f"{path}:{error.lineno}: not JSON ({error.msg})") from error
     if not isinstance(items, list):
         raise ValueError(f"{path}: a list of rows is needed, not a {type(items).__name__}")
+    if not items:
+        raise ValueError(f"{path}: no rows in it")
     return [_row(path, number, item) for number, item in enumerate(items)]
 
 
 def _row(path: Path, number: int, item: dict[str, Any]) -> Row:
     try:
-        text = item.get("normal_caption")
-        if text is None:
-            text = item["problem"].removeprefix(QUESTION).strip().removesuffix(".")
-        size = (int(item["width"]), int(item["height"]))
+        if "normal_caption" not in item and "problem" not in item:
+            raise ValueError("no normal_caption")
+        missing = [key for key in ("image", "width", "height", "solution") if key not in item]
+        if missing:
+            raise ValueError(f"no {missing[0]}")
+        text = item.get("normal_caption") or item.get("problem", "").removeprefix(QUESTION).strip().removesuffix(".")
         solution = item["solution"]
-        box = None if not solution else tuple(float(v) for v in solution)
-        if box is not None and len(box) != 4:
-            raise ValueError(f"solution has {len(box)} numbers, not 4")
-        return Row(number, str(item["image"]), size, str(text), box)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path}: row {number}: {type(error).__name__}: {error}; mend or remove the row") from error
+        if solution and (not isinstance(solution, list) or len(solution) != 4):
+            raise ValueError(f"solution {solution!r} is not a list of 4 numbers")
+        x0, y0, x1, y1 = (float(v) for v in solution or (0, 0, 0, 0))
+        box = (x0, y0, x1, y1) if solution else None
+        return Row(number, str(item["image"]), (int(item["width"]), int(item["height"])), str(text), box)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: row {number}: {error}; mend or remove the row") from error
