@@ -101,8 +101,9 @@ def _data(params: Params) -> list[Finding]:
     wanted = {"train": ("grpo.prompts_per_step", params.grpo.prompts_per_step)}
     if params.warmup.training is not None:
         wanted["warmup"] = ("warmup.training.batch", params.warmup.training.batch)
+    readable = all(finding.good for finding in findings)
     for role, (key, least) in wanted.items():
-        if counts[role] < least and all(finding.good for finding in findings):
+        if readable and counts[role] < least:
             findings.append(Finding(False, key, f"{counts[role]} {role} rows cannot fill a step of {least}; lower it"))
     return findings
 
