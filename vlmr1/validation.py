@@ -170,7 +170,7 @@ def _finding(name: str, meaning: str, result: Any, rows: int) -> dict[str, Any]:
     refused = []
     for entry in result.result.get("unexpected_index_list") or []:
         # The marks made above are plain false; what was measured is worth showing.
-        value = {key: v for key, v in entry.items() if key not in INDEX and v is not False}
+        value = {key: v for key, v in entry.items() if key not in INDEX and str(v) != "False"}
         refused.append(
             {"source": str(entry["source"]), "row": int(entry["row"]), "value": ", ".join(map(str, value.values()))}
         )
