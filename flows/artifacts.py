@@ -19,6 +19,7 @@ from prefect.artifacts import (
 )
 
 from vlmr1.policies import LABELS
+from vlmr1.sample import lines_of
 
 DESCRIBED = {
     "accuracy": "Accuracy of every policy on every source",
@@ -57,8 +58,7 @@ def follow_training(stage: str, done: threading.Event) -> None:
 
 def _rows(path: Path) -> list[dict[str, float]]:
     """The whole lines of a file that is being appended to."""
-    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
-    return [json.loads(line) for line in whole.splitlines()]
+    return [json.loads(line) for line in lines_of(path.read_text(encoding="utf-8"))]
 
 
 def _curves(name: str, rows: list[dict[str, float]]) -> None:

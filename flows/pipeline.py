@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextvars
+import signal
 import subprocess
 import sys
 import threading
@@ -122,11 +123,19 @@ def pipeline(retries: int = 0, retry_delay_seconds: int = 5, parallel: int = 2) 
         raise RuntimeError(f"failed: {', '.join(failed)}; not run because of it: {', '.join(held) or 'nothing'}")
 
 
+def _stop(*_: Any) -> None:
+    """On SIGTERM: end the stages that run, which leave their checkpoints, then this process."""
+    for child in psutil.Process().children(recursive=True):
+        child.terminate()
+    sys.exit(143)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--retries", type=int, default=0, help="how often a failed stage is tried again")
     parser.add_argument("--parallel", type=int, default=2, help="stages at once; 1 on a machine with one accelerator")
     chosen = parser.parse_args()
+    signal.signal(signal.SIGTERM, _stop)
     try:
         pipeline(retries=chosen.retries, parallel=chosen.parallel)
     except (RuntimeError, ValueError) as error:

@@ -11,12 +11,14 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 HOST = "127.0.0.1"
 PATIENCE = 120  # seconds a server may take to answer, its first migrations included
@@ -47,22 +49,31 @@ def server(port: int) -> Iterator[str]:
         "DO_NOT_TRACK": "1",
     }
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
-    process = subprocess.Popen(
-        command, env=os.environ | settings, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(command, env=os.environ | settings, stdout=subprocess.DEVNULL, stderr=said)
+        try:
+            deadline = time.monotonic() + PATIENCE
+            while not answers(url):
+                if process.poll() is not None:
+                    said.seek(0)
+                    lines = said.read().strip().splitlines() or ["no word why"]
+                    raise RuntimeError(f"the Prefect server ended at its start: {lines[-1]}")
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"the Prefect server did not answer at {url} within {PATIENCE} s")
+                time.sleep(0.3)
+            yield url
+        finally:
+            _end(process)
+
+
+def _end(process: subprocess.Popen[Any]) -> None:
+    """Ask a process to end, and make it."""
+    process.terminate()
     try:
-        deadline = time.monotonic() + PATIENCE
-        while not answers(url):
-            if process.poll() is not None:
-                said = process.stderr.read().strip().splitlines() if process.stderr else []
-                raise RuntimeError(f"the Prefect server ended at its start: {said[-1] if said else 'no word why'}")
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"the Prefect server did not answer at {url} within {PATIENCE} s")
-            time.sleep(0.3)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def main() -> None:
@@ -87,11 +98,15 @@ def _watch(chosen: argparse.Namespace) -> None:
     with server(chosen.port) as url:
         page = url.removesuffix("/api")
         print(f"watch the run at {page}/runs", flush=True)
-        done = subprocess.run([sys.executable, "-m", "flows.pipeline"], env=os.environ | {"PREFECT_API_URL": url})
+        run = subprocess.Popen([sys.executable, "-m", "flows.pipeline"], env=os.environ | {"PREFECT_API_URL": url})
+        try:
+            code = run.wait()
+        finally:
+            _end(run)  # stopped before its end, it ends its stages
         if chosen.once:
-            sys.exit(done.returncode)
+            sys.exit(code)
         print(
-            f"the run has {'failed' if done.returncode else 'ended'}; look at it at {page}; Ctrl-C stops the server",
+            f"the run has {'failed' if code else 'ended'}; look at it at {page}; Ctrl-C stops the server",
             flush=True,
         )
         while True:

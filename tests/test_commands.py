@@ -67,6 +67,12 @@ def test_doctor_finds_nothing_wrong_with_a_fresh_checkout(project):
     assert [f for f in examine() if not f.good] == []
 
 
+def test_doctor_does_not_look_at_a_world_that_another_data_set_left_undrawn(project):
+    (project / "data/world").mkdir(parents=True)
+    (project / "data/world/NOT_DRAWN.txt").write_text("")
+    assert [f for f in examine() if not f.good] == []
+
+
 def test_doctor_names_a_missing_list_and_a_bad_key(project):
     run(["vlmr1", "apply", "recipes/real-rec.yaml", "-S", "data.root=nowhere"], project)
     faults = {f.what: f.says for f in examine() if not f.good}

@@ -8,7 +8,7 @@ from PIL import Image
 
 from tests.conftest import default_params
 from vlmr1.files import inside
-from vlmr1.sample import from_json, load_sources, read_jsonl, to_json
+from vlmr1.sample import from_json, load_sources, read_jsonl, to_json, write_jsonl
 from vlmr1.settings import SourceSpec, load_params
 from vlmr1.sources import read_source
 from vlmr1.stages import convert, validate
@@ -193,3 +193,9 @@ def test_malformed_refcoco_is_named_by_file_and_item(tmp_path, change, said):
     spec = SourceSpec(format="refcoco", role="train", annotations=".", images="images", split="a")
     with pytest.raises(ValueError, match=said):
         read_source(spec, tmp_path)
+
+
+def test_lines_are_json_lines_whatever_unicode_they_hold(tmp_path):
+    rows = [{"text": "a\u2028b\u2029c\u0085d\x0be"}, {"text": "plain"}]
+    write_jsonl(tmp_path / "x.jsonl", rows)
+    assert read_jsonl(tmp_path / "x.jsonl") == rows

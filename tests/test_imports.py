@@ -31,9 +31,9 @@ LIGHT = [
 ]
 # A room may import what stands below it, never above.
 FLOORS = [
-    {"files", "boxes", "settings", "progress", "provenance", "device", "work"},
+    {"files", "boxes", "settings", "progress", "device"},
     {"answers", "sample", "policies"},
-    {"rewards"},
+    {"rewards", "work", "provenance"},
     {"tasks"},
     {"sources", "world", "validation", "release", "recipes", "families"},
     {"grpo", "training", "sft", "doctor"},

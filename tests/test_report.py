@@ -81,6 +81,7 @@ def test_sentences_say_what_got_worse_and_where_sft_wins():
     line = next(s for s in said if s.startswith("GRPO against SFT, equal samples, greedy Acc@0.5"))
     assert "better on near" in line and "worse on far (-1.000)" in line
     assert any("t 2 of 12" in s for s in said)
+    assert not any("stand apart" in s or "nothing beyond noise" in s for s in said)
     assert "a clear rise" in said[0]
 
 
@@ -96,3 +97,10 @@ def test_policies_asked_different_items_are_not_compared():
     predictions["grpo"]["near"]["greedy"] = [prediction(i + 1, 0.9) for i in range(40)]
     with pytest.raises(ValueError, match="different items"):
         differences(predictions)
+
+
+def test_gains_without_intervals_apart_are_called_hints():
+    found = differences(run_with(grpo_near=0.9))
+    said = sentences(found, TRAINING, SOURCES, table(0.4, 0.55))
+    assert any("stand apart: take gains as hints" in s for s in said)
+    assert not any("nothing beyond noise" in s for s in said)

@@ -58,6 +58,13 @@ def test_every_recipe_gives_valid_params(params, recipe):
         ("root: data/world", "root: ./data/world", r"data: root: name a folder plainly, e\.g\. data/world"),
         ("root: data/world", "root: data/mine", r"params\.yaml: world: belongs to data\.root data/world"),
         ("objects: [1, 1]", "objects: [2, 1]", r"world\.splits\.warmup: objects: fewest and most"),
+        (
+            "  compute_ratio: 8\n",
+            "  compute_ratio: 8\n  warmup_stepz: 1\n",
+            r"sft\.warmup_stepz: unknown key; did you mean warmup_steps",
+        ),
+        ("  warmup_steps: 10\n", "  warmup_steps: 9999\n", r"sft\.warmup_steps: is beyond the run's 180 steps"),
+        ("objects: [1, 1]", "objects: [1, 1000000000]", r"objects: these colours give at most 4 objects"),
         ("report:\n", "reports:\n", r"report: missing"),
     ],
 )

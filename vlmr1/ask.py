@@ -17,6 +17,7 @@ from vlmr1.sample import Sample
 from vlmr1.tasks import rec
 
 LONGEST = 256  # tokens of an answer
+QWEN_MOST = 12_845_056  # pixels, where the checkpoint does not say: Qwen2.5-VL's own bound
 
 
 def ask(checkpoint: Path, picture: Path, expression: str) -> tuple[str, Answer]:
@@ -29,7 +30,9 @@ def ask(checkpoint: Path, picture: Path, expression: str) -> tuple[str, Answer]:
     config = checkpoint / "preprocessor_config.json"
     if not config.is_file():
         raise ValueError(f"{checkpoint}: no checkpoint folder; `vlmr1 pull NAME@VERSION --to DIR` lands one")
-    family = load_family(checkpoint, json.loads(config.read_text(encoding="utf-8"))["size"]["longest_edge"])
+    family = load_family(
+        checkpoint, json.loads(config.read_text(encoding="utf-8")).get("size", {}).get("longest_edge", QWEN_MOST)
+    )
     device = pick_device()
     model = family.load_model(checkpoint, torch.float32).to(device)
     with Image.open(picture) as image:

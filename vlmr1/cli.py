@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     try:
         chosen.run(chosen)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:  # a picture that does not open is an OSError
         sys.exit(f"vlmr1 {chosen.verb}: {error}")
 
 

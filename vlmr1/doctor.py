@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
 
-from vlmr1.settings import Params, load_params
+from vlmr1.settings import Params, World, load_params
 
 DISK_GB, MEMORY_GB = 3, 4  # the default run's needs, with room to spare
 EXTRAS = {"torch": "train", "transformers": "train", "dvc": "flows", "prefect": "flows", "great_expectations": "flows"}
@@ -76,16 +76,10 @@ def _device() -> Finding:
 def _data(params: Params) -> list[Finding]:
     """Whether every list can be read and every picture folder is there; validation looks at the rows."""
     from vlmr1.sources import read_source
-    from vlmr1.world.dataset import check_world
 
     root = Path(params.data.root)
     if params.world is not None:
-        try:
-            check_world(params.world)
-        except ValueError as error:
-            return [Finding(False, "world", str(error))]
-    if params.data.embedded and not root.exists():
-        return [Finding(True, "data", "the embedded world, drawn by the first stage")]
+        return _world(params, params.world)
     findings = []
     counts: Counter[str] = Counter()
     for name, spec in params.data.sources.items():
@@ -98,14 +92,37 @@ def _data(params: Params) -> list[Finding]:
         else:
             counts[spec.role] += len(rows)
             findings.append(Finding(True, f"data.sources.{name}", f"{len(rows)} rows, for {spec.role}"))
+    if all(finding.good for finding in findings):
+        findings += _steps(params, counts)
+    return findings
+
+
+def _world(params: Params, world: World) -> list[Finding]:
+    """The embedded data by what params say of it, whether drawn yet or not."""
+    from vlmr1.world.dataset import check_world
+
+    try:
+        check_world(world)
+    except ValueError as error:
+        return [Finding(False, "world", str(error).removeprefix("params.yaml: "))]
+    counts: Counter[str] = Counter()
+    for name, spec in params.data.sources.items():
+        if spec.split not in world.splits:
+            return [Finding(False, f"data.sources.{name}.split", f"the world has no split {spec.split!r}")]
+        counts[spec.role] += world.splits[spec.split].pictures
+    return _steps(params, counts) or [Finding(True, "data", "the embedded world, drawn by the first stage")]
+
+
+def _steps(params: Params, counts: Counter[str]) -> list[Finding]:
+    """Whether the rows of a role fill one step."""
     wanted = {"train": ("grpo.prompts_per_step", params.grpo.prompts_per_step)}
     if params.warmup.training is not None:
         wanted["warmup"] = ("warmup.training.batch", params.warmup.training.batch)
-    readable = all(finding.good for finding in findings)
-    for role, (key, least) in wanted.items():
-        if readable and counts[role] < least:
-            findings.append(Finding(False, key, f"{counts[role]} {role} rows cannot fill a step of {least}; lower it"))
-    return findings
+    return [
+        Finding(False, key, f"{counts[role]} {role} rows cannot fill a step of {least}; lower it")
+        for role, (key, least) in wanted.items()
+        if counts[role] < least
+    ]
 
 
 def _store(params: Params) -> Finding:

@@ -73,10 +73,15 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
+def lines_of(text: str) -> list[str]:
+    """Whole lines of a JSONL text. Not `splitlines`: JSON may hold U+2028 and its kin, which that would break at."""
+    return text.split("\n")[:-1]
+
+
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Read one JSON object a line. Raises ValueError that names file, line and the mend."""
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(lines_of(path.read_text(encoding="utf-8")), start=1):
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:

@@ -16,6 +16,7 @@ from ruamel.yaml.error import YAMLError
 
 PARAMS = Path("params.yaml")
 SMALLEST_VOCABULARY = 600
+SHAPES = 4  # of the world's objects
 WORLD_FOLDER = "data/world"  # where the world stage writes
 
 Count = Annotated[int, Field(ge=1)]
@@ -50,8 +51,9 @@ class WorldSplit(Block):
             raise ValueError("objects: fewest and most, at least 1 and in this order")
         if not 7 <= self.sides[0] <= self.sides[1]:
             raise ValueError("sides: shortest and longest, at least 7 and in this order")
-        if self.distinct == "colours" and self.objects[1] > len(self.colours):
-            raise ValueError(f"objects: {self.objects[1]} objects of distinct colours need as many colours")
+        most = len(set(self.colours)) * (1 if self.distinct == "colours" else SHAPES)
+        if self.objects[1] > most:
+            raise ValueError(f"objects: these colours give at most {most} objects of distinct {self.distinct}")
         return self
 
     @model_validator(mode="before")
@@ -140,11 +142,11 @@ class Optimisation(Block):
         return self
 
 
-def _fits(settings: Optimisation, steps: int) -> None:
+def _fits(settings: Optimisation, steps: int, block: str = "") -> None:
     """Refuse a warm-up or a saving interval that the run is too short for."""
     for name in ("warmup_steps", "save_steps"):
         if getattr(settings, name) > steps:
-            raise ValueError(f"{name}: is beyond the run's {steps} steps")
+            raise ValueError(f"{block}{name}: is beyond the run's {steps} steps")
 
 
 class Grpo(Optimisation):
@@ -291,6 +293,11 @@ class Params(Block):
     def _world_of_its_own(self) -> Params:
         if self.data.embedded != (self.world is not None):
             raise ValueError(f"world: belongs to data.root {WORLD_FOLDER}, and only to it (else null)")
+        return self
+
+    @model_validator(mode="after")
+    def _sft_in_time(self) -> Params:
+        _fits(self.sft, self.grpo.steps // self.grpo.num_iterations, "sft.")
         return self
 
     @model_validator(mode="after")

@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from vlmr1.files import sha256, write_json
+from vlmr1.sample import Source
 
 PACKAGE = Path(__file__).parent
 
@@ -30,6 +32,12 @@ def open_work(work: Path, about: dict[str, Any]) -> Path:
         work.mkdir(parents=True)
         write_json(mark, {"fingerprint": fingerprint, "about": about})
     return work
+
+
+def inputs_of(converted: Path, sources: Sequence[Source]) -> dict[str, Any]:
+    """What a stage reads of the data, by content: the converted set, and the pictures it refers to."""
+    folders = sorted({source.images for source in sources})
+    return {"converted": fingerprint_of(converted), "pictures": {str(f): fingerprint_of(f) for f in folders}}
 
 
 def fingerprint_of(folder: Path) -> dict[str, str]:

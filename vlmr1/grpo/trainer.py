@@ -24,7 +24,7 @@ from vlmr1.grpo.losses import grpo_loss
 from vlmr1.grpo.rollout import sample_completions
 from vlmr1.grpo.shared_prefix import completion_logits, pad_completions
 from vlmr1.rewards import Reward
-from vlmr1.sample import Sample, Source
+from vlmr1.sample import Sample, Source, lines_of
 from vlmr1.settings import Compute, Grpo
 from vlmr1.tasks import TASKS
 from vlmr1.training import VlmTrainer
@@ -78,8 +78,8 @@ class GrpoTrainer(VlmTrainer):
 
     def forget_after(self, step: int) -> None:
         if self.rollouts_path.is_file():
-            whole = self.rollouts_path.read_text(encoding="utf-8").rpartition("\n")[0]  # a kill may leave half a line
-            kept = [line for line in whole.splitlines() if json.loads(line)["step"] <= step]
+            whole = lines_of(self.rollouts_path.read_text(encoding="utf-8"))  # a kill may leave half a line
+            kept = [line for line in whole if json.loads(line)["step"] <= step]
             write_atomically(self.rollouts_path, "".join(f"{line}\n" for line in kept))
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:

@@ -45,5 +45,6 @@ def publish(
             # Another publisher was first. The version names the content, so theirs must be the same.
             if check_manifest(store.read(f"{base}/{MANIFEST}").decode())["version"] != version:
                 raise
+        shutil.rmtree(work)
     store.replace(f"{version}\n".encode(), f"{name}/{LATEST}")
     return version

@@ -80,7 +80,7 @@ def render() -> None:
         "details": details(facts),
         "noted": noted,
         "records": records,
-        "cost": _cost({r["stage"]: r["cpu_seconds"] for r in records}),
+        "cost": _cost({r["stage"]: r["cpu_seconds"] for r in records if not r["continued"]}),
         "published": _read(PUBLISHED) if PUBLISHED.is_file() else None,
     }
     rooms = Environment(
@@ -108,14 +108,14 @@ def _stage_records() -> list[dict[str, Any]]:
 
 
 def _cost(seconds: dict[str, float]) -> str | None:
-    """Whether "equal compute" was equal, as measured; None where one of the two was not timed."""
+    """Whether "equal compute" was equal, in processor time; None where one of the two was not timed from its start."""
     if not {"grpo", "sft-compute"} <= seconds.keys():
         return None
     share = seconds["sft-compute"] / seconds["grpo"]
     verdict = "about equal" if 0.8 <= share <= 1.25 else "NOT equal: change sft.compute_ratio"
     return (
         f"SFT, equal compute took {seconds['sft-compute']:.0f} CPU-seconds, {share:.2f} times GRPO's"
-        f" {seconds['grpo']:.0f}: {verdict}."
+        f" {seconds['grpo']:.0f}: {verdict}. (On an accelerator these seconds do not tell.)"
     )
 
 

@@ -45,5 +45,5 @@ def _row(path: Path, number: int, item: dict[str, Any]) -> Row:
         x0, y0, x1, y1 = (float(v) for v in solution or (0, 0, 0, 0))
         box = (x0, y0, x1, y1) if solution else None
         return Row(number, str(item["image"]), (int(item["width"]), int(item["height"])), str(text), box)
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(f"{path}: row {number}: {error}; mend or remove the row") from error

@@ -30,6 +30,8 @@ def read_rows(spec: SourceSpec, root: Path) -> list[Row]:
         refs = json.loads((folder / "refs.json").read_text(encoding="utf-8"))
     except (json.JSONDecodeError, KeyError, TypeError, AssertionError) as error:
         raise ValueError(f"{folder}: refs.json or instances.json is not what COCO and RefCOCO hold: {error}") from error
+    if not isinstance(refs, list):
+        raise ValueError(f"{folder}/refs.json: a list of refs is needed, not a {type(refs).__name__}")
     rows: list[Row] = []
     splits = set()
     for number, ref in enumerate(refs):
@@ -37,11 +39,13 @@ def read_rows(spec: SourceSpec, root: Path) -> list[Row]:
             splits.add(ref["split"])
             if ref["split"] == spec.split:
                 rows += _rows(ref, instances, len(rows))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             what = f"{type(error).__name__}: {error}"
             raise ValueError(f"{folder}/refs.json: item {number}: {what}; mend or remove it") from error
     if not rows:
-        raise ValueError(f"{folder}/refs.json: no ref has split {spec.split!r}; it has {', '.join(sorted(splits))}")
+        raise ValueError(
+            f"{folder}/refs.json: no ref has split {spec.split!r}; it has {', '.join(sorted(map(str, splits)))}"
+        )
     return rows
 
 

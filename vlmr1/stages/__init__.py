@@ -34,6 +34,7 @@ BASE = Path("models/base")
 def run_stage(name: str, main: Callable[[Params], Any]) -> None:
     """Run a stage's work on params.yaml; a fault that a person can mend is said in a sentence, without a traceback."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that cleanups run
+    continued = (Path("work") / name / "fingerprint.json").is_file()  # its earlier attempt's time is not ours to know
     started, wall = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.monotonic()
     try:
         main(load_params())
@@ -52,6 +53,7 @@ def run_stage(name: str, main: Callable[[Params], Any]) -> None:
         "started": started,
         "wall_seconds": round(time.monotonic() - wall, 2),
         "cpu_seconds": round(sum(u.ru_utime + u.ru_stime for u in used), 2),
+        "continued": continued,
         "peak_memory_mb": round(max(u.ru_maxrss for u in used) * unit / 2**20),
     }
     metrics = Path("metrics") / f"{name}.json"  # so that the page can tell whose times these are

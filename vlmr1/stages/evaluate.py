@@ -24,7 +24,7 @@ from vlmr1.progress import progress
 from vlmr1.sample import Sample, load_sources, read_jsonl, write_jsonl
 from vlmr1.settings import Params
 from vlmr1.stages import CONVERTED, run_stage
-from vlmr1.work import fingerprint_of, open_work
+from vlmr1.work import fingerprint_of, inputs_of, open_work
 
 
 def main(params: Params, policy: str) -> None:
@@ -37,7 +37,7 @@ def main(params: Params, policy: str) -> None:
     }
     work = open_work(
         Path("work") / f"evaluate-{policy}",
-        about | {"checkpoint": fingerprint_of(checkpoint), "data": fingerprint_of(CONVERTED)},
+        about | {"checkpoint": fingerprint_of(checkpoint), "data": inputs_of(CONVERTED, sources)},
     )
     engine = InProcess(checkpoint, params.compute, settings, params.convert.max_pixels)
     chosen = {source.name: choose(source.samples, settings.limit, settings.seed) for source in sources}

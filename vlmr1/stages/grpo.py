@@ -17,17 +17,18 @@ from vlmr1.settings import Grpo, Params
 from vlmr1.stages import BASE, CONVERTED, run_stage
 from vlmr1.tasks import TASKS
 from vlmr1.training import save_training
-from vlmr1.work import fingerprint_of, open_work
+from vlmr1.work import fingerprint_of, inputs_of, open_work
 
 
 def main(params: Params) -> None:
     settings = params.grpo
-    about = {"grpo": settings.model_dump(mode="json"), "compute": params.compute.model_dump()}
-    work = open_work(Path("work/grpo"), about | {"base": fingerprint_of(BASE), "data": fingerprint_of(CONVERTED)})
+    sources = load_sources(CONVERTED, "train")
+    about: dict[str, Any] = {"grpo": settings.model_dump(mode="json"), "compute": params.compute.model_dump()}
+    about |= {"max_pixels": params.convert.max_pixels, "base": fingerprint_of(BASE)}
+    work = open_work(Path("work/grpo"), about | {"data": inputs_of(CONVERTED, sources)})
     family = load_family(BASE, params.convert.max_pixels)
     model = family.load_model(BASE, torch.float32)
     reference = family.load_model(BASE, DTYPES[params.compute.dtype]) if settings.beta > 0 else None
-    sources = load_sources(CONVERTED, "train")
     _check_length(family, sources, settings.max_completion_length)
     trainer = GrpoTrainer(model, reference, family, sources, settings, params.compute, work)
     rows = trainer.run()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,7 +18,7 @@ from vlmr1.settings import Params
 from vlmr1.sft import SftTrainer
 from vlmr1.stages import BASE, CONVERTED, run_stage
 from vlmr1.training import save_training
-from vlmr1.work import fingerprint_of, open_work
+from vlmr1.work import fingerprint_of, inputs_of, open_work
 
 
 def main(params: Params, variant: str) -> None:
@@ -25,15 +26,13 @@ def main(params: Params, variant: str) -> None:
     rollouts = params.grpo.steps // params.grpo.num_iterations  # sets of prompts that GRPO sees
     steps = rollouts * (params.sft.compute_ratio if variant == "compute" else 1)
     batch = params.grpo.prompts_per_step
-    about = {
-        "sft": params.sft.model_dump(mode="json"),
-        "compute": params.compute.model_dump(),
-        "steps": [steps, batch, params.grpo.seed],
-    }
-    work = open_work(Path("work") / name, about | {"base": fingerprint_of(BASE), "data": fingerprint_of(CONVERTED)})
+    sources = load_sources(CONVERTED, "train")
+    about: dict[str, Any] = {"sft": params.sft.model_dump(mode="json"), "compute": params.compute.model_dump()}
+    about |= {"steps": [steps, batch, params.grpo.seed], "max_pixels": params.convert.max_pixels}
+    about |= {"base": fingerprint_of(BASE), "data": inputs_of(CONVERTED, sources)}
+    work = open_work(Path("work") / name, about)
     family = load_family(BASE, params.convert.max_pixels)
     model = family.load_model(BASE, torch.float32)
-    sources = load_sources(CONVERTED, "train")
     trainer = SftTrainer(
         model, family, sources, params.sft, params.compute, work, seed=params.grpo.seed, batch=batch, steps=steps
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,7 +24,7 @@ from vlmr1.sft import SftTrainer
 from vlmr1.stages import BASE, CONVERTED, run_stage
 from vlmr1.tasks import TASKS, rec
 from vlmr1.training import save_training
-from vlmr1.work import fingerprint_of, open_work
+from vlmr1.work import fingerprint_of, inputs_of, open_work
 
 WORK = Path("work/warmup")
 WEIGHTS = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")  # what is fetched: no pickles
@@ -40,7 +41,9 @@ def _build_and_train(params: Params) -> None:
     settings = params.warmup
     assert settings.tiny is not None and settings.training is not None  # settings.Warmup holds this
     sources = load_sources(CONVERTED, "warmup")
-    work = open_work(WORK, {"warmup": settings.model_dump(mode="json"), "data": fingerprint_of(CONVERTED)})
+    about: dict[str, Any] = {"warmup": settings.model_dump(mode="json"), "compute": params.compute.model_dump()}
+    about |= {"max_pixels": params.convert.max_pixels, "data": inputs_of(CONVERTED, sources)}
+    work = open_work(WORK, about)
     start = work / "start"
     if not start.is_dir():
         _build(params, sources, start)
