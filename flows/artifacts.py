@@ -121,7 +121,7 @@ def _report() -> None:
 
 
 def _publication() -> None:
-    release: dict[str, Any] = json.loads(Path("metrics/publish.json").read_text(encoding="utf-8"))
+    release: dict[str, Any] = json.loads(Path("reports/published.json").read_text(encoding="utf-8"))
     line = f"vlmr1 pull {release['name']}@{release['version']} --to checkpoints/{release['name']}"
     create_markdown_artifact(f"```\n{line}\n```\n", key="release", description="How to get the published checkpoint")
 

@@ -65,6 +65,12 @@ def test_every_parameter_that_a_stage_reads_is_declared(name):
         assert whole_declared or (len(chain) == 1 and parts_declared), f"{name} reads params.{'.'.join(chain)}"
 
 
+@pytest.mark.parametrize("name", STAGES)
+def test_every_stage_makes_something_that_git_does_not_hold(name):
+    """Else a fresh clone, which has git's files alone, would find the stage done."""
+    assert STAGES[name].get("outs")
+
+
 def test_every_dependency_exists_or_is_made():
     made = {str(out) for stage in STAGES.values() for out in stage.get("outs", [])}
     for name, stage in STAGES.items():

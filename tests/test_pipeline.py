@@ -35,7 +35,8 @@ PATIENCE = 240  # seconds for a smoke run on a busy machine
 
 def bytes_of(project: Path) -> dict[str, str]:
     """sha256 of every tracked output and of dvc.lock."""
-    found = {f"{folder}/{name}": h for folder in TRACKED for name, h in fingerprint_of(project / folder).items()}
+    found = {"receipt": sha256(project / "reports/published.json")}
+    found |= {f"{folder}/{name}": h for folder in TRACKED for name, h in fingerprint_of(project / folder).items()}
     return found | {"dvc.lock": sha256(project / "dvc.lock")}
 
 

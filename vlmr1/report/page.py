@@ -17,7 +17,7 @@ RUN = Path("reports/run")  # what the report stage tracks
 HTML, MARKDOWN = Path("reports/report.html"), Path("reports/report.md")
 STAGES = Path("work/records")  # a file a stage, of its times
 RECORD = STAGES / "run.json"
-PUBLISHED = Path("metrics/publish.json")
+PUBLISHED = Path("reports/published.json")
 FOLDERS = ("data/converted", "models/base", "models/sft-samples", "models/sft-compute", "models/grpo")
 
 

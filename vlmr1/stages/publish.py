@@ -1,6 +1,6 @@
 """publish: GRPO's checkpoint to the release store, with its card and manifest. Run: `python -m vlmr1.stages.publish`.
 
-The tracked receipt (metrics/publish.json) names the version, which follows from what was released.
+The receipt (reports/published.json) names the version, which follows from what was released.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main(params: Params) -> None:
         where,
         lambda version: model_card(name, version, about, where),
     )
-    write_json(Path("metrics/publish.json"), {"name": name, "version": version})
+    write_json(Path("reports/published.json"), {"name": name, "version": version})
     page.render()  # it now knows what was published
     print(f"publish: {name}@{version} in {params.publish.store}")
 
