@@ -14,7 +14,8 @@ def test_the_default_run_learns_within_ten_minutes_and_four_gigabytes(tmp_path):
     start = time.monotonic()
     run(["dvc", "repro"], project)
     assert time.monotonic() - start < 600
-    records = [json.loads(path.read_text()) for path in (project / "work/records").glob("*.json")]
+    kept = [path for path in (project / "work/records").glob("*.json") if path.name != "run.json"]
+    records = [json.loads(path.read_text()) for path in kept]
     assert len(records) == 13 and max(r["peak_memory_mb"] for r in records) < 4000
 
     training = json.loads((project / "metrics/grpo.json").read_text())
