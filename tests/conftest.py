@@ -16,6 +16,17 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+from vlmr1.settings import Compute, Trained
+
+COMPUTE = Compute(
+    dtype="float32",
+    activation_checkpointing=False,
+    prompts_per_device=None,
+    workers=0,
+    deepspeed=None,
+    launch=None,
+)
+ALL = Trained(freeze_vision=False, freeze_projector=False, lora=None)
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 
@@ -75,10 +86,7 @@ def tiny(tmp_path_factory):
 @pytest.fixture(scope="session")
 def trained(tiny, tmp_path_factory):
     """The tiny model after a few seconds of supervision: its answers can mostly be read."""
-    import torch
-
-    from vlmr1.families import load_family
-    from vlmr1.settings import Compute, Optimisation
+    from vlmr1.settings import Optimisation
     from vlmr1.sft import SftTrainer
     from vlmr1.work import open_work
 
@@ -94,13 +102,20 @@ def trained(tiny, tmp_path_factory):
         max_grad_norm=1.0,
         save_steps=100,
     )
-    family = load_family(checkpoint, 112 * 112)
-    model = family.load_model(checkpoint, torch.float32)
-    compute = Compute(dtype="float32", activation_checkpointing=False)
-    SftTrainer(
-        model, family, [source], settings, compute, open_work(folder / "work", {}), seed=1, batch=8, steps=60
-    ).run()
-    family.save(model, folder / "checkpoint")
+    trainer = SftTrainer(
+        checkpoint,
+        [source],
+        settings,
+        ALL,
+        COMPUTE,
+        open_work(folder / "work", {}),
+        max_pixels=112 * 112,
+        seed=1,
+        batch=8,
+        steps=60,
+    )
+    trainer.run()
+    trainer.save_policy(folder / "checkpoint")
     return folder / "checkpoint", source
 
 

@@ -31,12 +31,13 @@ LIGHT = [
 ]
 # A room may import what stands below it, never above.
 FLOORS = [
-    {"files", "boxes", "settings", "progress", "device"},
+    {"files", "boxes", "settings", "progress", "device", "launch", "watching"},
     {"answers", "sample", "policies"},
     {"rewards", "work", "provenance"},
     {"tasks"},
     {"sources", "world", "validation", "release", "recipes", "families"},
-    {"grpo", "training", "sft", "doctor"},
+    {"prompts", "adapters"},
+    {"grpo", "training", "sft", "train", "doctor"},
     {"evaluation"},
     {"report"},
     {"stages", "ask", "cli"},

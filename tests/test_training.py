@@ -5,14 +5,13 @@ import json
 import pytest
 import torch
 
-from vlmr1.families import load_family
+from tests.conftest import ALL, COMPUTE
 from vlmr1.grpo.trainer import GrpoTrainer
-from vlmr1.settings import Compute, Grpo, Optimisation
+from vlmr1.settings import Grpo, Optimisation, Training
 from vlmr1.sft import SftTrainer
 from vlmr1.training import WHOLE, last_whole_checkpoint
 from vlmr1.work import fingerprint_of, open_work
 
-COMPUTE = Compute(dtype="float32", activation_checkpointing=False)
 COMMON = {
     "lr_scheduler_type": "linear",
     "decay_share": None,
@@ -30,11 +29,24 @@ GRPO = Grpo(
     prompts_per_step=4,
     num_generations=3,
     num_iterations=2,
+    loss_type="grpo",
+    scale_rewards="group",
     epsilon=0.2,
+    epsilon_high=None,
+    delta=None,
     beta=0.04,
+    sync_ref_model=None,
     temperature=1.0,
+    top_p=None,
+    top_k=None,
+    min_p=None,
+    repetition_penalty=None,
+    max_prompt_length=None,
     max_completion_length=24,
+    mask_truncated_completions=False,
     rewards={"iou": 1.0, "format": 0.5},
+    share_prefix=True,
+    holdout=None,
     log_rollouts=True,
 )
 
@@ -43,19 +55,10 @@ class Killed(Exception):
     pass
 
 
-def grpo(trained, work, die_at=None, settings=GRPO):
+def grpo(trained, work, die_at=None, settings=GRPO, compute=COMPUTE, what=ALL, about=None):
     checkpoint, source = trained
-    family = load_family(checkpoint, 112 * 112)
-    reference = family.load_model(checkpoint, torch.float32) if settings.beta else None
-    trainer = GrpoTrainer(
-        family.load_model(checkpoint, torch.float32),
-        reference,
-        family,
-        [source],
-        settings,
-        COMPUTE,
-        open_work(work, {}),
-    )
+    chosen = Training(compute=compute, trained=what, grpo=settings, max_pixels=112 * 112)
+    trainer = GrpoTrainer(checkpoint, [source], chosen, open_work(work, about or {}))
     if die_at is not None:
         loss = trainer.compute_loss
 
@@ -102,16 +105,17 @@ def test_grpo_logs_what_is_worth_watching(trained, tmp_path):
         "parse_failure_rate",
         "zero_variance_share",
         "kl",
-        "clip_share",
+        "clip_low_share",
+        "clip_high_share",
         "entropy",
         "truncated_share",
     }
     assert wanted <= set(rows[0])
     assert rows[0]["kl"] == 0.0 and rows[-1]["kl"] > 0  # the first step is the reference itself
-    assert rows[0]["clip_share"] == 0.0 and 0 <= rows[1]["clip_share"] <= 1
+    assert rows[0]["clip_low_share"] == 0.0 and 0 <= rows[1]["clip_low_share"] <= 1
     assert rows[0]["entropy"] > 0 and rows[0]["reward"] > 0
     rollout = json.loads((tmp_path / "rollouts.jsonl").read_text().splitlines()[0])
-    assert set(rollout) == {"step", "source", "id", "completion", "reward", "advantage", "rewards"}
+    assert set(rollout) == {"step", "source", "id", "completion", "reward", "advantage", "judged", "rewards"}
     assert set(rollout["rewards"]["iou"]) == {"value", "parsed", "reason"}
 
 
@@ -138,15 +142,15 @@ def test_another_runs_work_is_cleared(tmp_path, monkeypatch):
 
 def test_supervised_training_lowers_the_loss(tiny, tmp_path):
     checkpoint, source = tiny
-    family = load_family(checkpoint, 112 * 112)
     settings = Optimisation(**COMMON, learning_rate=3e-3, save_steps=30)
-    model = family.load_model(checkpoint, torch.float32)
-    rows = SftTrainer(
-        model, family, [source], settings, COMPUTE, open_work(tmp_path / "w", {}), seed=1, batch=8, steps=30
-    ).run()
+    trainer = SftTrainer(
+        checkpoint, [source], settings, ALL, COMPUTE, open_work(tmp_path / "w", {}),
+        max_pixels=112 * 112, seed=1, batch=8, steps=30,
+    )  # fmt: skip
+    rows = trainer.run()
     assert rows[0]["loss"] > 5 and rows[-1]["loss"] < 0.7 * rows[0]["loss"]
-    family.save(model, tmp_path / "one")
-    family.save(model, tmp_path / "two")
+    for name in ("one", "two"):
+        trainer.save_policy(tmp_path / name)
     assert fingerprint_of(tmp_path / "one") == fingerprint_of(tmp_path / "two")
 
 
@@ -159,12 +163,10 @@ def test_a_loss_that_is_no_number_stops_the_run(trained, tmp_path):
 
 
 def test_bfloat16_is_the_arithmetic_and_not_the_weights(trained, tmp_path):
-    settings = GRPO.model_copy(update={"steps": 2, "beta": 0.0})
-    checkpoint, source = trained
-    family = load_family(checkpoint, 112 * 112)
-    model = family.load_model(checkpoint, torch.float32)
-    before = {name: p.clone() for name, p in model.named_parameters()}
-    compute = Compute(dtype="bfloat16", activation_checkpointing=True)
-    rows = GrpoTrainer(model, None, family, [source], settings, compute, open_work(tmp_path / "w", {})).run()
-    assert len(rows) == 2 and all(p.dtype == torch.float32 for p in model.parameters())
-    assert any(not torch.equal(p, before[name]) for name, p in model.named_parameters())
+    settings = GRPO.model_copy(update={"steps": 2, "save_steps": 2, "beta": 0.0})
+    compute = COMPUTE.model_copy(update={"dtype": "bfloat16", "activation_checkpointing": True})
+    trainer = grpo(trained, tmp_path, settings=settings, compute=compute)
+    before = {name: p.clone() for name, p in trainer.bare.named_parameters()}
+    rows = trainer.run()
+    assert len(rows) == 2 and all(p.dtype == torch.float32 for p in trainer.bare.parameters())
+    assert any(not torch.equal(p, before[name]) for name, p in trainer.bare.named_parameters())

@@ -12,7 +12,9 @@ from PIL import Image, ImageDraw
 from vlmr1.answers import Answer
 from vlmr1.device import pick_device
 from vlmr1.families import load_family
+from vlmr1.grpo.policy import Policy, prepare
 from vlmr1.grpo.rollout import sample_completions
+from vlmr1.grpo.sampling import Sampling
 from vlmr1.sample import Sample
 from vlmr1.tasks import rec
 
@@ -35,12 +37,12 @@ def ask(checkpoint: Path, picture: Path, expression: str) -> tuple[str, Answer]:
     )
     device = pick_device()
     model = family.load_model(checkpoint, torch.float32).to(device)
+    policy = Policy(model, model, family, 1.0, prepare(model, True) is None)
     with Image.open(picture) as image:
         problem, size = rec.problem(expression), image.size
         sample = Sample(0, (picture.name,), problem, "[]", "rec", "iou", "asked", "asked", (size,))
-        prompt = family.encode(rec.prompt(sample), image)
-    batch = family.batch(model, [prompt]).to(device)
-    ((ids,),) = sample_completions(model, family, batch, 1, LONGEST, 0.0, None)
+        prompt = family.encode(rec.prompt(sample), [image], [str(picture)])
+    ((ids,),) = sample_completions(policy, [prompt], 1, Sampling(0.0, LONGEST), [0])
     completion = family.decode(ids)
     return completion, rec.answer(completion, sample, prompt.size)
 

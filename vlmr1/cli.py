@@ -39,10 +39,26 @@ def main(arguments: list[str] | None = None) -> None:
     ask.add_argument("--draw", type=Path, metavar="FILE", help="save the picture with the answered box")
     ask.set_defaults(run=_ask)
 
+    train = verbs.add_parser("train", help="train without the pipeline").add_subparsers(required=True, metavar="METHOD")
+    grpo = train.add_parser("grpo", help="reinforce a checkpoint on JSONL lists")
+    grpo.add_argument("--model", type=Path, required=True, metavar="DIR", help="a checkpoint folder")
+    grpo.add_argument("--data", required=True, metavar="A.jsonl:B.jsonl", help="training lists, joined by colons")
+    grpo.add_argument("--images", required=True, metavar="DIR:DIR", help="their picture folders")
+    grpo.add_argument("--reward-method", metavar="NAME:NAME", help="accuracy rewards of rows that name none")
+    grpo.add_argument("--output", type=Path, required=True, metavar="DIR")
+    grpo.add_argument("-S", "--set-param", action="append", default=[], metavar="KEY=VALUE", help="e.g. steps=200")
+    grpo.set_defaults(run=_train)
+
+    merge = verbs.add_parser("merge", help="make one checkpoint of a base and an adapter")
+    merge.add_argument("adapter", type=Path, help="a folder with adapter_model.safetensors")
+    merge.add_argument("--base", type=Path, metavar="DIR", help="the base (default: where the adapter says)")
+    merge.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder")
+    merge.set_defaults(run=_merge)
+
     chosen = parser.parse_args(arguments)
     try:
         chosen.run(chosen)
-    except (ValueError, OSError) as error:  # a picture that does not open is an OSError
+    except (ValueError, OSError, FloatingPointError) as error:  # a picture that does not open is an OSError
         sys.exit(f"vlmr1 {chosen.verb}: {error}")
 
 
@@ -96,6 +112,27 @@ def _ask(chosen: argparse.Namespace) -> None:
     print(f"box {[round(v, 1) for v in answer.box]}" if answer.box else f"no box: {'; '.join(answer.problems)}")
     if chosen.draw is not None:
         draw(chosen.picture, answer, chosen.draw)
+
+
+def _train(chosen: argparse.Namespace) -> None:
+    import vlmr1.stages  # noqa: F401  (quiet libraries, one thread)
+    from vlmr1.launch import leave, start_processes
+    from vlmr1.train import defaults, lists, load_jsonl, train_grpo
+
+    settings = defaults(chosen.set_param)
+    sources = [load_jsonl(*one) for one in lists(chosen.data, chosen.images, chosen.reward_method)]
+    start_processes(settings.compute, "vlmr1.cli", sys.argv[1:])
+    policy = train_grpo(chosen.model, sources, settings, chosen.output)
+    leave()
+    print(f"the policy is in {policy}")
+
+
+def _merge(chosen: argparse.Namespace) -> None:
+    import vlmr1.stages  # noqa: F401
+    from vlmr1.adapters import merge
+
+    merge(chosen.adapter, chosen.base, chosen.output)
+    print(f"the merged checkpoint is in {chosen.output}")
 
 
 if __name__ == "__main__":

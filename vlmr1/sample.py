@@ -105,6 +105,10 @@ class Source:
         """Path of the sample's first picture. Raises ValueError if it would leave the picture folder."""
         return inside(self.images, sample.images[0])
 
+    def pictures(self, sample: Sample) -> list[Path]:
+        """Paths of all the sample's pictures, as `picture` gives the first."""
+        return [inside(self.images, name) for name in sample.images]
+
 
 def load_sources(converted: Path, role: str) -> list[Source]:
     """The sources of one role, in the order of params, as the convert stage left them."""

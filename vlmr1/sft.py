@@ -6,12 +6,15 @@ the same prompts, through the same forward pass as GRPO's.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
-from vlmr1.grpo.shared_prefix import completion_logits, pad_completions
+from vlmr1.families.base import Prompt
+from vlmr1.sample import Source
+from vlmr1.settings import Compute, Optimisation, Trained
 from vlmr1.tasks import TASKS
 from vlmr1.training import VlmTrainer
 
@@ -19,13 +22,37 @@ from vlmr1.training import VlmTrainer
 class SftTrainer(VlmTrainer):
     """Teacher forcing on the task's target completion."""
 
+    def __init__(
+        self,
+        checkpoint: Path,
+        sources: Sequence[Source],
+        settings: Optimisation,
+        trained: Trained,
+        compute: Compute,
+        work: Path,
+        **order: Any,
+    ) -> None:
+        """`order` is what `VlmTrainer` wants to know of the steps: max_pixels, seed, batch, steps."""
+        super().__init__(checkpoint, sources, settings, trained, compute, work, **order)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: Any
+    ) -> tuple[list[dict[str, Any]], None]:
+        """A step's passes, each with the number of target tokens of the whole step."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        passes = []
+        for batch in batches:
+            prompts = [prompt for _, prompt in batch["items"]]
+            targets = [self._target(index, prompt) for index, prompt in batch["items"]]
+            passes.append({"prompts": prompts, "targets": targets})
+        (tokens,) = self.over_processes(sum(len(target) for one in passes for target in one["targets"]))
+        return [one | {"tokens": tokens} for one in passes], None
+
+    def _target(self, index: int, prompt: Prompt) -> list[int]:
+        sample = self.prompts.sample(index)
+        return self.family.encode_completion(TASKS[sample.task].target(sample, prompt.size))
+
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Mean cross-entropy over the batch's completion tokens, nats a token."""
-        samples, prompts = inputs["samples"], inputs["prompts"]
-        targets = [
-            [self.family.encode_completion(TASKS[s.task].target(s, p.size))]
-            for s, p in zip(samples, prompts, strict=True)
-        ]
-        ids, mask = (t.to(self.args.device) for t in pad_completions(targets, self.family.pad_id))  # (B, 1, T)
-        logits = completion_logits(model, self.batch(model, prompts), ids)  # (B, 1, T, V)
-        return F.cross_entropy(logits.float()[mask.bool()], ids[mask.bool()])
+        """This pass's share of the mean cross-entropy over the step's completion tokens, nats a token."""
+        scored = self.policy.score(inputs["prompts"], [[target] for target in inputs["targets"]])
+        return -scored.logps.sum() / inputs["tokens"] * self.share_of_loss

@@ -1,54 +1,36 @@
-"""What supervised training and GRPO share: one `transformers.Trainer`, resumable, repeatable, that shows itself.
+"""What supervised training and GRPO share: one `transformers.Trainer`, resumable, repeatable, on one process or many.
 
-Half-finished work lives in `work/NAME/` (`vlmr1.work`): the Trainer's checkpoints and `metrics.jsonl`, append-only,
-which anybody may tail. Training goes on only from a checkpoint that was written whole. A finished run's results leave
-the folder in one rename.
-Left out on purpose: evaluation during training, several processes, DeepSpeed.
+Half-finished work lives in `work/NAME/` (`vlmr1.work`): the Trainer's checkpoints and `metrics.jsonl`. Training goes
+on only from a checkpoint that was written whole. A finished run's results leave the folder in one rename.
+A step's prompts are the same whatever the number of processes, which share them; losses are normalised by what the
+whole step holds, so that they do not depend on it either.
 """
 
 from __future__ import annotations
 
 import csv
-import json
+import math
 import shutil
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
-from torch.utils.data import Dataset
-from tqdm import tqdm
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from vlmr1.device import pick_device
-from vlmr1.families.qwen_vl import Batch, Prompt, QwenVL
+from vlmr1.families import load_family
 from vlmr1.files import rounded, whole_folder, write_json
+from vlmr1.grpo.policy import Policy, prepare
 from vlmr1.grpo.sampler import PromptSampler
-from vlmr1.sample import Sample, Source, write_jsonl
-from vlmr1.settings import Compute, Optimisation
-from vlmr1.tasks import TASKS
+from vlmr1.launch import is_first
+from vlmr1.prompts import Prompts
+from vlmr1.sample import Source, write_jsonl
+from vlmr1.settings import Compute, DeepSpeed, Optimisation, Trained
+from vlmr1.watching import WatchedRun, logged_rows
 
 WHOLE = "whole.json"  # written into a checkpoint last; one without it was interrupted
-
-
-class Prompts(Dataset[tuple[Sample, Prompt]]):
-    """The samples of several sources, each with its picture and question encoded when asked for."""
-
-    def __init__(self, sources: Sequence[Source], family: QwenVL) -> None:
-        self.items = [(source, sample) for source in sources for sample in source.samples]
-        self.family = family
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> tuple[Sample, Prompt]:
-        source, sample = self.items[index]
-        with Image.open(source.picture(sample)) as picture:
-            return sample, self.family.encode(TASKS[sample.task].prompt(sample), picture)
 
 
 class VlmTrainer(Trainer):
@@ -56,57 +38,57 @@ class VlmTrainer(Trainer):
 
     def __init__(
         self,
-        model: Any,
-        family: QwenVL,
+        checkpoint: Path,
         sources: Sequence[Source],
         settings: Optimisation,
+        trained: Trained,
         compute: Compute,
         work: Path,
         *,
+        max_pixels: int,
         seed: int,
         batch: int,
         steps: int,
         repeats: int = 1,
+        temperature: float = 1.0,
+        share: bool = True,
+        longest: int | None = None,
+        keep_out: int = 0,
     ) -> None:
-        self.family, self.work = family, work
-        data = Prompts(sources, family)
-        self.order = PromptSampler(len(data), batch, steps, seed, repeats)
-        self.noted: list[dict[str, float]] = []  # figures of the steps since the last log
-        arguments = TrainingArguments(
-            output_dir=str(work),
-            per_device_train_batch_size=batch,
-            max_steps=steps,
-            learning_rate=settings.learning_rate,
-            lr_scheduler_type=settings.lr_scheduler_type,
-            lr_scheduler_kwargs=_schedule(settings, steps),
-            warmup_steps=settings.warmup_steps,
-            weight_decay=settings.weight_decay,
-            adam_beta2=settings.adam_beta2,
-            max_grad_norm=settings.max_grad_norm,
-            logging_steps=1,
-            logging_nan_inf_filter=False,  # a NaN must be seen
-            save_steps=settings.save_steps,
-            save_total_limit=2,
-            seed=seed,
-            bf16=compute.dtype == "bfloat16",
-            activation_checkpointing=compute.activation_checkpointing,
-            use_cpu=pick_device().type == "cpu",
-            remove_unused_columns=False,
-            disable_tqdm=True,  # WatchedRun shows the run
-            report_to="none",
-        )
-        if arguments.world_size > 1:
-            raise ValueError("training over several processes is not supported yet; start one process")
-        arguments._n_gpu = min(1, arguments.n_gpu)  # else the Trainer would split our lists over every GPU it sees
+        """`batch` prompts a step on all processes together; `keep_out` of them are left out of training."""
+        self.work, self.settings, self.compute = work, settings, compute
+        self.family = load_family(checkpoint, max_pixels)
+        self.prompts = Prompts(sources, self.family, longest)
+        self.order = PromptSampler(len(self.prompts), batch, steps, seed, repeats, keep_out)
+        self.noted: dict[str, list[float]] = {}  # figures of the steps since the last log
+        # Before the model is loaded: under ZeRO-3 its weights are shared out as they are read.
+        arguments = training_arguments(settings, compute, work, seed=seed, batch=batch, steps=steps)
+        model = self.family.load_model(checkpoint, torch.float32)
+        self.breaks = prepare(model, share)
+        self.checkpoint, self.lora = checkpoint, trained.lora
+        if trained.lora is not None or trained.freeze_vision or trained.freeze_projector:
+            from vlmr1.adapters import add_lora, freeze  # peft, wanted only here
+
+            freeze(model, self.family, trained.freeze_vision, trained.freeze_projector)
+            model = model if trained.lora is None else add_lora(model, self.family, trained.lora)
         super().__init__(
             model=model,
             args=arguments,
-            train_dataset=data,
-            data_collator=lambda rows: {"samples": [s for s, _ in rows], "prompts": [p for _, p in rows]},
-            callbacks=[WatchedRun(work)],
+            train_dataset=self.prompts,
+            data_collator=lambda items: {"items": items},
+            callbacks=[WatchedRun(work)] if is_first() else [],
         )
         self.remove_callback(PrinterCallback)
-        self.model_accepts_loss_kwargs = False  # the loss is a mean already
+        self.model_accepts_loss_kwargs = False  # the losses are scaled here
+        if share and self.breaks is not None and is_first():
+            print(f"{work.name}: prompts are not shared, because {self.breaks}; the naive way is used", flush=True)
+        self.bare = model if trained.lora is None else model.get_base_model()
+        self.policy = Policy(model, self.bare, self.family, temperature, share and self.breaks is None)
+
+    @property
+    def share_of_loss(self) -> int:
+        """What a process's part of a step's loss is multiplied by, because the Trainer will take means of the parts."""
+        return self.args.world_size * self.current_gradient_accumulation_steps
 
     def _get_train_sampler(self, train_dataset: Any = None) -> PromptSampler:
         return self.order
@@ -116,30 +98,77 @@ class VlmTrainer(Trainer):
 
         The Trainer's own way matches names without that translation, finds none, and goes on with what it had.
         """
+        if self.lora is not None:
+            from vlmr1.adapters import load_adapter_weights
+
+            load_adapter_weights(self.model, Path(resume_from_checkpoint))
+            return
         saved = self.family.load_model(Path(resume_from_checkpoint), self.model.dtype)
         self.model.load_state_dict(saved.state_dict(), strict=True)
 
-    def batch(self, model: Any, prompts: Sequence[Prompt]) -> Batch:
-        return self.family.batch(self.accelerator.unwrap_model(model), prompts).to(self.args.device)
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """The Trainer's checkpoint, what a subclass adds, and when every process has written, the mark."""
+        super()._save_checkpoint(model, trial)
+        folder = self.work / f"checkpoint-{self.state.global_step}"
+        self.save_more(folder)
+        self.accelerator.wait_for_everyone()
+        if is_first():
+            write_json(folder / WHOLE, {"step": self.state.global_step})
+
+    def save_more(self, folder: Path) -> None:
+        """Add to a checkpoint what a subclass needs to go on; called on every process."""
+
+    def load_more(self, folder: Path) -> None:
+        """The reverse of `save_more`."""
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        self.policy.called = args[0]
         loss = super().training_step(*args, **kwargs)
         if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is {loss.item()} at step {self.state.global_step + 1}; try a lower learning_rate;"
-                f" the last good checkpoint is in {self.work}"
-            )
+            self._stop(f"the loss is {loss.item()}")
         return loss
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """The gradients' norm, looked at before the optimizer uses them."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if norm is not None and not math.isfinite(float(norm)):
+            self._stop(f"the gradients' norm is {float(norm)}")
+        return norm
+
+    def _stop(self, what: str) -> None:
+        """Refuse to go on with numbers that are none; the batch is kept for inspection."""
+        path = self.work / "offending.json"
+        write_json(path, {"step": self.state.global_step + 1, "what": what, "batch": self.describe_batch()})
+        raise FloatingPointError(
+            f"{what} at step {self.state.global_step + 1}; the batch is in {path}, the last good checkpoint in"
+            f" {self.work}; try a lower learning_rate"
+        )
+
+    def describe_batch(self) -> list[dict[str, Any]]:
+        """The present batch as plain data."""
+        return []
+
+    def num_parameters(self) -> int:
+        """Weights of the whole model, trained or not, sharded or not."""
+        return sum(getattr(p, "ds_numel", p.numel()) for p in self.bare.parameters())
 
     def note(self, **figures: float) -> None:
         """Remember a step's figures; their means are logged with the loss."""
-        self.noted.append(figures)
+        for key, value in figures.items():
+            self.noted.setdefault(key, []).append(value)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and self.noted:
-            means = {key: sum(n[key] for n in self.noted) / len(self.noted) for key in self.noted[0]}
-            logs, self.noted = {**logs, **means}, []
+            logs = {**logs, **{key: sum(values) / len(values) for key, values in self.noted.items()}}
+            self.noted = {}
         super().log(logs)  # without start_time: speed is by nature different each run and is kept elsewhere
+
+    def over_processes(self, *values: float) -> list[float]:
+        """Sums of plain numbers over all processes."""
+        if self.args.world_size == 1:
+            return list(values)
+        summed = self.accelerator.reduce(torch.tensor(values, dtype=torch.float64, device=self.args.device), "sum")
+        return summed.tolist()
 
     def forget_after(self, step: int) -> None:
         """Drop what an interrupted run wrote beyond the step that this one starts from."""
@@ -147,9 +176,96 @@ class VlmTrainer(Trainer):
     def run(self) -> list[dict[str, float]]:
         """Train to the end, from the last whole checkpoint if there is one. Returns the logged rows, a step each."""
         checkpoint = last_whole_checkpoint(self.work)
-        self.forget_after(0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2]))
+        if is_first():
+            self.forget_after(0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2]))
+        if checkpoint is not None:
+            self.load_more(checkpoint)
         self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         return logged_rows(self.state)
+
+    def save_policy(self, folder: Path) -> None:
+        """Write what training is to leave, a whole checkpoint; called on every process, the first writes."""
+        self.write_policy(folder)
+
+    def write_policy(self, folder: Path) -> None:
+        """Write the present policy as a whole checkpoint, an adapter also by itself, in `adapter`.
+
+        Called on every process; the first writes.
+        """
+        state = self.accelerator.get_state_dict(self.model_wrapped) if self.is_deepspeed_enabled else None
+        if not is_first():
+            return
+        if self.lora is not None:
+            from vlmr1.adapters import merged, save_adapter
+
+            merged(self.model, self.family, folder, state)
+            save_adapter(self.model, self.family, folder / "adapter", str(self.checkpoint), state)
+        else:
+            self.family.save(self.bare, folder, state)
+
+
+def training_arguments(
+    settings: Optimisation, compute: Compute, work: Path, *, seed: int, batch: int, steps: int
+) -> TrainingArguments:
+    """transformers' arguments for a run of `steps` steps of `batch` prompts on all processes together."""
+    accumulation = compute.accumulation(batch, "the step's prompts")
+    arguments = TrainingArguments(
+        output_dir=str(work),
+        per_device_train_batch_size=batch // compute.processes // accumulation,
+        gradient_accumulation_steps=accumulation,
+        max_steps=steps,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.lr_scheduler_type,
+        lr_scheduler_kwargs=_schedule(settings, steps),
+        warmup_steps=settings.warmup_steps,
+        weight_decay=settings.weight_decay,
+        adam_beta2=settings.adam_beta2,
+        max_grad_norm=settings.max_grad_norm,
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # a NaN must be seen
+        save_steps=settings.save_steps,
+        save_total_limit=2,
+        seed=seed,
+        bf16=compute.dtype == "bfloat16",
+        activation_checkpointing=compute.activation_checkpointing,
+        dataloader_num_workers=compute.workers,
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,  # a prompt's and its completions' passes share buffers within one step
+        deepspeed=None if compute.deepspeed is None else deepspeed_config(compute.deepspeed),
+        use_cpu=pick_device().type == "cpu",
+        remove_unused_columns=False,
+        disable_tqdm=True,  # WatchedRun shows the run
+        report_to="none",
+    )
+    if compute.deepspeed is not None:
+        import deepspeed
+
+        # Before the model is loaded, or on a CPU it takes each process for the only one.
+        deepspeed.init_distributed(torch.distributed.get_backend(), verbose=False)
+    if arguments.world_size != compute.processes:
+        raise ValueError(f"compute.launch: {compute.processes} processes are wanted, {arguments.world_size} run")
+    arguments._n_gpu = min(1, arguments.n_gpu)  # else the Trainer would split our lists over every GPU it sees
+    return arguments
+
+
+def deepspeed_config(sharding: DeepSpeed) -> dict[str, Any]:
+    """DeepSpeed's own config; transformers fills in what it says itself."""
+    zero: dict[str, Any] = {"stage": sharding.stage, "contiguous_gradients": True, "overlap_comm": True}
+    if sharding.offload != "none":
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.accelerator.is_available()}
+    if sharding.offload == "all":
+        zero["offload_param"] = {"device": "cpu", "pin_memory": torch.accelerator.is_available()}
+    if sharding.stage == 3:
+        zero["stage3_gather_16bit_weights_on_model_save"] = True
+    auto = {key: "auto" for key in ("train_batch_size", "gradient_accumulation_steps", "gradient_clipping")}
+    return auto | {
+        "train_micro_batch_size_per_gpu": "auto",
+        "bf16": {"enabled": "auto"},
+        "zero_optimization": zero,
+        # The optimizer is torch's AdamW in every set-up, so that sharding does not change what is learned.
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+    }
 
 
 def _schedule(settings: Optimisation, steps: int) -> dict[str, Any]:
@@ -159,90 +275,48 @@ def _schedule(settings: Optimisation, steps: int) -> dict[str, Any]:
     return {"num_decay_steps": round(settings.decay_share * steps), "decay_type": "linear"}
 
 
-class WatchedRun(TrainerCallback):
-    """Keeps `metrics.jsonl` in step with training, shows a bar or plain lines, marks checkpoints that are whole."""
-
-    def __init__(self, work: Path) -> None:
-        self.work = work
-        self.bar: Any = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.started, self.first = time.monotonic(), state.global_step
-        rows = logged_rows(state)  # what a resumed run had logged
-        (self.work / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        if sys.stderr.isatty():
-            self.bar = tqdm(total=state.max_steps, initial=self.first, desc=self.work.name, dynamic_ncols=True)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if "loss" not in logs:
-            return
-        row = _row(state.log_history[-1], state)
-        with (self.work / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        shown = {key: f"{row[key]:.3f}" for key in ("loss", "reward", "completion_length", "grad_norm") if key in row}
-        done = state.global_step
-        if self.bar is not None:
-            self.bar.set_postfix(shown, refresh=False)
-            self.bar.update(1)
-        elif done % max(1, state.max_steps // 20) == 0 or done == state.max_steps:
-            left = (time.monotonic() - self.started) / max(1, done - self.first) * (state.max_steps - done)
-            figures = "  ".join(f"{key} {value}" for key, value in shown.items())
-            print(f"{self.work.name} step {done}/{state.max_steps}  {figures}  {left:.0f} s left", flush=True)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        write_json(self.work / f"checkpoint-{state.global_step}" / WHOLE, {"step": state.global_step})
-
-
-def logged_rows(state: Any) -> list[dict[str, float]]:
-    """What was logged at each step, keys in one order, whether the Trainer's state was lived or loaded."""
-    return [_row(row, state) for row in state.log_history if "loss" in row]
-
-
-def _row(row: dict[str, float], state: Any) -> dict[str, float]:
-    return {"step": row["step"], "steps": state.max_steps} | {key: row[key] for key in sorted(row) if key != "step"}
-
-
 def save_training(
-    name: str,
     trainer: VlmTrainer,
     rows: list[dict[str, float]],
-    checkpoint: Path,
     figures: dict[str, Any],
+    checkpoint: Path,
+    logs: Path,
+    metrics: Path,
     extra: dict[str, Any] | None = None,
 ) -> None:
-    """Leave a training's results: the checkpoint, logs/NAME with every logged row, and metrics/NAME.json last."""
+    """Leave a training's results: the checkpoint, a folder with every logged row, and the metrics file last."""
+    if not is_first():
+        trainer.save_policy(checkpoint)  # takes part in gathering sharded weights
+        return
     with whole_folder(checkpoint) as folder:
-        trainer.family.save(trainer.accelerator.unwrap_model(trainer.model), folder)
+        trainer.save_policy(folder)
         for file_name, value in (extra or {}).items():
             write_json(folder / file_name, value)
-    with whole_folder(Path("logs") / name) as folder:
+    with whole_folder(logs) as folder:
         write_jsonl(folder / "metrics.jsonl", rows)
-        rollouts = trainer.work / "rollouts.jsonl"
-        if rollouts.is_file():
-            (folder / "rollouts.jsonl").write_bytes(rollouts.read_bytes())
+        for kept in ("rollouts.jsonl", "alarms.jsonl"):
+            if (trainer.work / kept).is_file():
+                shutil.copyfile(trainer.work / kept, folder / kept)
+        columns = list(dict.fromkeys(key for row in rows for key in row))
         with (folder / "curves.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
-    summary = {"steps": trainer.state.max_steps, "final_loss": rows[-1]["loss"], **figures}
-    write_json(Path("metrics") / f"{name}.json", rounded(summary))
+    write_json(metrics, rounded({"steps": rows[-1]["step"], "final_loss": rows[-1]["loss"], **figures}))
     shutil.rmtree(trainer.work)
 
 
 def last_whole_checkpoint(work: Path) -> Path | None:
-    """The newest checkpoint that was written whole; interrupted ones are removed so that none is mistaken for it."""
+    """The newest checkpoint that was written whole; the first process removes interrupted ones."""
     whole: dict[int, Path] = {}
     for folder in work.glob("checkpoint-*"):
         if (folder / WHOLE).is_file():
             whole[int(folder.name.rpartition("-")[2])] = folder
-        else:
+        elif is_first():
             shutil.rmtree(folder)
     if not whole:
         return None
     step = max(whole)
-    print(f"{work.name}: continuing after step {step}", flush=True)
+    if is_first():
+        print(f"{work.name}: continuing after step {step}", flush=True)
     return whole[step]

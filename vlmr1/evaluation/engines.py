@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from PIL import Image
-
 from vlmr1.device import DTYPES, pick_device
 from vlmr1.families import load_family
+from vlmr1.grpo.policy import Policy, prepare
 from vlmr1.grpo.rollout import sample_completions
+from vlmr1.grpo.sampling import Sampling
+from vlmr1.prompts import encode
 from vlmr1.sample import Sample, Source
 from vlmr1.settings import Compute, Evaluate
 from vlmr1.tasks import TASKS
@@ -23,7 +23,8 @@ class InProcess:
     def __init__(self, checkpoint: Path, compute: Compute, settings: Evaluate, max_pixels: int) -> None:
         self.device, self.settings = pick_device(), settings
         self.family = load_family(checkpoint, max_pixels)
-        self.model = self.family.load_model(checkpoint, DTYPES[compute.dtype]).to(self.device).eval()
+        model = self.family.load_model(checkpoint, DTYPES[compute.dtype]).to(self.device).eval()
+        self.policy = Policy(model, model, self.family, settings.temperature, prepare(model, True) is None)
 
     def ask(
         self, source: Source, samples: Sequence[Sample], temperature: float, progress: Callable[[int], object]
@@ -35,20 +36,14 @@ class InProcess:
         predictions = []
         for start in range(0, len(samples), self.settings.batch):
             chunk = samples[start : start + self.settings.batch]
-            predictions += self._ask(source, chunk, temperature, seed=self.settings.seed * 1_000_003 + start)
+            predictions += self._ask(source, chunk, temperature)
             progress(len(chunk))
         return predictions
 
-    def _ask(self, source: Source, samples: Sequence[Sample], temperature: float, seed: int) -> list[dict[str, Any]]:
-        prompts = []
-        for sample in samples:
-            with Image.open(source.picture(sample)) as picture:
-                prompts.append(self.family.encode(TASKS[sample.task].prompt(sample), picture))
-        batch = self.family.batch(self.model, prompts).to(self.device)
-        generator = torch.Generator(self.device).manual_seed(seed)
-        groups = sample_completions(
-            self.model, self.family, batch, 1, self.settings.max_new_tokens, temperature, generator
-        )
+    def _ask(self, source: Source, samples: Sequence[Sample], temperature: float) -> list[dict[str, Any]]:
+        prompts = [encode(self.family, source, sample) for sample in samples]
+        keys = [(self.settings.seed, source.name, sample.id) for sample in samples]
+        groups = sample_completions(self.policy, prompts, 1, Sampling(temperature, self.settings.max_new_tokens), keys)
         rows = []
         for sample, prompt, (ids,) in zip(samples, prompts, groups, strict=True):
             task, completion = TASKS[sample.task], self.family.decode(ids)

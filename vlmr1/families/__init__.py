@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from vlmr1.families.qwen_vl import QwenVL
+from vlmr1.families.base import Family
+from vlmr1.families.internvl import InternVL
+from vlmr1.families.qwen_vl import Qwen2VL, QwenVL
 
-FAMILIES = {"qwen2_5_vl": QwenVL}
+FAMILIES: dict[str, type[QwenVL] | type[InternVL]] = {
+    "qwen2_vl": Qwen2VL,
+    "qwen2_5_vl": QwenVL,
+    "internvl": InternVL,
+}
 
 
-def load_family(checkpoint: Path, max_pixels: int) -> QwenVL:
+def load_family(checkpoint: Path, max_pixels: int) -> Family:
     """The family of a checkpoint folder. Raises ValueError naming what is missing or the supported types."""
     config = checkpoint / "config.json"
     if not config.is_file():

@@ -1,118 +1,107 @@
-"""Qwen2.5-VL: processor, chat template, coordinate frame, positions, tokens that must never be sampled.
+"""Qwen2-VL and Qwen2.5-VL: processor, coordinate frame, M-RoPE positions, tokens that must never be sampled.
 
 The model speaks in absolute pixels of its resized input, both sides multiples of 28.
 Tokenizer and image processor are composed here rather than by `AutoProcessor`, which needs torchvision.
-Left out on purpose: video, several pictures a question, Qwen2-VL and Qwen3-VL.
+Left out on purpose: video and Qwen3-VL.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from transformers import AutoTokenizer, PreTrainedModel, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    AutoConfig,
+    PreTrainedModel,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLModel,
+    Qwen2VLForConditionalGeneration,
+    Qwen2VLModel,
+)
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from vlmr1.boxes import Size
+from vlmr1.families.base import Family, Picture
 
 IMAGE_PAD = "<|image_pad|>"
 NEVER_SAMPLED = (IMAGE_PAD, "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|im_start|>")
 ENDS = ("<|im_end|>", "<|endoftext|>")
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """One question ready for the model."""
-
-    ids: list[int]  # the picture's place already repeated once a visual token
-    pixel_values: torch.Tensor  # (patches, 1176) float32
-    grid: torch.Tensor  # (1, 3) int64: frames, rows and columns of patches
-    size: Size  # (width, height) of the resized picture: the frame of the model's coordinates
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Prompts side by side, padded on the left so that every completion starts in the same column."""
-
-    input_ids: torch.Tensor  # (B, P)
-    attention_mask: torch.Tensor  # (B, P), 0 on padding
-    position_ids: torch.Tensor  # (3, B, P): time, row and column
-    pixel_values: torch.Tensor  # (patches of all pictures, 1176)
-    image_grid_thw: torch.Tensor  # (B, 3)
-
-    @property
-    def next_position(self) -> torch.Tensor:
-        """(B,) the position of each row's first completion token."""
-        return self.position_ids.amax(dim=(0, 2)) + 1
-
-    def to(self, device: torch.device) -> Batch:
-        return Batch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
-
-
-class QwenVL:
+class QwenVL(Family):
     """Everything about a Qwen2.5-VL checkpoint but its weights."""
+
+    model_class = Qwen2_5_VLForConditionalGeneration
+    inner_class: Any = Qwen2_5_VLModel
+    vision_modules = ("visual",)
+    projector_modules = ("merger",)  # inside `visual`
+    smallest_side = 28
+    marker = IMAGE_PAD
 
     def __init__(self, checkpoint: Path, max_pixels: int) -> None:
         """Load tokenizer and image processor from a checkpoint folder; pictures are shrunk to `max_pixels`."""
-        self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        super().__init__(checkpoint)
         self.images = Qwen2VLImageProcessorPil.from_pretrained(checkpoint)
         self.images.size = {
             "shortest_edge": min(self.images.size["shortest_edge"], max_pixels),
             "longest_edge": max_pixels,
         }
         ids = self.tokenizer.convert_tokens_to_ids
-        self.image_id: int = ids(IMAGE_PAD)
-        self.pad_id: int = self.tokenizer.pad_token_id
-        self.end_ids: list[int] = [ids(token) for token in ENDS]
-        self.never_sampled: list[int] = [ids(token) for token in NEVER_SAMPLED]
+        self.image_id = ids(IMAGE_PAD)
+        self.end_ids = [ids(token) for token in ENDS]
+        self.never_sampled = [ids(token) for token in NEVER_SAMPLED]
+        self.numbering = _weightless(self.inner_class, checkpoint)
 
-    @staticmethod
-    def load_model(checkpoint: Path, dtype: torch.dtype) -> PreTrainedModel:
-        """The policy's weights, on the CPU. Only safetensors are read."""
-        return Qwen2_5_VLForConditionalGeneration.from_pretrained(
-            checkpoint, dtype=dtype, attn_implementation="sdpa", use_safetensors=True
-        )
+    def picture(self, image: Image.Image, key: str) -> Picture:
+        seen = self.images(images=[image.convert("RGB")], return_tensors="pt")
+        grid, patch = seen["image_grid_thw"], self.images.patch_size  # (1, 3): frames, rows, columns of patches
+        inputs = {"pixel_values": seen["pixel_values"], "image_grid_thw": grid}  # (patches, 1176), (1, 3)
+        tokens = int(grid.prod()) // self.images.merge_size**2
+        return Picture(key, inputs, tokens, (int(grid[0, 2]) * patch, int(grid[0, 1]) * patch))
 
-    def save(self, model: PreTrainedModel, folder: Path) -> None:
-        """Write a checkpoint folder that `from_pretrained` opens; its bytes do not depend on when or where."""
-        model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+    def place(self, picture: Picture) -> str:
+        return IMAGE_PAD * picture.tokens
+
+    def tokens_of(self, size: Size) -> int:
+        return self.images.get_number_of_image_patches(size[1], size[0]) // self.images.merge_size**2
+
+    def positions(self, ids: Sequence[int], pictures: Sequence[Picture]) -> torch.Tensor:
+        """(3, P): text counts on in all three; a picture's tokens share a time and differ in row and column."""
+        row = torch.tensor([list(ids)])  # (1, P)
+        grid = torch.cat([p.inputs["image_grid_thw"] for p in pictures]) if pictures else None
+        kinds = (row == self.image_id).int()  # 1 on visual tokens
+        positions, _ = self.numbering.get_rope_index(row, mm_token_type_ids=kinds, image_grid_thw=grid)  # (3, 1, P)
+        return positions[:, 0]
+
+    def save_processor(self, folder: Path) -> None:
         self.images.save_pretrained(folder)
 
-    def encode(self, text: str, picture: Image.Image) -> Prompt:
-        """A prompt of one picture followed by one text, through the checkpoint's own chat template."""
-        content = [{"type": "image"}, {"type": "text", "text": text}]
-        chat = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-        )
-        seen = self.images(images=[picture.convert("RGB")], return_tensors="pt")
-        grid = seen["image_grid_thw"]  # (1, 3)
-        tokens = int(grid.prod()) // self.images.merge_size**2
-        ids = self.tokenizer(chat.replace(IMAGE_PAD, IMAGE_PAD * tokens), add_special_tokens=False)["input_ids"]
-        patch = self.images.patch_size
-        size = (int(grid[0, 2]) * patch, int(grid[0, 1]) * patch)
-        return Prompt(ids, seen["pixel_values"], grid, size)
+    def features(self, model: PreTrainedModel, pictures: Sequence[Picture]) -> list[torch.Tensor]:
+        pixels = torch.cat([p.inputs["pixel_values"] for p in pictures]).to(model.device)
+        grid = torch.cat([p.inputs["image_grid_thw"] for p in pictures]).to(model.device)
+        return list(model.get_image_features(pixels, grid, return_dict=True).pooler_output)
 
-    def encode_completion(self, text: str) -> list[int]:
-        """Token ids of a completion, closed by the end of turn."""
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"] + self.end_ids[:1]
+    def encoder_outputs(self, features: Sequence[torch.Tensor]) -> dict[str, Any]:
+        return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=tuple(features))}}
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of a completion, special tokens dropped."""
-        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
-    def batch(self, model: Any, prompts: Sequence[Prompt]) -> Batch:
-        """Prompts of any lengths as one left-padded batch. `model` (unwrapped) knows how pictures are numbered."""
-        longest = max(len(p.ids) for p in prompts)
-        input_ids = torch.tensor([[self.pad_id] * (longest - len(p.ids)) + p.ids for p in prompts])  # (B, P)
-        mask = torch.tensor([[0] * (longest - len(p.ids)) + [1] * len(p.ids) for p in prompts])  # (B, P)
-        grid = torch.cat([p.grid for p in prompts])  # (B, 3)
-        kinds = (input_ids == self.image_id).int()  # 1 on visual tokens
-        positions, _ = model.model.get_rope_index(
-            input_ids, mm_token_type_ids=kinds, image_grid_thw=grid, attention_mask=mask
-        )
-        return Batch(input_ids, mask, positions, torch.cat([p.pixel_values for p in prompts]), grid)
+class Qwen2VL(QwenVL):
+    """Qwen2-VL: the same processor and positions, another class."""
+
+    model_class = Qwen2VLForConditionalGeneration
+    inner_class = Qwen2VLModel
+
+
+def _weightless(inner_class: Any, checkpoint: Path) -> Any:
+    """The model's class without weights, for its numbering of positions."""
+    config = copy.deepcopy(AutoConfig.from_pretrained(checkpoint))
+    config.text_config.num_hidden_layers = 1
+    config.text_config.layer_types = config.text_config.layer_types[:1]
+    config.vision_config.depth = 1
+    with torch.device("meta"):
+        return inner_class(config)

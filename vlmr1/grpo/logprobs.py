@@ -1,27 +1,162 @@
-"""From logits to the distribution that was sampled from: log-probabilities and entropy, in fp32."""
+"""Log-probabilities and entropies in fp32, asked of the model's own head at the positions that matter, in pieces.
+
+The head is given a question (which tokens, at what temperature) and answers in place of logits. It stays the same
+module with the same weights, so wrappers that gather sharded weights or synchronise gradients work unchanged, and
+logits of a large vocabulary never stand in memory whole.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import nn
+
+PIECE = 2**25  # logits held at once (128 MiB in fp32): 220 positions of a vocabulary of 152,000
 
 
-def sampling_logits(logits: torch.Tensor, temperature: float, never: Sequence[int]) -> torch.Tensor:
-    """Logits (…, V) as the rollout samples from them: fp32 or better, over the temperature, some tokens barred."""
+@dataclass(frozen=True)
+class Question:
+    """What the next call of the head answers."""
+
+    tokens: torch.Tensor  # (N,) the token asked about at each position
+    temperature: float
+    never: torch.Tensor  # ids of tokens that are never sampled
+
+
+class LogProbHead(nn.Linear):
+    """A language model's head that, asked a `Question`, answers (1, N, 2): log-probability and entropy in nats."""
+
+    question: Question | None = None
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        if self.question is None:
+            return super().forward(hidden)
+        q = self.question
+        logps, entropies = token_logprobs(
+            hidden.flatten(0, -2), self.weight, self.bias, q.tokens, q.temperature, q.never
+        )
+        return torch.stack([logps, entropies], dim=-1)[None]
+
+
+def make_answering(model: Any) -> None:
+    """Turn a model's head into a `LogProbHead`. Raises ValueError where the head is not one plain linear layer."""
+    head = model.get_output_embeddings()
+    if type(head) not in (nn.Linear, LogProbHead):
+        raise ValueError(f"the model's head is a {type(head).__name__}; log-probs need one plain linear layer")
+    head.__class__ = LogProbHead
+
+
+@contextmanager
+def asking(model: Any, question: Question) -> Iterator[None]:
+    """Within it, the model (unwrapped) answers `question` where it would give logits."""
+    head = model.get_output_embeddings()
+    head.question = question
+    try:
+        yield
+    finally:
+        head.question = None
+
+
+def sampling_logits(logits: torch.Tensor, temperature: float, never: torch.Tensor) -> torch.Tensor:
+    """Logits (…, V) as the policy is defined by them: fp32 or better, over the temperature, some tokens barred."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
-    return logits.index_fill(-1, torch.tensor(never, dtype=torch.long, device=logits.device), float("-inf"))
+    return logits.index_fill(-1, never, float("-inf"))
+
+
+def logits_logprobs(
+    logits: torch.Tensor, tokens: torch.Tensor, temperature: float, never: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same from logits (…, V) already there, for `tokens` (…)."""
+    logps = sampling_logits(logits, temperature, never).log_softmax(-1)
+    with torch.no_grad():
+        entropy = -(logps.exp() * logps.nan_to_num(neginf=0.0)).sum(-1)
+    return logps.gather(-1, tokens[..., None]).squeeze(-1), entropy
 
 
 def token_logprobs(
-    logits: torch.Tensor, tokens: torch.Tensor, temperature: float, never: Sequence[int]
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    tokens: torch.Tensor,
+    temperature: float,
+    never: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probability of each token and entropy (nats, no gradient) of each position, both shaped like `tokens`.
+    """Log-probability and entropy (nats; without gradient), (N,) each, of tokens (N,) given hidden (N, H).
 
-    `logits` is (…, V) for `tokens` (…).
+    `weight` (V, H), `bias` (V) or None. Logits are made `PIECE` at a time and, where one piece does not hold them
+    all, made again in the backward pass.
     """
-    logps = sampling_logits(logits, temperature, never).log_softmax(-1)
-    chosen = logps.gather(-1, tokens[..., None]).squeeze(-1)
-    with torch.no_grad():
-        entropy = -(logps.exp() * logps.nan_to_num(neginf=0.0)).sum(-1)
-    return chosen, entropy
+    if torch.is_autocast_enabled(hidden.device.type):
+        dtype = torch.get_autocast_dtype(hidden.device.type)
+        hidden, weight = hidden.to(dtype), weight.to(dtype)
+        bias = None if bias is None else bias.to(dtype)
+    return _Pieces.apply(hidden, weight, bias, tokens, temperature, never)
+
+
+class _Pieces(torch.autograd.Function):
+    """log softmax(hidden Wᵀ / τ)[token], whose gradient by the logits is (1[token] - p) / τ."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        tokens: torch.Tensor,
+        temperature: float,
+        never: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = max(1, PIECE // len(weight))
+        logps, entropies = [], []
+        logs = torch.empty(0)
+        for start in range(0, len(hidden), rows):
+            logits = sampling_logits(F.linear(hidden[start : start + rows], weight, bias), temperature, never)
+            logs = logits.log_softmax(-1)  # (n, V)
+            logps.append(logs.gather(-1, tokens[start : start + rows, None]).squeeze(-1))
+            entropies.append(-torch.linalg.vecdot(logs.exp(), logs.nan_to_num(neginf=0.0)))
+        kept = logs if 0 < len(hidden) <= rows and any(ctx.needs_input_grad) else None
+        ctx.save_for_backward(hidden, weight, bias, tokens, never, kept)
+        ctx.temperature, ctx.rows = temperature, rows
+        if not logps:
+            empty = hidden.new_zeros(0, dtype=torch.promote_types(hidden.dtype, torch.float32))
+            return empty, empty.clone()
+        out = torch.cat(logps), torch.cat(entropies)
+        ctx.mark_non_differentiable(out[1])
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        hidden, weight, bias, tokens, never, kept = ctx.saved_tensors
+        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
+        by_hidden = torch.empty_like(hidden) if wants_hidden else None
+        by_weight = torch.zeros_like(weight, dtype=gradients[0].dtype) if wants_weight else None
+        by_bias = torch.zeros_like(bias, dtype=gradients[0].dtype) if wants_bias else None
+        for start in range(0, len(hidden), ctx.rows):
+            piece = slice(start, start + ctx.rows)
+            logs = kept
+            if logs is None:
+                logs = sampling_logits(F.linear(hidden[piece], weight, bias), ctx.temperature, never).log_softmax(-1)
+            slope = gradients[0][piece, None] / ctx.temperature  # (n, 1)
+            by_logits = logs.exp() * -slope  # (n, V)
+            by_logits.scatter_add_(-1, tokens[piece, None], slope.to(by_logits.dtype))
+            narrow = by_logits.to(hidden.dtype)
+            if by_hidden is not None:
+                by_hidden[piece] = narrow @ weight
+            if by_weight is not None:
+                by_weight += narrow.T @ hidden[piece]
+            if by_bias is not None:
+                by_bias += by_logits.sum(0)
+        if by_weight is not None:
+            by_weight = by_weight.to(weight.dtype)
+        if by_bias is not None:
+            by_bias = by_bias.to(bias.dtype)
+        return by_hidden, by_weight, by_bias, None, None, None
+
+
+def never_tensor(never: Sequence[int], device: torch.device) -> torch.Tensor:
+    return torch.tensor(list(never), dtype=torch.long, device=device)

@@ -1,184 +1,391 @@
 """The GRPO trainer: roll out, score, compare within the group, step.
 
-Each optimiser step sees `prompts_per_step` whole groups. With `num_iterations` > 1 the same rollouts serve several
-steps, and the clipped ratio holds them near the policy that sampled. Sampling draws from a generator seeded by the
-step, so a resumed run samples what an uninterrupted one would.
-Left out on purpose: groups spread over processes, rollouts from a server, LoRA.
+Each optimiser step sees `prompts_per_step` whole groups, a group never leaving its process. With `num_iterations` > 1
+the same rollouts serve several steps, and the clipped ratio holds them near the policy that sampled. What a prompt's
+completions are depends on the seed, the step and the prompt alone, so a resumed run, or one on more processes, samples
+what any other would.
+Left out on purpose: rollouts from a server.
+
+Ten lines train a policy:
+
+    from pathlib import Path
+    from vlmr1.grpo.trainer import GrpoTrainer
+    from vlmr1.sample import load_jsonl
+    from vlmr1.train import defaults
+
+    chosen = defaults(["steps=200", "prompts_per_step=4", "rewards={iou: 1.0, format: 1.0}"])
+    source = load_jsonl(Path("train.jsonl"), images=Path("images"))
+    trainer = GrpoTrainer(Path("base"), [source], chosen, Path("work/grpo"))
+    trainer.run()
+    trainer.save_policy(Path("policy"))
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
+from PIL import Image
+from transformers import TrainerCallback
+from transformers.trainer_callback import TrainerState
 
-from vlmr1.families.qwen_vl import Batch, QwenVL
+from vlmr1.device import DTYPES
+from vlmr1.families.base import Prompt
 from vlmr1.files import write_atomically
-from vlmr1.grpo.advantages import group_advantages, zero_variance
-from vlmr1.grpo.logprobs import token_logprobs
-from vlmr1.grpo.losses import grpo_loss
+from vlmr1.grpo.advantages import advantages, zero_variance
+from vlmr1.grpo.buffer import Rollout, load_rollouts, save_rollouts
+from vlmr1.grpo.figures import FIGURES, Figures
+from vlmr1.grpo.holdout import HoldoutLooks
+from vlmr1.grpo.losses import Loss, policy_loss
+from vlmr1.grpo.policy import Features, Policy, Scored
+from vlmr1.grpo.reference import Reference, second_model
 from vlmr1.grpo.rollout import sample_completions
-from vlmr1.grpo.shared_prefix import completion_logits, pad_completions
-from vlmr1.rewards import Reward
+from vlmr1.grpo.sampling import Sampling
+from vlmr1.grpo.scoring import Judged, Scorer
+from vlmr1.grpo.watch import Watch
+from vlmr1.launch import is_first
+from vlmr1.prompts import Items
 from vlmr1.sample import Sample, Source, lines_of
-from vlmr1.settings import Compute, Grpo
-from vlmr1.tasks import TASKS
+from vlmr1.settings import SyncReference, Training
 from vlmr1.training import VlmTrainer
-
-
-@dataclass
-class Rollout:
-    """One batch of groups, on the policy's device."""
-
-    batch: Batch
-    ids: torch.Tensor  # (B, G, T) completion tokens
-    mask: torch.Tensor  # (B, G, T)
-    advantages: torch.Tensor  # (B, G)
-    figures: dict[str, float]
-    old_logps: torch.Tensor | None = None  # (B, G, T), set by the first iteration when there are several
-    reference_logps: torch.Tensor | None = None  # (B, G, T), when beta > 0
+from vlmr1.watching import logged_rows
 
 
 class GrpoTrainer(VlmTrainer):
     """GRPO over prompts whose answers a task can score."""
 
-    def __init__(
-        self,
-        model: Any,
-        reference: Any | None,
-        family: QwenVL,
-        sources: Sequence[Source],
-        settings: Grpo,
-        compute: Compute,
-        work: Path,
-    ) -> None:
-        """`reference` is a second model, wanted exactly when `settings.beta` > 0."""
-        if (reference is not None) != (settings.beta > 0):
-            raise ValueError("a reference model is needed exactly when grpo.beta > 0")
+    def __init__(self, checkpoint: Path, sources: Sequence[Source], chosen: Training, work: Path) -> None:
+        """Raises ValueError, before anything long, for rewards, rows or an adapter that cannot work."""
+        settings = chosen.grpo
+        self.scorer = Scorer(settings.rewards, [sample for source in sources for sample in source.samples])
         super().__init__(
-            model,
-            family,
+            checkpoint,
             sources,
             settings,
-            compute,
+            chosen.trained,
+            chosen.compute,
             work,
+            max_pixels=chosen.max_pixels,
             seed=settings.seed,
             batch=settings.prompts_per_step,
             steps=settings.steps,
             repeats=settings.num_iterations,
+            temperature=settings.temperature,
+            share=settings.share_prefix,
+            longest=settings.max_prompt_length,
+            keep_out=0 if settings.holdout is None else settings.holdout.items,
         )
         self.grpo = settings
-        self.rollout: Rollout | None = None
-        self.reference = None if reference is None else reference.to(self.args.device).eval()
-        self.rollouts_path = work / "rollouts.jsonl"
+        self.sampling = Sampling(
+            settings.temperature,
+            settings.max_completion_length,
+            settings.top_p,
+            settings.top_k,
+            settings.min_p,
+            settings.repetition_penalty,
+        )
+        self.reference = self._make_reference(checkpoint) if settings.beta > 0 else None
+        self.rollouts: list[Rollout] = []
+        self.totals: dict[str, float] = {}  # figures of the present rollouts, over all processes
+        self.sums: dict[str, float] = {}  # of the present step's passes, on this process
+        self.watch = Watch()
+        self.rollouts_path, self.alarms_path = work / "rollouts.jsonl", work / "alarms.jsonl"
+        lora = chosen.trained.lora
+        self.keeps_reading = (  # whether a rollout's reading of the prompts can serve the first backward pass
+            self.policy.shared
+            and self.args.gradient_accumulation_steps == 1
+            and not chosen.compute.activation_checkpointing
+            and chosen.compute.deepspeed is None
+            and (lora is None or lora.dropout == 0)
+        )
+        seen = any(sample.images for source in sources for sample in source.samples)
+        self.frozen_tower = self.policy.shared and self.family.sees_frozen(self.model)
+        self.blank = self._blank() if seen and self.args.world_size > 1 and not self.frozen_tower else None
+        self.looks = None if settings.holdout is None else HoldoutLooks(self, settings.holdout)
+        for callback in (self.looks, settings.sync_ref_model and FollowingReference(self, settings.sync_ref_model)):
+            if callback is not None:
+                self.add_callback(callback)
 
-    def forget_after(self, step: int) -> None:
-        if self.rollouts_path.is_file():
-            whole = lines_of(self.rollouts_path.read_text(encoding="utf-8"))  # a kill may leave half a line
-            kept = [line for line in whole if json.loads(line)["step"] <= step]
-            write_atomically(self.rollouts_path, "".join(f"{line}\n" for line in kept))
+    def _make_reference(self, checkpoint: Path) -> Reference:
+        if self.bare is not self.model:  # the base lies beneath the adapter
+            policy = Policy(self.bare, self.bare, self.family, self.grpo.temperature, self.policy.shared)
+            return Reference(policy, self.model)
+        if self.grpo.sync_ref_model is not None and self.compute.deepspeed is not None:
+            raise ValueError("grpo.sync_ref_model: no process holds sharded weights whole; set it or deepspeed to null")
+        return second_model(
+            checkpoint,
+            self.family,
+            DTYPES[self.compute.dtype],
+            self.args.device,
+            self.grpo.temperature,
+            self.policy.shared,
+        )
+
+    def _blank(self) -> Prompt:
+        """A prompt with a picture of nothing: processes call the tower together, or wait for each other forever."""
+        side = 2 * self.family.smallest_side
+        return self.family.encode("", [Image.new("RGB", (side, side))], ["blank"])
+
+    # The rollout of a step's groups.
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: Any
+    ) -> tuple[list[dict[str, Rollout]], None]:
+        """One rollout for each forward pass of the coming step: fresh ones, or those of the step before."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self.state.global_step % self.grpo.num_iterations == 0 or not self.rollouts:
+            self.rollouts = self._roll_out([batch["items"] for batch in batches])
+        return [{"rollout": rollout} for rollout in self.rollouts], None
+
+    def _roll_out(self, batches: Sequence[Items]) -> list[Rollout]:
+        """Sample, score and compare the groups of a step, this process's share of them, all together."""
+        step, indices = self.state.global_step, [index for batch in batches for index, _ in batch]
+        prompts = [prompt for batch in batches for _, prompt in batch if prompt is not None]
+        assert len(prompts) == len(indices)  # a fresh rollout's prompts are freshly encoded
+        features = self._features(prompts)
+        prefix = None
+        if self.keeps_reading:
+            self.bare.train()
+            self.policy.called = self.model_wrapped
+            prefix = self.policy.read([*prompts, *self._companion(prompts)], features)
+        with self.whole_weights(), self.accelerator.autocast():
+            self.policy.called = self.bare
+            completions = sample_completions(
+                self.policy,
+                prompts,
+                self.grpo.num_generations,
+                self.sampling,
+                [(self.grpo.seed, step, index) for index in indices],
+                prefix,
+                features,
+            )
+        judged = [
+            [self.judge(index, prompt, completion) for completion in group]
+            for index, prompt, group in zip(indices, prompts, completions, strict=True)
+        ]
+        rewards = torch.tensor([[one.total for one in group] for group in judged])  # (B, G)
+        cut = torch.tensor([[c[-1] not in self.family.end_ids for c in group] for group in completions])  # (B, G)
+        figures = Figures(judged, completions, rewards, cut)
+        self.totals = figures.means(self.over_processes)
+        gains = advantages(rewards, self.grpo.scale_rewards, torch.tensor(self.totals["reward_std"]))
+        trained_on = ~cut if self.grpo.mask_truncated_completions else torch.ones_like(cut)
+        tokens, groups = self.over_processes(
+            sum(len(c) for g, group in enumerate(completions) for i, c in enumerate(group) if trained_on[g, i]),
+            len(prompts),
+        )
+        self._record(figures, gains, [self.prompts.sample(index) for index in indices])
+        rollouts, start = [], 0
+        for batch in batches:
+            part = slice(start, start := start + len(batch))
+            kept = [
+                [c if on else [] for c, on in zip(group, used, strict=True)]
+                for group, used in zip(completions[part], trained_on[part].tolist(), strict=True)
+            ]
+            rollout = Rollout(
+                indices[part], kept, gains[part].to(self.args.device), int(tokens), int(groups), prompts[part],
+                features, prefix,
+            )  # fmt: skip
+            self._drop_idle(rollout, zero_variance(rewards[part]))
+            if self.reference is not None:
+                rollout.reference_logps = self._ask(self.reference.score, rollout).logps
+            rollouts.append(rollout)
+        return rollouts
+
+    def _drop_idle(self, rollout: Rollout, idle: torch.Tensor) -> None:
+        """Empty the groups whose gradient is exactly zero: equal rewards, and no KL to hold them."""
+        if self.grpo.beta > 0:
+            return
+        for b in idle.nonzero().flatten().tolist():
+            rollout.completions[b] = [[] for _ in rollout.completions[b]]
+        if self.args.world_size > 1 and not any(c for group in rollout.completions for c in group):
+            rollout.completions[0][0] = self.family.end_ids[:1]  # processes step together; its advantage is 0
+            rollout.advantages[0, 0] = 0.0
+
+    def _features(self, prompts: Sequence[Prompt]) -> Features | None:
+        """What a frozen tower makes of a step's pictures: once, for rollout, reference and policy."""
+        pictures = {picture.key: picture for prompt in prompts for picture in prompt.pictures}
+        if not pictures or not self.frozen_tower:
+            return None
+        with torch.no_grad(), self.whole_weights(), self.accelerator.autocast():
+            seen = self.family.features(self.bare, list(pictures.values()))
+        return dict(zip(pictures, seen, strict=True))
+
+    def whole_weights(self) -> Any:
+        """Under ZeRO-3, every process holds the whole policy while it decodes."""
+        if self.compute.deepspeed is None or self.compute.deepspeed.stage != 3:
+            return nullcontext()
+        import deepspeed
+
+        return deepspeed.zero.GatheredParameters(list(self.bare.parameters()))
+
+    def judge(self, index: int, prompt: Prompt, completion: list[int]) -> Judged:
+        """Score one completion of a prompt of the data set."""
+        text = self.family.decode(completion)
+        return self.scorer.judge(text, self.prompts.sample(index), prompt.size, self.prompts.pictures(index))
+
+    # The loss of a pass.
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
-        """The GRPO loss of this step's groups; new rollouts every `num_iterations` steps."""
-        if self.rollout is None or self.state.global_step % self.grpo.num_iterations == 0:
-            self.rollout = self._roll_out(model, inputs)
-        roll = self.rollout
-        logps, entropy = self._logps(model, roll)
-        if roll.old_logps is None:
-            roll.old_logps = logps.detach()
-        loss = grpo_loss(
-            logps,
-            roll.old_logps,
-            roll.advantages,
-            roll.mask,
-            self.grpo.epsilon or 0.0,
-            roll.reference_logps,
-            self.grpo.beta,
+        """This pass's share of the step's loss."""
+        rollout: Rollout = inputs["rollout"]
+        scored = self._score(rollout)
+        if scored is None:
+            trained = [p.flatten()[0] for p in model.parameters() if p.requires_grad]
+            return 0.0 * torch.stack(trained).sum()  # gradients of zero, which the optimizer's moments must see
+        if rollout.old_logps is None:
+            rollout.old_logps = scored.logps.detach()
+        loss = policy_loss(
+            scored.logps,
+            rollout.old_logps,
+            rollout.advantages,
+            scored.mask,
+            loss_type=self.grpo.loss_type,
+            epsilon=self.grpo.epsilon or 0.2,  # with one iteration the ratio is 1, whatever the clip
+            epsilon_high=self.grpo.epsilon_high,
+            delta=self.grpo.delta,
+            beta=self.grpo.beta,
+            reference_logps=rollout.reference_logps,
+            total_tokens=rollout.tokens,
+            total_completions=rollout.groups * self.grpo.num_generations,
+            max_completion_length=self.grpo.max_completion_length,
         )
-        mean_entropy = (entropy * roll.mask).sum() / roll.mask.sum()
-        measured = {} if roll.reference_logps is None else {"kl": loss.kl.item()}
-        self.note(**roll.figures, **measured, clip_share=loss.clip_share.item(), entropy=mean_entropy.item())
-        return loss.value
+        self._note_loss(loss, scored)
+        return loss.value * self.share_of_loss
 
-    def _logps(self, model: Any, roll: Rollout) -> tuple[torch.Tensor, torch.Tensor]:
-        logits = completion_logits(model, roll.batch, roll.ids)  # (B, G, T, V)
-        return token_logprobs(logits, roll.ids, self.grpo.temperature, self.family.never_sampled)
+    def _score(self, rollout: Rollout) -> Scored | None:
+        """Log-probs of a rollout's completions by the present policy; None where no group is left to score."""
+        if not any(c for group in rollout.completions for c in group):
+            return None
+        if not rollout.prompts:  # resumed between two iterations
+            rollout.prompts = [self.prompts.encode(index) for index in rollout.indices]
+            rollout.features = self._features(rollout.prompts)
+        prefix, rollout.prefix = rollout.prefix, None
+        if prefix is None:
+            return self._ask(self.policy.score, rollout)
+        mates = [self._end()] * len(self._companion(rollout.prompts))
+        return _part(self.policy.score_after(prefix, [*rollout.completions, *mates]), len(rollout.prompts))
 
-    def _roll_out(self, model: Any, inputs: dict[str, Any]) -> Rollout:
-        samples, prompts = inputs["samples"], inputs["prompts"]
-        step, settings = self.state.global_step, self.grpo
-        batch = self.batch(model, prompts)
-        generator = torch.Generator(self.args.device).manual_seed(settings.seed * 1_000_003 + step)
-        completions = sample_completions(
-            self.accelerator.unwrap_model(model),
-            self.family,
-            batch,
-            settings.num_generations,
-            settings.max_completion_length,
-            settings.temperature,
-            generator,
-        )
-        texts = [[self.family.decode(c) for c in group] for group in completions]
-        scored = [
-            [_score(text, sample, prompt.size) for text in group]
-            for group, sample, prompt in zip(texts, samples, prompts, strict=True)
+    def _ask(self, asked: Callable[..., Scored], rollout: Rollout) -> Scored:
+        """Ask policy or reference about the groups that have something to score; laid out as all B."""
+        kept = [b for b, group in enumerate(rollout.completions) if any(group)]
+        prompts = [rollout.prompts[b] for b in kept]
+        mates = self._companion(prompts)
+        completions = [*(rollout.completions[b] for b in kept), *[self._end()] * len(mates)]
+        scored = _part(asked([*prompts, *mates], completions, rollout.features), len(kept))
+        where = torch.tensor(kept, device=scored.mask.device)
+        laid = [
+            values.new_zeros(len(rollout.prompts), *values.shape[1:]).index_copy(0, where, values)
+            for values in (scored.logps, scored.entropy, scored.mask)
         ]
-        parts = {  # each (B, G)
-            name: torch.tensor([[one[name].value for one in group] for group in scored]) for name in settings.rewards
-        }
-        rewards = sum(weight * parts[name] for name, weight in settings.rewards.items())
-        advantages = group_advantages(rewards)
-        ids, mask = pad_completions(completions, self.family.pad_id)
-        cut = [c[-1] not in self.family.end_ids for group in completions for c in group]
-        parsed = [one["iou"].parsed for group in scored for one in group]
-        figures = {
-            "reward": rewards.mean().item(),
-            "reward_std": rewards.std().item(),
-            **{f"rewards/{name}": value.mean().item() for name, value in parts.items()},
-            **{f"rewards/{name}_std": value.std().item() for name, value in parts.items()},
-            "completion_length": mask.sum(-1).float().mean().item(),
-            "truncated_share": sum(cut) / len(cut),
-            "parse_failure_rate": 1 - sum(parsed) / len(parsed),
-            "zero_variance_share": zero_variance(rewards).float().mean().item(),
-        }
-        if settings.log_rollouts:
-            self._write(step + 1, samples, texts, scored, rewards, advantages)
-        device = self.args.device
-        roll = Rollout(batch, ids.to(device), mask.to(device), advantages.to(device), figures)
-        if self.reference is not None:
-            with torch.no_grad():
-                roll.reference_logps, _ = self._logps(self.reference, roll)
-        return roll
+        return Scored(*laid)
 
-    def _write(
-        self,
-        step: int,
-        samples: list[Sample],
-        texts: list[list[str]],
-        scored: list[list[dict[str, Reward]]],
-        rewards: torch.Tensor,
-        advantages: torch.Tensor,
-    ) -> None:
-        """Append a step's rollouts, each with its rewards, whether it could be read, and why."""
-        with self.rollouts_path.open("a", encoding="utf-8") as file:
-            for b, sample in enumerate(samples):
-                for g, text in enumerate(texts[b]):
-                    row = {
-                        "step": step,
-                        "source": sample.source,
-                        "id": sample.id,
-                        "completion": text,
-                        "reward": rewards[b, g].item(),
-                        "advantage": advantages[b, g].item(),
-                        "rewards": {name: vars(one) for name, one in scored[b][g].items()},
-                    }
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    def _companion(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """The blank prompt, where processes must call the tower together and these prompts have no picture."""
+        return [self.blank] if self.blank is not None and not any(p.pictures for p in prompts) else []
+
+    def _end(self) -> list[list[int]]:
+        """The blank prompt's group: one completion, which only ends."""
+        return [self.family.end_ids[:1], *[[] for _ in range(self.grpo.num_generations - 1)]]
+
+    # What is shown, kept and taken up again.
+
+    def _note_loss(self, loss: Loss, scored: Scored) -> None:
+        """Add a pass's sums to the step's."""
+        parts = {"kl": loss.kl, "clip_low": loss.clipped_low, "clip_high": loss.clipped_high}
+        parts |= {"entropy": scored.entropy.sum(), "tokens": scored.mask.sum()}
+        for name, value in parts.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(value)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log a step with the figures of its rollout and, a token, of its loss."""
+        if "loss" in logs:
+            names = ("kl", "clip_low", "clip_high", "entropy", "tokens")
+            kl, low, high, entropy, tokens = self.over_processes(*(self.sums.get(name, 0.0) for name in names))
+            tokens, self.sums = max(tokens, 1.0), {}
+            self.note(**self.totals, clip_low_share=low / tokens, clip_high_share=high / tokens)
+            self.note(entropy=entropy / tokens, **({"kl": kl / tokens} if self.grpo.beta > 0 else {}))
+        super().log(logs, start_time)
+
+    def _record(self, figures: Figures, gains: torch.Tensor, samples: Sequence[Sample]) -> None:
+        """Keep a step's rollouts, gathered from all processes, and look for reward hacking."""
+        step = self.state.global_step + 1
+        if self.grpo.log_rollouts:
+            rows = figures.rows(step, samples, gains)
+            rows = gather_object(rows) if self.args.world_size > 1 else rows
+            if is_first():
+                with self.rollouts_path.open("a", encoding="utf-8") as file:
+                    file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        raised = self.watch.see({"step": step, **self.totals})
+        self.totals["alarms"] = float(len(raised))
+        for alarm in raised if is_first() else []:
+            print(f"{self.work.name}: ALARM at step {alarm.step}: {alarm.message}", flush=True)
+            with self.alarms_path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(vars(alarm)) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        for path in (self.rollouts_path, self.alarms_path):
+            if path.is_file():
+                whole = lines_of(path.read_text(encoding="utf-8"))  # a kill may leave half a line
+                kept = [line for line in whole if json.loads(line)["step"] <= step]
+                write_atomically(path, "".join(f"{line}\n" for line in kept))
+
+    def save_more(self, folder: Path) -> None:
+        if self.state.global_step % self.grpo.num_iterations:
+            save_rollouts(self.rollouts, folder, self.args.process_index)
+        if self.grpo.sync_ref_model is not None and self.reference is not None and is_first():
+            self.reference.policy.bare.save_pretrained(folder / "reference")
+
+    def load_more(self, folder: Path) -> None:
+        step = int(folder.name.rpartition("-")[2])
+        if step % self.grpo.num_iterations:
+            self.rollouts = load_rollouts(folder, self.args.process_index, self.args.device)
+        if (folder / "reference").is_dir() and self.reference is not None:
+            bare = self.reference.policy.bare
+            bare.load_state_dict(self.family.load_model(folder / "reference", bare.dtype).state_dict())
+        state = TrainerState.load_from_json(str(folder / "trainer_state.json"))
+        rows = [row for row in logged_rows(state) if (row["step"] - 1) % self.grpo.num_iterations == 0]
+        for row in rows:
+            self.watch.see(row)
+        if rows:
+            self.totals = {key: value for key, value in rows[-1].items() if key.startswith(FIGURES)}
+
+    def save_policy(self, folder: Path) -> None:
+        """The best policy on the held-out samples where training may stop on them, else the last."""
+        if self.looks is None or not self.looks.restore(folder):
+            self.write_policy(folder)
+
+    def describe_batch(self) -> list[dict[str, Any]]:
+        """What the present rollouts hold, for inspection after a fault."""
+        return [
+            {"source": sample.source, "id": sample.id, "images": list(sample.images), "problem": sample.problem}
+            | {"completions": [self.family.decode(c) for c in group], "advantages": gains}
+            for rollout in self.rollouts
+            for index, group, gains in zip(
+                rollout.indices, rollout.completions, rollout.advantages.tolist(), strict=True
+            )
+            for sample in [self.prompts.sample(index)]
+        ]
 
 
-def _score(text: str, sample: Sample, size: tuple[int, int]) -> dict[str, Reward]:
-    task = TASKS[sample.task]
-    return task.rewards(task.answer(text, sample, size), sample)
+class FollowingReference(TrainerCallback):
+    """Lets a synchronised reference follow the policy every so many steps."""
+
+    def __init__(self, trainer: GrpoTrainer, sync: SyncReference) -> None:
+        self.trainer, self.sync = trainer, sync
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step % self.sync.ref_model_sync_steps == 0 and self.trainer.reference is not None:
+            self.trainer.reference.follow(self.trainer.bare, self.sync)
+
+
+def _part(scored: Scored, groups: int) -> Scored:
+    """The first groups. What is left out stays in the graph, with weight 0, so that every process has a gradient."""
+    if len(scored.mask) == groups:
+        return scored
+    logps = scored.logps[:groups] + 0.0 * scored.logps[groups:].sum()
+    return Scored(logps, scored.entropy[:groups], scored.mask[:groups])

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmr1.files import sha256, write_atomically, write_json
+from vlmr1.launch import is_first, leave, start_processes
 from vlmr1.settings import PARAMS, Params, load_params
 
 # Before torch and transformers are imported, which read these once.
@@ -31,21 +32,32 @@ REFUSED = Path("reports/validation/refused.jsonl")
 BASE = Path("models/base")
 
 
-def run_stage(name: str, main: Callable[[Params], Any]) -> None:
-    """Run a stage's work on params.yaml; a fault that a person can mend is said in a sentence, without a traceback."""
+def run_stage(name: str, main: Callable[[Params], Any], trains: bool | Callable[[Params], bool] = False) -> None:
+    """Run a stage's work on params.yaml; a fault that a person can mend is said in a sentence, without a traceback.
+
+    A stage that `trains` starts itself again under torchrun where params ask for several processes.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that cleanups run
     continued = (Path("work") / name / "fingerprint.json").is_file()  # its earlier attempt's time is not ours to know
     started, wall = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.monotonic()
     try:
-        main(load_params())
+        params = load_params()
+        if trains if isinstance(trains, bool) else trains(params):
+            start_processes(params.compute, f"vlmr1.stages.{name.partition('-')[0]}", sys.argv[1:])
+        main(params)
+        leave()
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
         if not PARAMS.is_file():  # not a project's folder: leave nothing in it
+            sys.exit(f"{name}: {error}")
+        if not is_first():
             sys.exit(f"{name}: {error}")
         trace = RECORDS / f"{name}-fault.txt"
         write_atomically(trace, traceback.format_exc())
         sys.exit(f"{name}: {error}\n(where in the code: {trace})")
     except KeyboardInterrupt:
         sys.exit(f"{name}: stopped; the same command goes on from the last checkpoint")
+    if not is_first():
+        return
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
     record: dict[str, Any] = {
@@ -60,6 +72,11 @@ def run_stage(name: str, main: Callable[[Params], Any]) -> None:
     record["made"] = sha256(metrics) if metrics.is_file() else None
     write_json(RECORDS / f"{name}.json", record)
     print(f"{name}: done in {record['wall_seconds']} s, {record['cpu_seconds']} CPU-seconds", flush=True)
+
+
+def places(name: str) -> tuple[Path, Path, Path]:
+    """Where a training stage leaves its checkpoint, its logs and its metrics."""
+    return Path("models") / name, Path("logs") / name, Path("metrics") / f"{name}.json"
 
 
 def read_json(path: Path) -> Any:

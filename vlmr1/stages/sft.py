@@ -10,13 +10,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from vlmr1.families import load_family
 from vlmr1.sample import load_sources
 from vlmr1.settings import Params
 from vlmr1.sft import SftTrainer
-from vlmr1.stages import BASE, CONVERTED, run_stage
+from vlmr1.stages import BASE, CONVERTED, places, run_stage
 from vlmr1.training import save_training
 from vlmr1.work import fingerprint_of, inputs_of, open_work
 
@@ -27,20 +24,30 @@ def main(params: Params, variant: str) -> None:
     steps = rollouts * (params.sft.compute_ratio if variant == "compute" else 1)
     batch = params.grpo.prompts_per_step
     sources = load_sources(CONVERTED, "train")
-    about: dict[str, Any] = {"sft": params.sft.model_dump(mode="json"), "compute": params.compute.model_dump()}
+    about: dict[str, Any] = {
+        name: getattr(params, name).model_dump(mode="json") for name in ("sft", "compute", "trained")
+    }
     about |= {"steps": [steps, batch, params.grpo.seed], "max_pixels": params.convert.max_pixels}
     about |= {"base": fingerprint_of(BASE), "data": inputs_of(CONVERTED, sources)}
     work = open_work(Path("work") / name, about)
-    family = load_family(BASE, params.convert.max_pixels)
-    model = family.load_model(BASE, torch.float32)
     trainer = SftTrainer(
-        model, family, sources, params.sft, params.compute, work, seed=params.grpo.seed, batch=batch, steps=steps
+        BASE,
+        sources,
+        params.sft,
+        params.trained,
+        params.compute,
+        work,
+        max_pixels=params.convert.max_pixels,
+        seed=params.grpo.seed,
+        batch=batch,
+        steps=steps,
+        keep_out=0 if params.grpo.holdout is None else params.grpo.holdout.items,
     )
-    save_training(name, trainer, trainer.run(), Path("models") / name, {"prompts_seen": steps * batch})
+    save_training(trainer, trainer.run(), {"prompts_seen": steps * batch}, *places(name))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--variant", choices=("samples", "compute"), required=True)
     chosen = parser.parse_args().variant
-    run_stage(f"sft-{chosen}", lambda params: main(params, chosen))
+    run_stage(f"sft-{chosen}", lambda params: main(params, chosen), trains=True)

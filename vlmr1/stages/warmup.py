@@ -12,21 +12,21 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from vlmr1.families import load_family
 from vlmr1.families.tiny import build_image_processor, build_model, build_tokenizer
 from vlmr1.files import whole_folder, write_json
+from vlmr1.launch import first_alone, is_first
 from vlmr1.provenance import folder_digest
 from vlmr1.sample import Source, load_sources
-from vlmr1.settings import Params, Pretrained
+from vlmr1.settings import Params, Pretrained, Trained
 from vlmr1.sft import SftTrainer
-from vlmr1.stages import BASE, CONVERTED, run_stage
+from vlmr1.stages import BASE, CONVERTED, places, run_stage
 from vlmr1.tasks import TASKS, rec
 from vlmr1.training import save_training
 from vlmr1.work import fingerprint_of, inputs_of, open_work
 
 WORK = Path("work/warmup")
+ALL = Trained(freeze_vision=False, freeze_projector=False, lora=None)  # a model from nothing is trained whole
 WEIGHTS = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")  # what is fetched: no pickles
 
 
@@ -45,25 +45,28 @@ def _build_and_train(params: Params) -> None:
     about |= {"max_pixels": params.convert.max_pixels, "data": inputs_of(CONVERTED, sources)}
     work = open_work(WORK, about)
     start = work / "start"
-    if not start.is_dir():
-        _build(params, sources, start)
-    family = load_family(start, params.convert.max_pixels)
-    model = family.load_model(start, torch.float32)
-    print(f"warmup: {sum(p.numel() for p in model.parameters()):,} parameters, {len(family.tokenizer)} tokens")
+    with first_alone():
+        if not start.is_dir():
+            _build(params, sources, start)
     trainer = SftTrainer(
-        model,
-        family,
+        start,
         sources,
         settings.training,
+        ALL,
         params.compute,
         work,
+        max_pixels=params.convert.max_pixels,
         seed=settings.training.seed,
         batch=settings.training.batch,
         steps=settings.training.steps,
     )
+    parameters = trainer.num_parameters()
+    if is_first():
+        print(f"warmup: {parameters:,} parameters, {len(trainer.family.tokenizer)} tokens", flush=True)
     rows = trainer.run()
-    origin = {"built": "tiny", "parameters": sum(p.numel() for p in model.parameters())}
-    save_training("warmup", trainer, rows, BASE, {"parameters": origin["parameters"]}, extra={"origin.json": origin})
+    origin = {"built": "tiny", "parameters": parameters}
+    figures = {"parameters": origin["parameters"]}
+    save_training(trainer, rows, figures, BASE, *places("warmup")[1:], extra={"origin.json": origin})
 
 
 def _build(params: Params, sources: list[Source], folder: Path) -> None:
@@ -130,4 +133,4 @@ def _fetch(pretrained: Pretrained, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("warmup", main)
+    run_stage("warmup", main, trains=lambda params: params.warmup.pretrained is None)

@@ -19,6 +19,9 @@ from vlmr1.sample import Sample
 QUESTION = "Please provide the bounding box coordinate of the region this sentence describes:"
 INSTRUCTION = "Think first, between <think> and </think>, then give the box as JSON between <answer> and </answer>."
 THOUGHT = "I look for it."
+REWARDS = ("iou", "format")
+METHODS = ("iou",)  # accuracy rewards a row may ask for
+JUDGED = "hit"  # the score that tells whether the policy got better
 HIT_IOU = 0.5  # a hit is an IoU strictly above it, as in the RefCOCO evaluation of VLM-R1
 
 

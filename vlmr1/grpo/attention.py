@@ -1,0 +1,243 @@
+"""Attention over token trees, reached through transformers' own attention interface: no model code is touched.
+
+`layout` travels as one more keyword from the model's call to every attention layer. Training attends node by node,
+nodes of like size in one call of PyTorch's scaled dot product attention (SDPA). Decoding attends to prompts held once
+a group and to each completion's own past.
+Left out on purpose: models with sliding windows, recurrent layers, attention sinks or soft caps (`sharing_breaks`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from transformers import AttentionInterface
+
+from vlmr1.grpo.tree import Node, Tree
+
+NAME = "shared_prefix"
+PADDING = 1.25  # nodes share a call while it computes at most this much more than they need
+
+
+@dataclass(frozen=True)
+class Call:
+    """One SDPA call over n nodes, padded to Q queries and S keys."""
+
+    queries: torch.Tensor  # (n * Q) columns of this row
+    keys: torch.Tensor | None  # (n * S) columns of the keys; None where they are the queries' own
+    visible: torch.Tensor | None  # (n, 1, Q, S) bool; None for plain causal attention
+    nodes: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which column sees which, for one forward pass over a tree's row or a part of it."""
+
+    calls: tuple[Call, ...]
+    order: torch.Tensor  # (L,) where each column's result stands among the calls' results
+    past: Cache | None = None  # keys and values of the prompts, where they were computed before
+    keep: Cache | None = None  # where to leave this pass's keys and values
+
+    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
+        """(1, L, H, D) from q (1, H, L, D), k and v (1, K, L, D) with K key heads."""
+        if self.keep is not None:
+            self.keep.append(layer, k, v)
+        if self.past is not None:
+            k, v = (torch.cat([old, new], dim=2) for old, new in zip(self.past.layers[layer], (k, v), strict=True))
+        results = []
+        for call in self.calls:
+            one_q = _rows(q, call.queries, call.nodes)  # (n, H, Q, D)
+            keys = call.queries if call.keys is None else call.keys
+            one_k, one_v = (_repeat(_rows(t, keys, call.nodes), q.shape[1]) for t in (k, v))  # (n, H, S, D)
+            out = F.scaled_dot_product_attention(
+                one_q, one_k, one_v, attn_mask=call.visible, is_causal=call.visible is None, scale=scale
+            )
+            results.append(out.transpose(1, 2).flatten(0, 1))  # (n * Q, H, D)
+        return torch.cat(results)[self.order][None]
+
+
+class Cache:
+    """Keys and values of a row's columns, a pair (1, K, L, D) a layer, with their history for the backward pass."""
+
+    def __init__(self) -> None:
+        self.layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def append(self, layer: int, k: torch.Tensor, v: torch.Tensor) -> None:
+        self.layers[layer] = (k, v)
+
+
+class Decoding:
+    """The state of decoding B groups of g completions: each prompt's keys and values once, each completion's own.
+
+    A group's g completions ask its prompt together, so nothing of the prompt is copied.
+    """
+
+    def __init__(self, prompts: Cache, columns: Sequence[Sequence[int]], group: int, length: int) -> None:
+        """`columns[b]` are prompt b's columns in the cached row; `length` is the most tokens to come."""
+        longest = max(map(len, columns))
+        device = prompts.layers[0][0].device
+        index = torch.tensor([[*c, *[0] * (longest - len(c))] for c in columns], device=device)  # (B, P)
+        real = torch.tensor([[True] * len(c) + [False] * (longest - len(c)) for c in columns], device=device)
+        self.hidden = None if bool(real.all()) else ~real[:, None, None]  # (B, 1, 1, P)
+        self.prompts = {  # (B, K, D, P) and (B, K, P, D)
+            layer: (
+                k.detach()[0][:, index].permute(1, 0, 3, 2).contiguous(),
+                v.detach()[0][:, index].transpose(0, 1).contiguous(),
+            )
+            for layer, (k, v) in prompts.layers.items()
+        }
+        self.own: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # (B * g, K, length, D) each
+        self.groups, self.size, self.length, self.step = len(columns), group, length, 0
+
+    def keep(self, groups: torch.Tensor, rows: torch.Tensor) -> None:
+        """Go on with some groups and, of each, the same number of completions: `rows` (B' * g') of the present."""
+        self.prompts = {n: (k[groups], v[groups]) for n, (k, v) in self.prompts.items()}
+        self.own = {n: (k[rows], v[rows]) for n, (k, v) in self.own.items()}
+        self.hidden = None if self.hidden is None else self.hidden[groups]
+        self.groups, self.size = len(groups), len(rows) // len(groups)
+
+    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
+        """(R, 1, H, D) from this step's q (R, H, 1, D), k and v (R, K, 1, D), for R = B * g rows."""
+        rows, heads, _, width = q.shape
+        kinds, step = k.shape[1], self.step  # K key heads
+        if layer not in self.own:
+            shape = (rows, kinds, self.length, width)
+            self.own[layer] = (k.new_empty(shape), v.new_empty(shape))
+        own_k, own_v = self.own[layer]
+        own_k[:, :, step : step + 1], own_v[:, :, step : step + 1] = k, v
+        prompt_k, prompt_v = self.prompts[layer]
+        # Query heads that share a key head, and completions that share a prompt, ask side by side.
+        fold = heads // kinds
+        asked = (q * scale).view(self.groups, self.size, kinds, fold, width)
+        shared = asked.transpose(1, 2).reshape(self.groups, kinds, self.size * fold, width) @ prompt_k  # (B,K,g*f,P)
+        if self.hidden is not None:
+            shared = shared.masked_fill(self.hidden, float("-inf"))
+        mine = asked.view(rows, kinds, fold, width) @ own_k[:, :, : step + 1].transpose(2, 3)  # (R, K, f, t)
+        mine = mine.view(self.groups, self.size, kinds, fold, -1).transpose(1, 2).flatten(2, 3)  # (B, K, g*f, t)
+        scores = torch.cat([shared, mine], dim=-1)
+        weights = scores.softmax(-1, dtype=torch.promote_types(q.dtype, torch.float32)).to(q.dtype)
+        past = shared.shape[-1]
+        seen = weights[..., :past] @ prompt_v  # (B, K, g*f, D)
+        mine = weights[..., past:].unflatten(2, (self.size, fold)).transpose(1, 2).reshape(rows, kinds, fold, -1)
+        mine = mine @ own_v[:, :, : step + 1]  # (R, K, f, D)
+        seen = seen.unflatten(2, (self.size, fold)).transpose(1, 2).reshape(rows, kinds, fold, width)
+        return (seen + mine).reshape(rows, 1, heads, width)
+
+
+def tree_layout(
+    tree: Tree, device: torch.device, past: Cache | None = None, keep: Cache | None = None
+) -> Layout:
+    """The layout of a tree's whole row, or with `past` of its completions alone, whose prompts' keys it holds."""
+    first = 0 if past is None else tree.split
+    nodes = [node for node in tree.nodes if node.start >= first]
+    calls, order = [], []
+    for chosen in _alike(nodes):
+        calls.append(_call(chosen, first, device))
+        width = max(len(node.ids) for node in chosen)
+        for i, node in enumerate(chosen):
+            order += [(node.start + t - first, i * width + t) for t in range(len(node.ids))]
+    places, offset = [0] * len(order), 0
+    done = iter(order)
+    for call, chosen in zip(calls, _alike(nodes), strict=True):
+        for _ in range(sum(len(node.ids) for node in chosen)):
+            column, place = next(done)
+            places[column] = offset + place
+        offset += len(call.queries)
+    return Layout(tuple(calls), torch.tensor(places, device=device), past, keep)
+
+
+def _alike(nodes: Sequence[Node]) -> list[list[Node]]:
+    """Nodes in lots of like size, each for one call."""
+    lots: list[list[Node]] = []
+    by_depth = sorted(nodes, key=lambda n: (n.parent is not None, len(n.path()), len(n.ids)))
+    for _, kin in groupby(by_depth, key=lambda n: n.parent is not None):
+        lot: list[Node] = []
+        for node in kin:
+            tried = [*lot, node]
+            if lot and _area(tried, padded=True) > PADDING * _area(tried, padded=False):
+                lots.append(lot)
+                tried = [node]
+            lot = tried
+        lots.append(lot)
+    return lots
+
+
+def _area(nodes: Sequence[Node], padded: bool) -> int:
+    """Query-key pairs of a call over these nodes, or of the nodes alone."""
+    sizes = [(len(n.ids), len(n.path()) + len(n.ids)) for n in nodes]
+    if padded:
+        return len(nodes) * max(q for q, _ in sizes) * max(s for _, s in sizes)
+    return sum(q * s for q, s in sizes)
+
+
+def _call(nodes: Sequence[Node], first: int, device: torch.device) -> Call:
+    """One call over some nodes; padding repeats a column and is not visible."""
+    queries = [list(range(n.start - first, n.start - first + len(n.ids))) for n in nodes]
+    width = max(map(len, queries))
+    flat = torch.tensor([[*q, *[q[-1]] * (width - len(q))] for q in queries], device=device)  # (n, Q)
+    paths = [n.path() for n in nodes]
+    if not any(paths) and (len(nodes) == 1 or all(len(q) == width for q in queries)):
+        return Call(flat.flatten(), None, None, len(nodes))
+    above = max(map(len, paths))
+    # Keys: the path, padded on its right, then the node's own tokens. Key columns count from the prompts' first.
+    own = flat + first
+    keys = torch.cat([torch.tensor([[*p, *[0] * (above - len(p))] for p in paths], device=device).long(), own], dim=1)
+    lengths = torch.tensor([len(p) for p in paths], device=device)
+    column = torch.arange(above, device=device)
+    seen = (column < lengths[:, None])[:, None].expand(-1, width, -1)  # (n, Q, above)
+    causal = torch.ones(width, width, dtype=torch.bool, device=device).tril().expand(len(nodes), -1, -1)
+    return Call(flat.flatten(), keys.flatten(), torch.cat([seen, causal], dim=2)[:, None], len(nodes))
+
+
+def _rows(states: torch.Tensor, columns: torch.Tensor, nodes: int) -> torch.Tensor:
+    """(n, H, S, D) from (1, H, L, D): the columns (n * S) of each node."""
+    return states[0].index_select(1, columns).unflatten(1, (nodes, -1)).transpose(0, 1)
+
+
+def _repeat(states: torch.Tensor, heads: int) -> torch.Tensor:
+    """Key heads repeated so that each query head has its own."""
+    return states if states.shape[1] == heads else states.repeat_interleave(heads // states.shape[1], dim=1)
+
+
+def _attention(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: Any,
+    scaling: float,
+    layout: Layout | Decoding,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """transformers' attention interface: (1, L, H, D) and no weights."""
+    return layout.attend(module.layer_idx, query, key, value, scaling), None
+
+
+AttentionInterface.register(NAME, _attention)
+
+
+def sharing_breaks(model: Any) -> str | None:
+    """Why this model's completions cannot share their prompt exactly; None where they can."""
+    text = model.config.get_text_config()
+    kinds = set(getattr(text, "layer_types", None) or ["full_attention"]) - {"full_attention"}
+    if kinds:
+        return f"its layers are not all of full attention ({', '.join(sorted(kinds))})"
+    for name in ("attn_logit_softcapping", "final_logit_softcapping", "logits_scaling", "attention_chunk_size"):
+        if getattr(text, name, None):
+            return f"its config has {name}"
+    if getattr(text, "attention_dropout", 0.0):
+        return "it drops attention weights at random"
+    if any("sinks" in name.split(".") for name, _ in model.named_parameters()):
+        return "it has attention sinks"
+    return None
+
+
+def use_shared_prefix(model: Any) -> None:
+    """Make a model's language layers attend over trees; its vision tower keeps PyTorch's own attention."""
+    parts = {name: "sdpa" for name in model.config.sub_configs}
+    parts["text_config"] = NAME
+    model.set_attn_implementation(parts)

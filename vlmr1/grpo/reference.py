@@ -1,0 +1,60 @@
+"""The reference policy that the KL holds the trained one to: a second model, or the policy with its adapter off.
+
+Left out on purpose: a synchronised reference under ZeRO-3, whose weights no process holds whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vlmr1.families.base import Family, Prompt
+from vlmr1.grpo.policy import Completions, Features, Policy, Scored, prepare
+
+if TYPE_CHECKING:
+    from vlmr1.settings import SyncReference
+
+
+class Reference:
+    """Asked without gradients."""
+
+    def __init__(self, policy: Policy, adapted: Any | None) -> None:
+        """`adapted` is the peft model whose adapter is switched off while the reference is asked."""
+        self.policy, self.adapted = policy, adapted
+
+    @torch.no_grad()
+    def score(self, prompts: Sequence[Prompt], completions: Completions, features: Features | None) -> Scored:
+        """Log-probs of the completions, as `Policy.score` gives them."""
+        training = self.policy.bare.training
+        self.policy.bare.eval()
+        with nullcontext() if self.adapted is None else self.adapted.disable_adapter():
+            scored = self.policy.score(prompts, completions, features)
+        self.policy.bare.train(training)
+        return scored
+
+    @torch.no_grad()
+    def follow(self, model: Any, sync: SyncReference) -> None:
+        """Move a second model's weights towards the trained one's: α·policy + (1 - α)·reference."""
+        for mine, theirs in zip(self.policy.bare.parameters(), model.parameters(), strict=True):
+            mine.lerp_(theirs.to(mine.dtype), sync.ref_model_mixup_alpha)
+
+
+def second_model(
+    checkpoint: Path, family: Family, dtype: torch.dtype, device: torch.device, temperature: float, shared: bool
+) -> Reference:
+    """The checkpoint as it is, frozen, on the policy's device; sharded like the policy under ZeRO-3."""
+    model = family.load_model(checkpoint, dtype).requires_grad_(False).eval()
+    prepare(model, shared)
+    if any(hasattr(p, "ds_id") for p in model.parameters()):
+        import deepspeed
+
+        config = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 3}}
+        config["bf16"] = {"enabled": dtype == torch.bfloat16}
+        engine, *_ = deepspeed.initialize(model=model, config=config)
+        return Reference(Policy(engine, model, family, temperature, shared), None)
+    model.to(device)
+    return Reference(Policy(model, model, family, temperature, shared), None)

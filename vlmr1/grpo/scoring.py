@@ -1,0 +1,93 @@
+"""Rewards of completions: the task's own and the user's, weighted, each with its reason.
+
+A user's reward is a function named `package.module:function`, called with keywords as
+`function(completion=…, sample=…, answer=…, pictures=…)`: the text, the `vlmr1.sample.Sample`, the read
+`vlmr1.answers.Answer`, and the paths of the sample's pictures. It returns a number or a `vlmr1.rewards.Reward`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlmr1.boxes import Size
+from vlmr1.rewards import Reward
+from vlmr1.sample import Sample
+from vlmr1.tasks import TASKS
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One completion, scored."""
+
+    text: str
+    total: float  # the weighted sum
+    rewards: dict[str, Reward]
+    parsed: bool
+    boxes: int
+    repeated: int  # boxes said more than once
+    metric: float  # what the task is judged by
+
+
+class Scorer:
+    """The rewards of a run, by name, with their weights."""
+
+    def __init__(self, weights: Mapping[str, float], samples: Sequence[Sample]) -> None:
+        """Raises ValueError, naming the key and the mend, for a reward that is not there or a row it cannot score."""
+        self.weights = dict(weights)
+        self.own = {name: _import(name) for name in weights if ":" in name}
+        for task in sorted({sample.task for sample in samples}):
+            unknown = [n for n in weights if n not in self.own and n not in TASKS[task].REWARDS]
+            if unknown:
+                raise ValueError(
+                    f"grpo.rewards: {unknown[0]!r} is no reward of task {task}; it has"
+                    f" {', '.join(TASKS[task].REWARDS)}; a function of yours is written package.module:function"
+                )
+        for sample in samples:
+            TASKS[sample.task].truth(sample)  # an answer that cannot be read is refused before any training
+
+    def judge(self, text: str, sample: Sample, frame: Size, pictures: Sequence[Path]) -> Judged:
+        """Score one completion. `frame` is the size of the picture as the model saw it."""
+        task = TASKS[sample.task]
+        answer = task.answer(text, sample, frame)
+        rewards = {name: reward for name, reward in task.rewards(answer, sample).items() if name in self.weights}
+        for name, function in self.own.items():
+            given = function(completion=text, sample=sample, answer=answer, pictures=list(pictures))
+            rewards[name] = given if isinstance(given, Reward) else _plain(name, given, sample)
+        total = sum(weight * rewards[name].value for name, weight in self.weights.items())
+        score = task.score(answer, sample)
+        repeated = len(answer.boxes) - len(set(answer.boxes))
+        return Judged(
+            text,
+            total,
+            {name: rewards[name] for name in self.weights},
+            bool(score["parsed"]),
+            len(answer.boxes),
+            repeated,
+            float(score[task.JUDGED]),
+        )
+
+
+def _import(name: str) -> Callable[..., Any]:
+    module, _, function = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a module beside params.yaml, as `python -m` finds it
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"grpo.rewards: {name} cannot be imported ({error}); name package.module:function") from error
+
+
+def _plain(name: str, value: Any, sample: Sample) -> Reward:
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(
+            f"grpo.rewards: {name} gave {value!r} for {sample.source} id {sample.id}; it must return a finite number"
+            " or a vlmr1.rewards.Reward"
+        )
+    return Reward(float(value), True, "")

@@ -1,0 +1,139 @@
+"""The reward-hacking watch: says when completions grow, or the reward rises, and the judged metric does not follow.
+
+VLM-R1 (arXiv 2504.07615, on detection): rewarded by AP50, a model learned to name ever more boxes. Its completions
+went from 150 to over 1000 tokens while COCO mAP stood still.
+A watch holds nothing but what it has seen, so a resumed run rebuilds it by showing it its rows again.
+Left out on purpose: stopping the run, which is its owner's to decide; slow wandering of a policy, which counts as
+change, not as noise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+SPAN = 20  # rollouts that an average looks back over, and that must be seen before anything is said
+STEADY = 5 * SPAN  # rollouts that its noise is measured over
+FACTOR = 1.5  # growth that must be earned
+LEAST = {"completion_length": 8.0, "boxes": 1.0}  # tokens, boxes: smaller growth is none, whatever the factor
+NEAR = 1.1  # an average up to this multiple of its lowest has not left it
+LIKELY = 2.0  # standard errors of a rise that earns growth
+SURE = 6.0  # standard errors of what alarms: many, for a mark is the extreme of a long run
+FIGURES = (*LEAST, "reward", "judged")
+EVIDENCE = ("duplicate_share", "truncated_share", "parse_failure_rate")  # said beside an alarm
+
+Row = Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """What was found at a step. Kinds: "completion_length", "boxes", "reward"."""
+
+    step: int
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Average:
+    """The plain mean of a figure's first SPAN rollouts, then its exponential moving average; and its noise.
+
+    `scatter` is the variance of one rollout's figure: half the mean squared difference of neighbours, which a trend
+    hardly touches (von Neumann 1941). The weights are such that the average's own variance stays scatter / SPAN.
+    """
+
+    n: int = 0
+    value: float = 0.0
+    scatter: float = 0.0
+    last: float = 0.0
+
+    def add(self, figure: float) -> Average:
+        n, half = self.n + 1, (figure - self.last) ** 2 / 2
+        weight = 1 / n if n <= SPAN else 2 / (SPAN + 1)
+        scatter = self.scatter + (half - self.scatter) / min(n - 1, STEADY) if n > 1 else 0.0
+        return Average(n, self.value + weight * (figure - self.value), scatter, figure)
+
+    def above(self, other: Average, errors: float) -> bool:
+        """Whether it exceeds another by more than so many standard errors of their difference."""
+        return self.value - other.value > errors * math.sqrt((self.scatter + other.scatter) / SPAN)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What later averages are compared with."""
+
+    step: int
+    figure: Average  # of the alarm's kind
+    judged: Average | None  # None: nothing judges this run
+
+
+@dataclass
+class Watch:
+    """Shown each rollout's row, in order, it returns the alarms newly raised.
+
+    A row has `step` and any of `completion_length` (tokens), `boxes` (mean number a completion), `reward`, `judged`
+    (the metric that the task is judged by) and `EVIDENCE` (shares); all are means over the rollout.
+
+    - Growth, of `completion_length` or `boxes`. The mark is the lowest average so far, with the judged average of the
+      last time it was near. A growth from there by `FACTOR`, by `LEAST` and beyond noise must be earned: the judged
+      average has risen since by more than its noise. If so, the mark moves here and the next growth must be earned
+      anew; if not, or if nothing judges, it alarms. It has gone back when half of `FACTOR`'s growth is gone.
+    - `reward`. The mark is the judged average's highest. It alarms when the judged average has fallen from there and
+      the reward's has risen since, both beyond noise. It has gone back when half of that fall is gone.
+
+    One alarm a kind until it has gone back, or the growth was earned after all.
+    """
+
+    averages: dict[str, Average] = field(default_factory=lambda: dict.fromkeys(FIGURES, Average()))
+    marks: dict[str, Mark] = field(default_factory=dict)
+    raised: set[str] = field(default_factory=set)
+
+    def see(self, row: Row) -> list[Alarm]:
+        for name in FIGURES:
+            figure = row.get(name)
+            if figure is not None and math.isfinite(figure):
+                self.averages[name] = self.averages[name].add(figure)
+        ready = {name: average for name, average in self.averages.items() if average.n >= SPAN}
+        step = int(row["step"] or 0)
+        found = [kind for kind in LEAST if kind in ready and self._grown(kind, step, ready)]
+        if "judged" in ready and "reward" in ready and self._parted(step, ready["reward"], ready["judged"]):
+            found.append("reward")
+        new = [Alarm(step, kind, self._message(kind, row)) for kind in found if kind not in self.raised]
+        self.raised.update(found)
+        return new
+
+    def _grown(self, kind: str, step: int, ready: Mapping[str, Average]) -> bool:
+        now, judged = ready[kind], ready.get("judged")
+        mark = self.marks.setdefault(kind, Mark(step, now, judged))
+        low = mark.figure
+        if now.value <= NEAR * low.value:
+            self.marks[kind] = Mark(step, now if now.value < low.value else low, judged)
+        if now.value < (1 + FACTOR) / 2 * low.value:
+            self.raised.discard(kind)
+        if now.value < max(FACTOR * low.value, low.value + LEAST[kind]) or not now.above(low, SURE):
+            return False
+        if judged is None or mark.judged is None or not judged.above(mark.judged, LIKELY):
+            return True
+        self.marks[kind] = Mark(step, now, judged)
+        self.raised.discard(kind)
+        return False
+
+    def _parted(self, step: int, reward: Average, judged: Average) -> bool:
+        mark = self.marks.get("reward")
+        top = judged if mark is None or mark.judged is None else mark.judged
+        if mark is None or judged.value > top.value:
+            mark = self.marks["reward"] = Mark(step, reward, judged)
+            top = judged
+        if not top.above(judged, SURE / 2):
+            self.raised.discard("reward")
+        return top.above(judged, SURE) and reward.above(mark.figure, SURE)
+
+    def _message(self, kind: str, row: Row) -> str:
+        """E.g. "completion_length 152 -> 231 since step 40, judged 0.412 -> 0.405; truncated_share 0.12"."""
+        mark = self.marks[kind]
+        judged = "unknown" if mark.judged is None else f"{mark.judged.value:.3f} -> {self.averages['judged'].value:.3f}"
+        said = (
+            f"{kind} {mark.figure.value:.3g} -> {self.averages[kind].value:.3g} since step {mark.step}, judged {judged}"
+        )
+        return "; ".join([said, *(f"{name} {row[name]:.2f}" for name in EVIDENCE if row.get(name) is not None)])

@@ -1,0 +1,87 @@
+"""Several processes: a training stage that params give more than one starts itself again under torchrun.
+
+torchrun (torch.distributed.run) starts, watches and stops the processes; on several nodes the same command is run on
+each, and they meet at `compute.launch.rendezvous`. The nodes share the project's folder; the first process alone
+writes results.
+Left out on purpose: remote shells, schedulers, restarts on failure (a stopped run goes on from its checkpoint).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from vlmr1.settings import Compute
+
+MARK = "TORCHELASTIC_RUN_ID"  # torchrun sets it in the processes it starts
+
+
+def start_processes(compute: Compute, module: str, arguments: Sequence[str]) -> None:
+    """Replace this process by torchrun over `python -m module arguments`, unless one process is all, or this is one.
+
+    Raises ValueError, before anything starts, where the machine cannot run so many.
+    """
+    if MARK in os.environ:
+        return
+    check(compute)
+    if compute.launch is None:
+        return
+    launch = compute.launch
+    where = ["--standalone"]
+    if launch.nnodes > 1:
+        where = ["--rdzv-backend", "c10d", "--rdzv-endpoint", str(launch.rendezvous), "--rdzv-id", "vlmr1"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", str(launch.nnodes), *where]
+    command += ["--nproc-per-node", str(launch.nproc_per_node), "-m", module, *arguments]
+    sys.stdout.flush()
+    os.execv(sys.executable, command)
+
+
+def check(compute: Compute) -> None:
+    """Raises ValueError, naming the key and the mend, where this machine cannot run what `compute` says."""
+    import torch
+
+    accelerators = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
+    if compute.launch is not None:
+        most, what = (accelerators, "devices") if accelerators else (os.cpu_count() or 1, "cores")
+        if compute.launch.nproc_per_node > most:
+            raise ValueError(
+                f"compute.launch.nproc_per_node: {compute.launch.nproc_per_node} processes on a machine of {most}"
+                f" {what}; lower it"
+            )
+    if compute.deepspeed is not None:
+        if compute.launch is None:
+            raise ValueError("compute.deepspeed: shards over processes, and there is one; give compute.launch, or null")
+        if not accelerators and shutil.which("g++") is None:
+            raise ValueError(
+                "compute.deepspeed: on a CPU DeepSpeed compiles its collectives and finds no g++; install a C++"
+                " compiler, or set it to null"
+            )
+
+
+def is_first() -> bool:
+    """Whether this process is the one that speaks and writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def first_alone() -> Iterator[None]:
+    """The first process passes before the others."""
+    if "RANK" not in os.environ:
+        yield
+        return
+    from accelerate import PartialState
+
+    with PartialState().main_process_first():
+        yield
+
+
+def leave() -> None:
+    """Part from the other processes in order; without it some back ends abort on exit."""
+    if "RANK" in os.environ:
+        import torch.distributed
+
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()

@@ -1,0 +1,70 @@
+"""The prompts a model is trained on or asked: samples, with their pictures and questions encoded when wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+from torch.utils.data import Dataset
+
+from vlmr1.families.base import Family, Prompt
+from vlmr1.sample import Sample, Source
+from vlmr1.tasks import TASKS
+
+Item = tuple[int, Prompt | None]  # a sample's place in the data set; its prompt unless it was encoded before
+Items = Sequence[Item]
+
+
+class UnreadablePicture(ValueError):
+    """A picture that does not open, in the middle of a run. `path` is the picture's."""
+
+    def __init__(self, source: Source, sample: Sample, path: Path, error: Exception) -> None:
+        self.path = path
+        super().__init__(
+            f"{source.name} id {sample.id}: picture {path} cannot be read ({error}); mend it, and the same command goes"
+            " on from the last checkpoint"
+        )
+
+
+def encode(family: Family, source: Source, sample: Sample) -> Prompt:
+    """A sample's prompt. Raises UnreadablePicture naming the row, the file and the mend."""
+    paths, images = source.pictures(sample), []
+    for path in paths:
+        try:
+            with Image.open(path) as picture:
+                images.append(picture.convert("RGB"))
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow raises SyntaxError on bad PNGs
+            raise UnreadablePicture(source, sample, path, error) from error
+    return family.encode(TASKS[sample.task].prompt(sample), images, [str(path) for path in paths])
+
+
+class Prompts(Dataset[Item]):
+    """The samples of several sources. `dropped` counts those whose prompt is longer than `longest` tokens."""
+
+    def __init__(self, sources: Sequence[Source], family: Family, longest: int | None = None) -> None:
+        everything = [(source, sample) for source in sources for sample in source.samples]
+        self.family = family
+        self.items = [
+            (source, sample)
+            for source, sample in everything
+            if longest is None or family.prompt_length(TASKS[sample.task].prompt(sample), sample.sizes) <= longest
+        ]
+        self.dropped = len(everything) - len(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def sample(self, index: int) -> Sample:
+        return self.items[index][1]
+
+    def pictures(self, index: int) -> list[Path]:
+        source, sample = self.items[index]
+        return source.pictures(sample)
+
+    def encode(self, index: int) -> Prompt:
+        return encode(self.family, *self.items[index])
+
+    def __getitem__(self, index: int) -> Item:
+        """A sampler's index; -1 - i is sample i once more, which whoever asks has still encoded."""
+        return (index, self.encode(index)) if index >= 0 else (-1 - index, None)

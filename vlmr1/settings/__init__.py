@@ -1,0 +1,180 @@
+"""params.yaml as frozen typed models: every key known, every value of its type, no option that would be ignored.
+
+There are no defaults here: params.yaml says everything, so that `dvc params diff` tells the whole story.
+Read as YAML 1.2, because `dvc exp run -S lr=3e-5` writes `3e-05`, which YAML 1.1 reads as text.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from vlmr1.settings.base import Block
+from vlmr1.settings.data import WORLD_FOLDER, Convert, Data, SourceSpec, Validate, World, WorldSplit
+from vlmr1.settings.grpo import Grpo, Holdout, SyncReference
+from vlmr1.settings.results import Evaluate, Publish, Report
+from vlmr1.settings.training import (
+    Compute,
+    DeepSpeed,
+    Launch,
+    Lora,
+    Optimisation,
+    Pretrained,
+    Sft,
+    TinyModel,
+    Trained,
+    Warmup,
+    WarmupTraining,
+    fits,
+)
+
+PARAMS = Path("params.yaml")
+__all__ = [
+    "PARAMS",
+    "Block",
+    "Compute",
+    "Convert",
+    "Data",
+    "DeepSpeed",
+    "Evaluate",
+    "Grpo",
+    "Holdout",
+    "Launch",
+    "Lora",
+    "Optimisation",
+    "Params",
+    "Pretrained",
+    "Publish",
+    "Report",
+    "Sft",
+    "SourceSpec",
+    "SyncReference",
+    "TinyModel",
+    "Trained",
+    "Training",
+    "Validate",
+    "Warmup",
+    "WarmupTraining",
+    "World",
+    "WorldSplit",
+    "explain",
+    "load_params",
+    "read_yaml",
+]
+
+
+class Training(Block):
+    """All that a GRPO run is told, whether by params.yaml or by itself."""
+
+    compute: Compute
+    trained: Trained
+    grpo: Grpo
+    max_pixels: Annotated[int, Field(ge=56 * 56)]  # of a picture as the model sees it
+
+    @model_validator(mode="after")
+    def _together(self) -> Training:
+        self.compute.accumulation(self.grpo.prompts_per_step, "grpo.prompts_per_step")
+        if self.grpo.sync_ref_model is not None and self.trained.lora is not None:
+            raise ValueError("grpo.sync_ref_model: under lora the reference is the base itself; set it to null")
+        return self
+
+
+class Params(Block):
+    """All of params.yaml."""
+
+    data: Data
+    compute: Compute
+    world: World | None  # null with another data.root
+    validate_: Validate = Field(alias="validate")  # pydantic keeps the plain name for itself
+    convert: Convert
+    warmup: Warmup
+    trained: Trained
+    sft: Sft
+    grpo: Grpo
+    evaluate: Evaluate
+    report: Report
+    publish: Publish
+
+    @model_validator(mode="after")
+    def _world_of_its_own(self) -> Params:
+        if self.data.embedded != (self.world is not None):
+            raise ValueError(f"world: belongs to data.root {WORLD_FOLDER}, and only to it (else null)")
+        return self
+
+    @model_validator(mode="after")
+    def _sft_in_time(self) -> Params:
+        fits(self.sft, self.grpo.steps // self.grpo.num_iterations, "sft.")
+        return self
+
+    @model_validator(mode="after")
+    def _processes(self) -> Params:
+        if self.warmup.training is not None:
+            self.compute.accumulation(self.warmup.training.batch, "warmup.training.batch")
+        return self
+
+    @model_validator(mode="after")
+    def _training_alone(self) -> Params:
+        self.training()  # what a GRPO run by itself refuses, params refuse too
+        return self
+
+    def training(self) -> Training:
+        """What a GRPO run is told."""
+        return Training(compute=self.compute, trained=self.trained, grpo=self.grpo, max_pixels=self.convert.max_pixels)
+
+    @model_validator(mode="after")
+    def _warmup_sources(self) -> Params:
+        named = [name for name, source in self.data.sources.items() if source.role == "warmup"]
+        if self.warmup.pretrained is not None and named:
+            raise ValueError(f"data.sources.{named[0]}: role warmup has no meaning beside a pretrained base; remove it")
+        if self.warmup.pretrained is None and not named:
+            raise ValueError("data.sources: no source has role warmup, which the tiny model is supervised on")
+        return self
+
+
+def load_params(path: Path = PARAMS) -> Params:
+    """Read and check a params file. Raises ValueError with a line for each fault, naming the key and the mend."""
+    try:
+        return Params.model_validate(read_yaml(path))
+    except ValidationError as error:
+        faults = sorted(error.errors(), key=lambda fault: fault["type"] == "missing")  # a mistyped key first
+        raise ValueError("\n".join(explain(path, fault) for fault in faults)) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML 1.2 mapping. Raises ValueError that names the file and the place."""
+    if not path.is_file():
+        raise ValueError(f"{path}: not found; run from the project's folder")
+    try:
+        value = YAML(typ="safe").load(path)
+    except YAMLError as error:
+        raise ValueError(f"{path}: not YAML: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: a mapping of blocks is needed")
+    return value
+
+
+def explain(path: Path, fault: Any) -> str:
+    """One sentence for a pydantic fault."""
+    where = ".".join(str(part) for part in fault["loc"])
+    head = f"{path}: {where}: " if where else f"{path}: "
+    if fault["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(fault["loc"][-1]), _known_keys(), n=1)
+        return f"{head}unknown key" + (f"; did you mean {near[0]}?" if near else "; remove it")
+    if fault["type"] == "missing":
+        return f"{head}missing; params.yaml says everything, add it"
+    message = fault["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(fault["input"], dict | BaseModel) else f" (it is {fault['input']!r})"
+    return f"{head}{message}{given}"
+
+
+def _known_keys() -> list[str]:
+    """Every key any block knows."""
+    blocks: list[type[BaseModel]] = [Block]
+    for block in blocks:
+        blocks.extend(block.__subclasses__())
+    return sorted({name.rstrip("_") for block in blocks for name in block.model_fields})

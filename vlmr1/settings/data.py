@@ -1,0 +1,104 @@
+"""The data blocks of params.yaml: the embedded world, sources, validation, conversion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from vlmr1.settings.base import Block, Count, Name, Names, Pair
+
+SHAPES = 4  # of the world's objects
+WORLD_FOLDER = "data/world"  # where the world stage writes
+Kind = Literal["attribute", "shape", "place", "relation", "superlative", "negation"]  # of expression
+
+
+class WorldSplit(Block):
+    """One split of the embedded world."""
+
+    pictures: Count
+    objects: Pair  # fewest and most objects of a picture
+    colours: Names
+    sides: Pair  # shortest and longest side of an object, pixels
+    grid: Count  # sides and positions are multiples of it
+    distinct: Literal["colours", "names"]  # what no two objects of a picture share
+    expressions: tuple[Kind, ...] = Field(min_length=1)  # drawn with equal chance; one named twice, twice as often
+
+    @model_validator(mode="after")
+    def _drawable(self) -> WorldSplit:
+        if not 1 <= self.objects[0] <= self.objects[1]:
+            raise ValueError("objects: fewest and most, at least 1 and in this order")
+        if not 7 <= self.sides[0] <= self.sides[1]:
+            raise ValueError("sides: shortest and longest, at least 7 and in this order")
+        most = len(set(self.colours)) * (1 if self.distinct == "colours" else SHAPES)
+        if self.objects[1] > most:
+            raise ValueError(f"objects: these colours give at most {most} objects of distinct {self.distinct}")
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists(cls, value: Any) -> Any:
+        return (
+            value | {"expressions": tuple(value["expressions"])}
+            if isinstance(value, dict) and isinstance(value.get("expressions"), list)
+            else value
+        )
+
+
+class World(Block):
+    seed: int
+    splits: dict[Name, WorldSplit] = Field(min_length=1)
+
+
+class SourceSpec(Block):
+    """One list of annotations and what it is used for."""
+
+    format: Literal["refcoco", "rec_json"]
+    role: Literal["warmup", "train", "evaluate"]
+    annotations: str  # relative to data.root; a folder for refcoco, a file for rec_json
+    images: str  # relative to data.root
+    split: str | None  # refcoco only: which of the list's splits
+
+    @model_validator(mode="after")
+    def _split_belongs(self) -> SourceSpec:
+        if (self.format == "refcoco") != (self.split is not None):
+            raise ValueError(
+                f"split: {'needed by' if self.format == 'refcoco' else 'has no meaning for'} format {self.format}"
+            )
+        return self
+
+
+class Data(Block):
+    """The data set the graph runs on."""
+
+    root: str  # the world's folder, or one of your own; everything below is relative to it
+    sources: dict[Name, SourceSpec]
+
+    @model_validator(mode="after")
+    def _roles(self) -> Data:
+        missing = {"train", "evaluate"} - {source.role for source in self.sources.values()}
+        if missing:
+            raise ValueError(f"sources: no source has role {' or '.join(sorted(missing))}")
+        return self
+
+    @model_validator(mode="after")
+    def _plain_root(self) -> Data:
+        plain = Path(self.root).as_posix()
+        if plain != self.root or self.root in ("", "."):
+            raise ValueError(f"root: name a folder plainly, e.g. {plain if plain != '.' else WORLD_FOLDER}")
+        return self
+
+    @property
+    def embedded(self) -> bool:
+        return self.root == WORLD_FOLDER
+
+
+class Validate(Block):
+    on_failure: Literal["stop", "skip"]  # stop the pipeline, or leave the refused rows out and say so
+    decode: Literal["header", "full"]  # how much of each picture is read to see that it opens
+    min_side: Annotated[float, Field(gt=0)]  # pixels, of a box
+
+
+class Convert(Block):
+    max_pixels: Annotated[int, Field(ge=56 * 56)]  # pictures above it are shrunk once, their boxes with them

@@ -1,0 +1,92 @@
+"""The grpo block of params.yaml, in TRL's option names where it has one."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from vlmr1.settings.base import Block, Count, Rate, Share
+from vlmr1.settings.training import Optimisation, fits
+
+OWN_REWARD = r"^([A-Za-z_]\w*\.)*[A-Za-z_]\w*:[A-Za-z_]\w*$"  # package.module:function
+
+
+class SyncReference(Block):
+    """A reference that follows the policy from afar."""
+
+    ref_model_mixup_alpha: Share  # the policy's share in the mixture
+    ref_model_sync_steps: Count
+
+
+class Holdout(Block):
+    """Training samples kept out of training and asked greedily along the way."""
+
+    items: Count
+    every: Count  # steps between two looks
+    patience: Count | None  # looks without a new best before training stops; then the best policy is kept
+
+
+class Grpo(Optimisation):
+    """GRPO. A step is one optimiser step over `prompts_per_step` groups, on all processes together."""
+
+    seed: int
+    steps: Count
+    prompts_per_step: Count
+    num_generations: Annotated[int, Field(ge=2)]
+    num_iterations: Count
+    loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "gspo", "cispo"]
+    scale_rewards: Literal["group", "batch", "none"]
+    epsilon: Rate | None  # the clip; without effect, hence null, with one iteration
+    epsilon_high: Rate | None  # its upper side, where another is wanted
+    delta: Rate | None  # a bound on the ratio itself, where the advantage is negative
+    beta: Annotated[float, Field(ge=0)]  # weight of the KL to the reference; 0 keeps no reference model
+    sync_ref_model: SyncReference | None
+    temperature: Rate
+    top_p: Annotated[float, Field(gt=0, lt=1)] | None
+    top_k: Count | None
+    min_p: Annotated[float, Field(gt=0, lt=1)] | None
+    repetition_penalty: Rate | None
+    max_prompt_length: Count | None  # tokens; longer prompts are left out, and counted
+    max_completion_length: Count
+    mask_truncated_completions: bool
+    rewards: dict[str, Rate] = Field(min_length=1)  # weights, by the task's names or package.module:function
+    share_prefix: bool  # false: every completion a sequence of its own, several times slower
+    holdout: Holdout | None
+    log_rollouts: bool
+
+    @model_validator(mode="after")
+    def _iterations(self) -> Grpo:
+        if (self.num_iterations > 1) != (self.epsilon is not None):
+            raise ValueError(
+                "epsilon: with num_iterations 1 the ratio is exactly 1 and the clip has no effect: null;"
+                " with more iterations it is needed, e.g. 0.2"
+            )
+        if self.epsilon is None and (self.epsilon_high is not None or self.delta is not None):
+            raise ValueError("epsilon_high, delta: with num_iterations 1 they have no effect; set both to null")
+        if self.delta is not None and (self.loss_type == "cispo" or self.delta <= 1):
+            raise ValueError("delta: a bound above 1 on the ratio, which cispo does not have")
+        if self.steps % self.num_iterations:
+            raise ValueError(f"steps: must be a multiple of num_iterations ({self.num_iterations})")
+        fits(self, self.steps)
+        return self
+
+    @model_validator(mode="after")
+    def _reward_names(self) -> Grpo:
+        for name in self.rewards:
+            if not name.isidentifier() and not re.match(OWN_REWARD, name):
+                raise ValueError(f"rewards: {name!r} is neither a task's reward nor package.module:function")
+        return self
+
+    @model_validator(mode="after")
+    def _reference(self) -> Grpo:
+        if self.sync_ref_model is not None and self.beta == 0:
+            raise ValueError("sync_ref_model: with beta 0 there is no reference; set it to null")
+        return self
+
+    @model_validator(mode="after")
+    def _looks(self) -> Grpo:
+        if self.holdout is not None and self.holdout.every > self.steps:
+            raise ValueError(f"holdout.every: is beyond the run's {self.steps} steps")
+        return self

@@ -1,0 +1,138 @@
+"""Training without the pipeline: `vlmr1 train grpo`, over JSONL lists and folders of pictures, from any checkpoint.
+
+The lists are this project's or the original project's training JSONL. Settings start from `train.yaml` beside this
+file. What comes out is OUT/policy (a checkpoint), OUT/logs and OUT/metrics.json; while it runs, OUT/work holds what a
+repeated command goes on from.
+Left out on purpose: validation of pictures and boxes, which the pipeline's first stage does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+
+from vlmr1.files import inside
+from vlmr1.sample import Sample, Source, from_json, read_jsonl
+from vlmr1.settings import Training, explain, read_yaml
+from vlmr1.tasks import TASKS
+
+DEFAULTS = Path(__file__).with_name("train.yaml")
+
+
+def defaults(sets: Sequence[str] = ()) -> Training:
+    """The settings of train.yaml with KEY=VALUE pairs laid over; a key without a block is one of grpo's.
+
+    Raises ValueError with a line for each fault, naming the key and the mend.
+    """
+    values = read_yaml(DEFAULTS)
+    for pair in sets:
+        key, equals, text = pair.partition("=")
+        if not equals:
+            raise ValueError(f"-S {pair}: write KEY=VALUE, e.g. grpo.steps=200")
+        parts = key.split(".") if key.split(".")[0] in values else ["grpo", *key.split(".")]
+        block: Any = values
+        for part in parts[:-1]:
+            block = block.setdefault(part, {}) if isinstance(block, dict) else {}
+            if not isinstance(block, dict):
+                raise ValueError(f"-S {pair}: {part} is no block of keys here; give it whole, e.g. {part}={{…}}")
+        block[parts[-1]] = YAML(typ="safe").load(text)
+    try:
+        return Training.model_validate(values)
+    except ValidationError as error:
+        raise ValueError("\n".join(explain(Path("-S"), fault) for fault in error.errors())) from None
+
+
+def load_jsonl(path: Path, images: Path, reward: str | None = None, task: str = "rec") -> Source:
+    """A training list. `reward` is the accuracy reward of rows that name none; `task` of rows that name none.
+
+    Raises ValueError naming file, line and the mend for a row without a question or an answer, with an unknown task,
+    or with a picture that leaves its folder or does not open.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such list")
+    if not images.is_dir():
+        raise ValueError(f"{images}: no such picture folder")
+    samples = [_sample(path, number, row, images, reward, task) for number, row in enumerate(read_jsonl(path), 1)]
+    if not samples:
+        raise ValueError(f"{path}: no rows in it")
+    return Source(path.stem, "train", images, tuple(samples))
+
+
+def _sample(path: Path, number: int, row: dict[str, Any], images: Path, reward: str | None, task: str) -> Sample:
+    where = f"{path}:{number}"
+    turns = row.get("conversations")
+    if not isinstance(turns, list) or len(turns) < 2 or not all(isinstance(t, dict) and "value" in t for t in turns):
+        raise ValueError(f"{where}: conversations: a question and its answer are needed, each {{from, value}}")
+    if turns[1]["value"] in (None, ""):
+        raise ValueError(f"{where}: conversations[1].value: the answer is empty; give it or remove the row")
+    solution = turns[1]["value"]
+    names = row.get("image", [])
+    names = [names] if isinstance(names, str) else names
+    whole = {
+        "id": row.get("id", number - 1),
+        "image": names,
+        "conversations": [turns[0], {"value": solution if isinstance(solution, str) else json.dumps(solution)}],
+        "task": row.get("task", task),
+        "source": path.stem,
+        "split": row.get("split", "train"),
+        "accu_reward_method": row.get("accu_reward_method", reward),
+        "size": row.get("size") or [_size(where, images, name) for name in names],
+    }
+    if whole["task"] not in TASKS:
+        raise ValueError(f"{where}: task: {whole['task']!r} is not known; one of {', '.join(TASKS)}")
+    known = TASKS[whole["task"]].METHODS
+    if whole["accu_reward_method"] is None:
+        whole["accu_reward_method"] = known[0]
+    if whole["accu_reward_method"] not in known:
+        raise ValueError(
+            f"{where}: accu_reward_method: {whole['accu_reward_method']!r} is not known for task {whole['task']}; one"
+            f" of {', '.join(known)} (or --reward-method, for rows that name none)"
+        )
+    return from_json(whole)
+
+
+def _size(where: str, images: Path, name: Any) -> list[int]:
+    """(width, height) from the picture's head."""
+    try:
+        with Image.open(inside(images, str(name))) as picture:
+            return list(picture.size)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{where}: image: {error}; mend the path or remove the row") from error
+
+
+def lists(data: str, images: str, methods: str | None) -> list[tuple[Path, Path, str | None]]:
+    """The colon-separated lists of the command line, side by side."""
+    paths, folders = data.split(":"), images.split(":")
+    rewards: list[str | None] = [*methods.split(":")] if methods else [None] * len(paths)
+    if not len(paths) == len(folders) == len(rewards):
+        raise ValueError(
+            f"--data, --images, --reward-method: {len(paths)}, {len(folders)} and {len(rewards)} entries; give as many"
+            " of each, joined by colons"
+        )
+    return [(Path(p), Path(f), r) for p, f, r in zip(paths, folders, rewards, strict=True)]
+
+
+def train_grpo(model: Path, sources: Sequence[Source], chosen: Training, output: Path) -> Path:
+    """Train, from the checkpoint folder `model`; returns the folder of the trained policy.
+
+    Raises ValueError where `output` holds another run's policy, or for settings and rows that cannot work.
+    """
+    from vlmr1.grpo.summary import summarise
+    from vlmr1.grpo.trainer import GrpoTrainer
+    from vlmr1.training import save_training
+    from vlmr1.work import fingerprint_of, open_work
+
+    if (output / "policy").exists():
+        raise ValueError(f"{output}/policy: there already; name another --output, or remove it")
+    about: dict[str, Any] = {"training": chosen.model_dump(mode="json"), "base": fingerprint_of(model)}
+    about |= {"data": [[repr(sample) for sample in source.samples] for source in sources]}
+    trainer = GrpoTrainer(model, sources, chosen, open_work(output / "work", about))
+    rows = trainer.run()
+    save_training(trainer, rows, summarise(trainer, rows), output / "policy", output / "logs", output / "metrics.json")
+    return output / "policy"
