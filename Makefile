@@ -8,7 +8,7 @@ export PREFECT_HOME ?= $(CURDIR)/.prefect
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: run test test-slow ui lint seeds
+.PHONY: run test test-slow test-trl ui lint seeds
 .DEFAULT_GOAL := run
 
 # Everything installed and byte-compiled; made again when what is to be installed changes.
@@ -29,6 +29,12 @@ test: $(VENV)/ready
 
 test-slow: $(VENV)/ready
 	pytest -m slow
+
+# TRL as an oracle for the losses, in an environment of its own: it would move this one's packages.
+test-trl: $(VENV)/ready
+	@test -d $(VENV)-trl || $(PYTHON) -m venv $(VENV)-trl
+	@$(VENV)-trl/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/cpu-py311.txt -e '.[train,bench,dev]'
+	$(VENV)-trl/bin/python -m pytest -m trl
 
 ui: $(VENV)/ready
 	@python -m flows.ui

@@ -35,7 +35,7 @@ def follow_training(stage: str, done: threading.Event) -> None:
     path = Path("work") / name / "metrics.jsonl"  # there while the stage runs
     artifact: Any = None
     rows: list[dict[str, float]] = []
-    shown = -1.0
+    shown, alarms = -1.0, 0
     while True:
         finished = done.wait(SECONDS)
         kept = Path("logs") / name / "metrics.jsonl"  # there when it has ended well
@@ -50,6 +50,7 @@ def follow_training(stage: str, done: threading.Event) -> None:
             elif share != shown:
                 update_progress_artifact(artifact, progress=share)
             shown = share
+            alarms = _alarms(name, source.parent, alarms)
             if finished and rows:
                 _curves(name, rows)
         if finished:
@@ -61,10 +62,22 @@ def _rows(path: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in lines_of(path.read_text(encoding="utf-8"))]
 
 
+def _alarms(name: str, folder: Path, shown: int) -> int:
+    """Show the alarms of a training that are not shown yet; how many there are."""
+    path = folder / "alarms.jsonl"
+    found = [json.loads(line)["message"] for line in lines_of(path.read_text(encoding="utf-8"))] if path.exists() else []
+    if len(found) > shown:
+        text = "\n".join(f"- {message}" for message in found)
+        description = f"{name}: signs that the policy games its reward"
+        create_markdown_artifact(f"## Alarms\n\n{text}\n", key=_key(name, "alarms"), description=description)
+    return len(found)
+
+
 def _curves(name: str, rows: list[dict[str, float]]) -> None:
     from vlmr1.report.figures import curves  # matplotlib, wanted only here
 
-    keys = {"reward": "total", "rewards/iou": "IoU", "rewards/format": "format"}
+    parts = [key for key in rows[0] if key.startswith("rewards/") and not key.endswith(("_std", "_failures"))]
+    keys = {"reward": "total", **{key: key.removeprefix("rewards/") for key in parts}}
     keys = {key: label for key, label in keys.items() if key in rows[0]} or {"loss": "loss"}
     label = "reward" if "reward" in keys else "loss"
     with tempfile.TemporaryDirectory() as folder:
@@ -74,6 +87,11 @@ def _curves(name: str, rows: list[dict[str, float]]) -> None:
         if "completion_length" in rows[0]:
             curves(rows, {"completion_length": "length"}, "completion length, tokens", picture)
             _image(_key(name, "length"), picture, f"{name}: completion length by step")
+            watched = {"judged": "judged metric", "parse_failure_rate": "cannot be read", "truncated_share": "cut off"}
+            curves(rows, watched | {"duplicate_share": "said before"}, "share of completions", picture)
+            _image(_key(name, "watch"), picture, f"{name}: what tells of reward hacking, by step")
+            curves(rows, {"boxes": "boxes"}, "boxes a completion", picture)
+            _image(_key(name, "boxes"), picture, f"{name}: boxes a completion by step")
 
 
 def _key(*parts: str) -> str:

@@ -58,7 +58,7 @@ def test_a_base_of_an_unknown_family_or_without_safetensors_is_refused(project, 
     with pytest.raises(ValueError, match=r"no \.safetensors weights"):
         resolve(other, folder_digest(other))
     (other / "model.safetensors").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"model_type 'bert' is not supported; supported: qwen2_5_vl"):
+    with pytest.raises(ValueError, match=r"model_type 'bert' is not supported; supported: qwen2_vl, qwen2_5_vl"):
         resolve(other, folder_digest(other))
     assert not BASE.exists()
 

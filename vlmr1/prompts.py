@@ -12,9 +12,6 @@ from vlmr1.families.base import Family, Prompt
 from vlmr1.sample import Sample, Source
 from vlmr1.tasks import TASKS
 
-Item = tuple[int, Prompt | None]  # a sample's place in the data set; its prompt unless it was encoded before
-Items = Sequence[Item]
-
 
 class UnreadablePicture(ValueError):
     """A picture that does not open, in the middle of a run. `path` is the picture's."""
@@ -25,6 +22,10 @@ class UnreadablePicture(ValueError):
             f"{source.name} id {sample.id}: picture {path} cannot be read ({error}); mend it, and the same command goes"
             " on from the last checkpoint"
         )
+
+
+Item = tuple[int, Prompt | UnreadablePicture | None]  # a sample's place; its prompt unless it was encoded before
+Items = Sequence[Item]
 
 
 def encode(family: Family, source: Source, sample: Sample) -> Prompt:
@@ -66,5 +67,13 @@ class Prompts(Dataset[Item]):
         return encode(self.family, *self.items[index])
 
     def __getitem__(self, index: int) -> Item:
-        """A sampler's index; -1 - i is sample i once more, which whoever asks has still encoded."""
-        return (index, self.encode(index)) if index >= 0 else (-1 - index, None)
+        """A sampler's index; -1 - i is sample i once more, which whoever asks has still encoded.
+
+        What could not be read is handed on, to be raised when its step comes.
+        """
+        if index < 0:
+            return -1 - index, None
+        try:
+            return index, self.encode(index)
+        except UnreadablePicture as error:
+            return index, error

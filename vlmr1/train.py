@@ -126,12 +126,13 @@ def train_grpo(model: Path, sources: Sequence[Source], chosen: Training, output:
     from vlmr1.grpo.summary import summarise
     from vlmr1.grpo.trainer import GrpoTrainer
     from vlmr1.training import save_training
-    from vlmr1.work import fingerprint_of, open_work
+    from vlmr1.work import fingerprint_of, open_work, pictures_of
 
     if (output / "policy").exists():
         raise ValueError(f"{output}/policy: there already; name another --output, or remove it")
     about: dict[str, Any] = {"training": chosen.model_dump(mode="json"), "base": fingerprint_of(model)}
-    about |= {"data": [[repr(sample) for sample in source.samples] for source in sources]}
+    listed = [[repr(sample) for sample in source.samples] for source in sources]
+    about |= {"data": {"rows": listed, "pictures": pictures_of(sources)}}
     trainer = GrpoTrainer(model, sources, chosen, open_work(output / "work", about))
     rows = trainer.run()
     save_training(trainer, rows, summarise(trainer, rows), output / "policy", output / "logs", output / "metrics.json")

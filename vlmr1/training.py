@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,11 @@ from vlmr1.files import rounded, whole_folder, write_json
 from vlmr1.grpo.policy import Policy, prepare
 from vlmr1.grpo.sampler import PromptSampler
 from vlmr1.launch import is_first
-from vlmr1.prompts import Prompts
+from vlmr1.prompts import Prompts, UnreadablePicture
 from vlmr1.sample import Source, write_jsonl
 from vlmr1.settings import Compute, DeepSpeed, Optimisation, Trained
 from vlmr1.watching import WatchedRun, logged_rows
+from vlmr1.work import excuse
 
 WHOLE = "whole.json"  # written into a checkpoint last; one without it was interrupted
 
@@ -92,6 +93,16 @@ class VlmTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> PromptSampler:
         return self.order
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], Any]:
+        """The coming step's batches. Raises UnreadablePicture, before anything of the step is done."""
+        batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
+        for batch in batches:
+            for _, prompt in batch["items"]:
+                if isinstance(prompt, UnreadablePicture):
+                    excuse(self.work, prompt.path)
+                    raise prompt
+        return batches, count
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Load weights as `from_pretrained` does: a VLM's file names its parameters otherwise than the module does.

@@ -1,12 +1,12 @@
 """Folders of half-finished work: `work/NAME/`, which only the very same run may continue.
 
-The same run: same parameters, same inputs, same code of this package, same torch and transformers. When a stage has
-left its results it removes its folder, so that a forced run really runs.
+The same run: same parameters, same inputs, same code of this package, same torch and transformers. A picture that
+could not be read, and so never took part, may be mended in between. When a stage has left its results it removes its
+folder, so that a forced run really runs.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -15,29 +15,61 @@ from pathlib import Path
 from typing import Any
 
 from vlmr1.files import sha256, write_json
+from vlmr1.launch import first_alone, is_first
 from vlmr1.sample import Source
 
 PACKAGE = Path(__file__).parent
+MENDABLE = "mendable.json"
 
 
 def open_work(work: Path, about: dict[str, Any]) -> Path:
     """The folder of half-finished work for exactly this run; what another run left there is cleared."""
+    with first_alone():
+        if is_first():
+            _open(work, about)
+    return work
+
+
+def _open(work: Path, about: dict[str, Any]) -> None:
     code = {path.relative_to(PACKAGE).as_posix(): sha256(path) for path in sorted(PACKAGE.rglob("*.py"))}
     versions = {name: metadata.version(name) for name in ("torch", "transformers")}
-    text = json.dumps([about, code, versions], sort_keys=True)
-    fingerprint = hashlib.sha256(text.encode()).hexdigest()
-    mark = work / "fingerprint.json"
-    if not mark.is_file() or json.loads(mark.read_text())["fingerprint"] != fingerprint:
+    mark = json.loads(json.dumps({"about": about, "code": code, "versions": versions}))
+    path, mendable = work / "fingerprint.json", work / MENDABLE
+    left = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    excused = set(json.loads(mendable.read_text(encoding="utf-8"))) if mendable.is_file() else set()
+    if left is None or _excusing(left, excused) != _excusing(mark, excused):
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
-        write_json(mark, {"fingerprint": fingerprint, "about": about})
-    return work
+    write_json(path, mark)
+
+
+def _excusing(mark: dict[str, Any], pictures: set[str]) -> dict[str, Any]:
+    """The mark without the hashes of some pictures."""
+    data = mark["about"].get("data")
+    if not pictures or not isinstance(data, dict):
+        return mark
+    kept = {
+        folder: {name: digest for name, digest in files.items() if str(Path(folder) / name) not in pictures}
+        for folder, files in data["pictures"].items()
+    }
+    return {**mark, "about": {**mark["about"], "data": {**data, "pictures": kept}}}
+
+
+def excuse(work: Path, picture: Path) -> None:
+    """Remember that a picture could not be read, so that mending it leaves this work good."""
+    path = work / MENDABLE
+    excused = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    write_json(path, sorted({*excused, str(picture)}))
 
 
 def inputs_of(converted: Path, sources: Sequence[Source]) -> dict[str, Any]:
     """What a stage reads of the data, by content: the converted set, and the pictures it refers to."""
-    folders = sorted({source.images for source in sources})
-    return {"converted": fingerprint_of(converted), "pictures": {str(f): fingerprint_of(f) for f in folders}}
+    return {"converted": fingerprint_of(converted), "pictures": pictures_of(sources)}
+
+
+def pictures_of(sources: Sequence[Source]) -> dict[str, dict[str, str]]:
+    """sha256 of every picture in the sources' folders, by folder and name."""
+    return {str(folder): fingerprint_of(folder) for folder in sorted({source.images for source in sources})}
 
 
 def fingerprint_of(folder: Path) -> dict[str, str]:

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
+from torch import nn
 from transformers import (
     AutoConfig,
     PreTrainedModel,
@@ -31,6 +33,14 @@ from vlmr1.families.base import Family, Picture
 IMAGE_PAD = "<|image_pad|>"
 NEVER_SAMPLED = (IMAGE_PAD, "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|im_start|>")
 ENDS = ("<|im_end|>", "<|endoftext|>")
+
+
+class PatchProduct(nn.Conv3d):
+    """The patch embedding as the matrix product it is: its kernel is as large as its stride and as its input."""
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        """(N, E, 1, 1, 1) from (N, channels, frames, rows, columns)."""
+        return F.linear(patches.flatten(1), self.weight.flatten(1))[..., None, None, None]
 
 
 class QwenVL(Family):
@@ -77,6 +87,11 @@ class QwenVL(Family):
         kinds = (row == self.image_id).int()  # 1 on visual tokens
         positions, _ = self.numbering.get_rope_index(row, mm_token_type_ids=kinds, image_grid_thw=grid)  # (3, 1, P)
         return positions[:, 0]
+
+    def load_model(self, checkpoint: Path, dtype: torch.dtype) -> PreTrainedModel:
+        model = super().load_model(checkpoint, dtype)
+        model.model.visual.patch_embed.proj.__class__ = PatchProduct
+        return model
 
     def save_processor(self, folder: Path) -> None:
         self.images.save_pretrained(folder)

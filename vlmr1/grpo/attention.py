@@ -49,12 +49,21 @@ class Layout:
         if self.past is not None:
             k, v = (torch.cat([old, new], dim=2) for old, new in zip(self.past.layers[layer], (k, v), strict=True))
         results = []
+        fold = q.device.type == "cpu"  # elsewhere a mask and heads that share keys leave only the slowest kernel
         for call in self.calls:
             one_q = _rows(q, call.queries, call.nodes)  # (n, H, Q, D)
             keys = call.queries if call.keys is None else call.keys
-            one_k, one_v = (_repeat(_rows(t, keys, call.nodes), q.shape[1]) for t in (k, v))  # (n, H, S, D)
+            one_k, one_v = (_rows(t, keys, call.nodes) for t in (k, v))  # (n, K, S, D)
+            if not fold:
+                one_k, one_v = (_repeat(t, q.shape[1]) for t in (one_k, one_v))  # (n, H, S, D)
             out = F.scaled_dot_product_attention(
-                one_q, one_k, one_v, attn_mask=call.visible, is_causal=call.visible is None, scale=scale
+                one_q,
+                one_k,
+                one_v,
+                attn_mask=call.visible,
+                is_causal=call.visible is None,
+                scale=scale,
+                enable_gqa=fold,
             )
             results.append(out.transpose(1, 2).flatten(0, 1))  # (n * Q, H, D)
         return torch.cat(results)[self.order][None]
@@ -128,9 +137,7 @@ class Decoding:
         return (seen + mine).reshape(rows, 1, heads, width)
 
 
-def tree_layout(
-    tree: Tree, device: torch.device, past: Cache | None = None, keep: Cache | None = None
-) -> Layout:
+def tree_layout(tree: Tree, device: torch.device, past: Cache | None = None, keep: Cache | None = None) -> Layout:
     """The layout of a tree's whole row, or with `past` of its completions alone, whose prompts' keys it holds."""
     first = 0 if past is None else tree.split
     nodes = [node for node in tree.nodes if node.start >= first]

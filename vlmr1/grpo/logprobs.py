@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+BARRED = -1e30  # a logit whose probability is exactly 0
 PIECE = 2**25  # logits held at once (128 MiB in fp32): 220 positions of a vocabulary of 152,000
 
 
@@ -112,14 +113,15 @@ class _Pieces(torch.autograd.Function):
         never: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         rows = max(1, PIECE // len(weight))
+        kept = None
         logps, entropies = [], []
-        logs = torch.empty(0)
         for start in range(0, len(hidden), rows):
-            logits = sampling_logits(F.linear(hidden[start : start + rows], weight, bias), temperature, never)
-            logs = logits.log_softmax(-1)  # (n, V)
+            logs = _log_distribution(F.linear(hidden[start : start + rows], weight, bias), temperature, never)  # (n, V)
             logps.append(logs.gather(-1, tokens[start : start + rows, None]).squeeze(-1))
-            entropies.append(-torch.linalg.vecdot(logs.exp(), logs.nan_to_num(neginf=0.0)))
-        kept = logs if 0 < len(hidden) <= rows and any(ctx.needs_input_grad) else None
+            kept = logs.exp()
+            entropies.append(-torch.linalg.vecdot(kept, logs))
+        if len(hidden) > rows or not any(ctx.needs_input_grad):
+            kept = None  # what does not fit is made again in the backward pass
         ctx.save_for_backward(hidden, weight, bias, tokens, never, kept)
         ctx.temperature, ctx.rows = temperature, rows
         if not logps:
@@ -138,11 +140,11 @@ class _Pieces(torch.autograd.Function):
         by_bias = torch.zeros_like(bias, dtype=gradients[0].dtype) if wants_bias else None
         for start in range(0, len(hidden), ctx.rows):
             piece = slice(start, start + ctx.rows)
-            logs = kept
-            if logs is None:
-                logs = sampling_logits(F.linear(hidden[piece], weight, bias), ctx.temperature, never).log_softmax(-1)
+            likely = kept  # (n, V)
+            if likely is None:
+                likely = _log_distribution(F.linear(hidden[piece], weight, bias), ctx.temperature, never).exp_()
             slope = gradients[0][piece, None] / ctx.temperature  # (n, 1)
-            by_logits = logs.exp() * -slope  # (n, V)
+            by_logits = likely * -slope  # (n, V)
             by_logits.scatter_add_(-1, tokens[piece, None], slope.to(by_logits.dtype))
             narrow = by_logits.to(hidden.dtype)
             if by_hidden is not None:
@@ -156,6 +158,17 @@ class _Pieces(torch.autograd.Function):
         if by_bias is not None:
             by_bias = by_bias.to(bias.dtype)
         return by_hidden, by_weight, by_bias, None, None, None
+
+
+def _log_distribution(logits: torch.Tensor, temperature: float, never: torch.Tensor) -> torch.Tensor:
+    """Log of the policy's distribution (n, V) from fresh logits, which it overwrites where it can.
+
+    Barred tokens get a finite log-probability, so that 0 times it is 0.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if temperature != 1:
+        logits.div_(temperature)
+    return logits.index_fill_(-1, never, BARRED).log_softmax(-1)
 
 
 def never_tensor(never: Sequence[int], device: torch.device) -> torch.Tensor:

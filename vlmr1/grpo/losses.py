@@ -2,8 +2,7 @@
 
 A step's completions come in micro-batches, perhaps in several processes. Each call gives its micro-batch's share of
 the step's loss, so that shares and their gradients simply add up.
-Left out on purpose: entropy bonuses, TRL's further types (sapo, vespo, luspo), and its weighting of the KL by the
-ratio (`use_bias_correction_kl`): the KL here is that of the GRPO paper and of VLM-R1.
+Left out on purpose: entropy bonuses and TRL's further types (sapo, vespo, luspo).
 """
 
 from __future__ import annotations
@@ -50,13 +49,15 @@ def policy_loss(
     total_tokens: int,
     total_completions: int,
     max_completion_length: int,
+    use_bias_correction_kl: bool = False,
 ) -> Loss:
     """-min(ρA, clip(ρ, 1-ε, 1+ε_high)A) + β·KL, averaged over the step's tokens as `loss_type` says.
 
     `logps`, `old_logps`, `reference_logps` and `mask` are (B, G, T), `advantages` (B, G), log-probs in nats.
     ρ = exp(logp - old logp). `epsilon_high` None is `epsilon`. `delta` bounds the unclipped ρ from above too, for the
     sake of tokens with A < 0 (arXiv 2505.07291); it belongs above 1 + ε_high. KL is the k3 estimator
-    exp(Δ) - Δ - 1 with Δ = reference logp - logp; `reference_logps` is wanted exactly when `beta` > 0.
+    exp(Δ) - Δ - 1 with Δ = reference logp - logp; `reference_logps` is wanted exactly when `beta` > 0. It is that of
+    the GRPO paper and of VLM-R1; `use_bias_correction_kl` weights it by ρ, gradient and all, which TRL does by default.
 
     - grpo: mean over a completion's tokens, then over completions. arXiv 2402.03300, eq. 3 and 4.
     - gspo: the same, with one ρ a completion, the geometric mean of its tokens'. arXiv 2507.18071, eq. 5 and 7.
@@ -92,6 +93,7 @@ def policy_loss(
     kl = torch.zeros_like(logps)
     if reference_logps is not None:
         kl = _k3(reference_logps.to(wide).where(mask, 0.0) - logps)
+        kl = kl * ratio if use_bias_correction_kl else kl
         per_token = per_token + beta * kl
     weight = _weight(loss_type, lengths, total_tokens, total_completions, max_completion_length)
     value = (per_token * weight).where(mask, 0.0).sum()

@@ -145,7 +145,7 @@ class GrpoTrainer(VlmTrainer):
     def _roll_out(self, batches: Sequence[Items]) -> list[Rollout]:
         """Sample, score and compare the groups of a step, this process's share of them, all together."""
         step, indices = self.state.global_step, [index for batch in batches for index, _ in batch]
-        prompts = [prompt for batch in batches for _, prompt in batch if prompt is not None]
+        prompts = [prompt for batch in batches for _, prompt in batch if isinstance(prompt, Prompt)]
         assert len(prompts) == len(indices)  # a fresh rollout's prompts are freshly encoded
         features = self._features(prompts)
         prefix = None
@@ -197,8 +197,11 @@ class GrpoTrainer(VlmTrainer):
         return rollouts
 
     def _drop_idle(self, rollout: Rollout, idle: torch.Tensor) -> None:
-        """Empty the groups whose gradient is exactly zero: equal rewards, and no KL to hold them."""
-        if self.grpo.beta > 0:
+        """Empty the groups whose gradient is exactly zero: equal rewards, and no KL to hold them.
+
+        bnpo divides by the tokens of the pass, theirs included, and so keeps them.
+        """
+        if self.grpo.beta > 0 or self.grpo.loss_type == "bnpo":
             return
         for b in idle.nonzero().flatten().tolist():
             rollout.completions[b] = [[] for _ in rollout.completions[b]]
@@ -246,13 +249,14 @@ class GrpoTrainer(VlmTrainer):
             scored.mask,
             loss_type=self.grpo.loss_type,
             epsilon=self.grpo.epsilon or 0.2,  # with one iteration the ratio is 1, whatever the clip
-            epsilon_high=self.grpo.epsilon_high,
+            epsilon_high=self.grpo.epsilon_high or (1.0 if self.grpo.loss_type == "cispo" else None),
             delta=self.grpo.delta,
             beta=self.grpo.beta,
             reference_logps=rollout.reference_logps,
             total_tokens=rollout.tokens,
             total_completions=rollout.groups * self.grpo.num_generations,
             max_completion_length=self.grpo.max_completion_length,
+            use_bias_correction_kl=self.grpo.use_bias_correction_kl,
         )
         self._note_loss(loss, scored)
         return loss.value * self.share_of_loss

@@ -3,8 +3,7 @@
 VLM-R1 (arXiv 2504.07615, on detection): rewarded by AP50, a model learned to name ever more boxes. Its completions
 went from 150 to over 1000 tokens while COCO mAP stood still.
 A watch holds nothing but what it has seen, so a resumed run rebuilds it by showing it its rows again.
-Left out on purpose: stopping the run, which is its owner's to decide; slow wandering of a policy, which counts as
-change, not as noise.
+Left out on purpose: stopping the run, which is its owner's to decide.
 """
 
 from __future__ import annotations
@@ -23,16 +22,12 @@ SURE = 6.0  # standard errors of what alarms: many, for a mark is the extreme of
 FIGURES = (*LEAST, "reward", "judged")
 EVIDENCE = ("duplicate_share", "truncated_share", "parse_failure_rate")  # said beside an alarm
 
-Row = Mapping[str, float | None]
-
 
 @dataclass(frozen=True)
 class Alarm:
-    """What was found at a step. Kinds: "completion_length", "boxes", "reward"."""
-
     step: int
-    kind: str
-    message: str
+    kind: str  # "completion_length", "boxes" or "reward"
+    message: str  # with the figures
 
 
 @dataclass(frozen=True)
@@ -40,7 +35,7 @@ class Average:
     """The plain mean of a figure's first SPAN rollouts, then its exponential moving average; and its noise.
 
     `scatter` is the variance of one rollout's figure: half the mean squared difference of neighbours, which a trend
-    hardly touches (von Neumann 1941). The weights are such that the average's own variance stays scatter / SPAN.
+    hardly touches (von Neumann 1941). The weights keep the average's own variance at scatter / SPAN.
     """
 
     n: int = 0
@@ -70,26 +65,24 @@ class Mark:
 
 @dataclass
 class Watch:
-    """Shown each rollout's row, in order, it returns the alarms newly raised.
+    """Shown each rollout's row, in order, it returns the alarms newly raised, one a kind until it has gone back.
 
     A row has `step` and any of `completion_length` (tokens), `boxes` (mean number a completion), `reward`, `judged`
     (the metric that the task is judged by) and `EVIDENCE` (shares); all are means over the rollout.
 
     - Growth, of `completion_length` or `boxes`. The mark is the lowest average so far, with the judged average of the
       last time it was near. A growth from there by `FACTOR`, by `LEAST` and beyond noise must be earned: the judged
-      average has risen since by more than its noise. If so, the mark moves here and the next growth must be earned
-      anew; if not, or if nothing judges, it alarms. It has gone back when half of `FACTOR`'s growth is gone.
+      average has risen since by more than its noise. If so, the mark moves here, any alarm is over and the next growth
+      must be earned anew; if not, or if nothing judges, it alarms. It has gone back below half of `FACTOR`'s growth.
     - `reward`. The mark is the judged average's highest. It alarms when the judged average has fallen from there and
-      the reward's has risen since, both beyond noise. It has gone back when half of that fall is gone.
-
-    One alarm a kind until it has gone back, or the growth was earned after all.
+      the reward's has risen since, both beyond noise. It has gone back when less than half of that is left.
     """
 
     averages: dict[str, Average] = field(default_factory=lambda: dict.fromkeys(FIGURES, Average()))
     marks: dict[str, Mark] = field(default_factory=dict)
     raised: set[str] = field(default_factory=set)
 
-    def see(self, row: Row) -> list[Alarm]:
+    def see(self, row: Mapping[str, float | None]) -> list[Alarm]:
         for name in FIGURES:
             figure = row.get(name)
             if figure is not None and math.isfinite(figure):
@@ -120,20 +113,17 @@ class Watch:
         return False
 
     def _parted(self, step: int, reward: Average, judged: Average) -> bool:
-        mark = self.marks.get("reward")
-        top = judged if mark is None or mark.judged is None else mark.judged
-        if mark is None or judged.value > top.value:
-            mark = self.marks["reward"] = Mark(step, reward, judged)
-            top = judged
+        mark = self.marks.setdefault("reward", Mark(step, reward, judged))
+        top = mark.judged or judged
+        if judged.value > top.value:
+            self.marks["reward"] = Mark(step, reward, judged)
         if not top.above(judged, SURE / 2):
             self.raised.discard("reward")
         return top.above(judged, SURE) and reward.above(mark.figure, SURE)
 
-    def _message(self, kind: str, row: Row) -> str:
-        """E.g. "completion_length 152 -> 231 since step 40, judged 0.412 -> 0.405; truncated_share 0.12"."""
-        mark = self.marks[kind]
-        judged = "unknown" if mark.judged is None else f"{mark.judged.value:.3f} -> {self.averages['judged'].value:.3f}"
-        said = (
-            f"{kind} {mark.figure.value:.3g} -> {self.averages[kind].value:.3g} since step {mark.step}, judged {judged}"
-        )
-        return "; ".join([said, *(f"{name} {row[name]:.2f}" for name in EVIDENCE if row.get(name) is not None)])
+    def _message(self, kind: str, row: Mapping[str, float | None]) -> str:
+        """E.g. "since step 40 completion_length 152 -> 231, judged 0.412 -> 0.405, truncated_share 0.12"."""
+        mark, now = self.marks[kind], self.averages
+        said = [f"since step {mark.step} {kind} {mark.figure.value:.5g} -> {now[kind].value:.5g}"]
+        said.append(f"judged {mark.judged.value:.3f} -> {now['judged'].value:.3f}" if mark.judged else "judged unknown")
+        return ", ".join([*said, *(f"{name} {row[name]:.2f}" for name in EVIDENCE if row.get(name) is not None)])

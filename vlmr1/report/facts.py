@@ -56,7 +56,7 @@ def sentences(
     every policy's figures. Among many differences some single one always looks like a gain, so the page also says
     where the intervals of GRPO and the base stand apart.
     """
-    said = [_reward_sentence(training)]
+    said = [_reward_sentence(training), *(f"Alarm: {alarm['message']}" for alarm in training["alarms"])]
     for ours, theirs in PAIRS:
         said.append(_comparison(ours, theirs, [d for d in found if (d["ours"], d["theirs"]) == (ours, theirs)]))
     trained = sum(source["samples"] for source in sources.values() if source["role"] == "train")

@@ -39,9 +39,10 @@ class Grpo(Optimisation):
     loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "gspo", "cispo"]
     scale_rewards: Literal["group", "batch", "none"]
     epsilon: Rate | None  # the clip; without effect, hence null, with one iteration
-    epsilon_high: Rate | None  # its upper side, where another is wanted
+    epsilon_high: Rate | None  # its upper side, where another is wanted; of cispo the cap on the ratio itself
     delta: Rate | None  # a bound on the ratio itself, where the advantage is negative
     beta: Annotated[float, Field(ge=0)]  # weight of the KL to the reference; 0 keeps no reference model
+    use_bias_correction_kl: bool  # the KL weighted by the ratio, as TRL does it by default
     sync_ref_model: SyncReference | None
     temperature: Rate
     top_p: Annotated[float, Field(gt=0, lt=1)] | None
@@ -58,15 +59,23 @@ class Grpo(Optimisation):
 
     @model_validator(mode="after")
     def _iterations(self) -> Grpo:
-        if (self.num_iterations > 1) != (self.epsilon is not None):
+        if self.loss_type == "cispo":
+            if self.epsilon is not None or self.delta is not None:
+                raise ValueError("epsilon, delta: cispo has but epsilon_high, its cap on the ratio; set both to null")
+            if (self.num_iterations > 1) != (self.epsilon_high is not None) or (self.epsilon_high or 1) < 1:
+                raise ValueError(
+                    "epsilon_high: for cispo the ratio's cap, at least 1, e.g. 5.0; null with num_iterations 1, where"
+                    " the ratio is exactly 1"
+                )
+        elif (self.num_iterations > 1) != (self.epsilon is not None):
             raise ValueError(
                 "epsilon: with num_iterations 1 the ratio is exactly 1 and the clip has no effect: null;"
                 " with more iterations it is needed, e.g. 0.2"
             )
-        if self.epsilon is None and (self.epsilon_high is not None or self.delta is not None):
+        elif self.epsilon is None and (self.epsilon_high is not None or self.delta is not None):
             raise ValueError("epsilon_high, delta: with num_iterations 1 they have no effect; set both to null")
-        if self.delta is not None and (self.loss_type == "cispo" or self.delta <= 1):
-            raise ValueError("delta: a bound above 1 on the ratio, which cispo does not have")
+        elif self.delta is not None and self.delta <= 1 + (self.epsilon_high or self.epsilon or 0.0):
+            raise ValueError("delta: a bound on the ratio itself, above 1 + epsilon_high")
         if self.steps % self.num_iterations:
             raise ValueError(f"steps: must be a multiple of num_iterations ({self.num_iterations})")
         fits(self, self.steps)
