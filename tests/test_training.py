@@ -35,6 +35,7 @@ GRPO = Grpo(
     epsilon_high=None,
     delta=None,
     beta=0.04,
+    use_bias_correction_kl=False,
     sync_ref_model=None,
     temperature=1.0,
     top_p=None,

@@ -47,10 +47,19 @@ def add_lora(model: Any, family: Family, settings: Lora) -> PeftModel:
     return get_peft_model(model, config)
 
 
-def save_adapter(model: PeftModel, family: Family, folder: Path, base: str) -> None:
-    """Write the adapter alone. `base` is a folder, or a name on the Hugging Face hub that was downloaded."""
+def save_adapter(
+    model: PeftModel,
+    family: Family,
+    folder: Path,
+    base: str,
+    state: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Write the adapter alone. `base` is a folder, or a name on the Hugging Face hub that was downloaded.
+
+    `state` is the model's state dict where its own is sharded over processes.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(get_peft_model_state_dict(model), folder / WEIGHTS, metadata={"format": "pt"})
+    save_file(get_peft_model_state_dict(model, state_dict=state), folder / WEIGHTS, metadata={"format": "pt"})
     config = copy.deepcopy(model.peft_config["default"])
     config.base_model_name_or_path, config.inference_mode = base, True
     # Every layer by its name: what peft holds is a shortened set, in another order in every run.

@@ -121,6 +121,8 @@ class Family(ABC):
             raise ValueError(f"the chat template keeps {len(after)} of {len(pictures)} pictures")
         full = before + "".join(self.place(picture) + part for picture, part in zip(pictures, after, strict=True))
         ids = self.tokenizer(full, add_special_tokens=False)["input_ids"]
+        if ids.count(self.image_id) != sum(picture.tokens for picture in pictures):
+            raise ValueError(f"the text says {self.marker!r}, which stands for a picture; take it out")
         return Prompt(ids, self.positions(ids, pictures), pictures)
 
     def prompt_length(self, text: str, sizes: Sequence[Size]) -> int:

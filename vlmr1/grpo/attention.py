@@ -1,8 +1,9 @@
 """Attention over token trees, reached through transformers' own attention interface: no model code is touched.
 
 `layout` travels as one more keyword from the model's call to every attention layer. Training attends node by node,
-nodes of like size in one call of PyTorch's scaled dot product attention (SDPA). Decoding attends to prompts held once
-a group and to each completion's own past.
+nodes of like size in one call of PyTorch's scaled dot product attention (SDPA); on CUDA in half precision all nodes go
+to one call of flash attention over sequences of any lengths, without padding (`varlen_attn`, not yet run by us).
+Decoding attends to prompts held once a group and to each completion's own past.
 Left out on purpose: models with sliding windows, recurrent layers, attention sinks or soft caps (`sharing_breaks`).
 """
 
@@ -15,11 +16,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
 from vlmr1.grpo.tree import Node, Tree
 
 NAME = "shared_prefix"
+VARLEN = True  # false: SDPA on CUDA too, so that a benchmark can compare them
 PADDING = 1.25  # nodes share a call while it computes at most this much more than they need
 
 
@@ -34,10 +37,22 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Packed:
+    """All nodes as sequences one after another, each of queries with the keys of its path and its own."""
+
+    keys: torch.Tensor  # (sum of S) columns of the keys
+    starts_q: torch.Tensor  # (n + 1) int32, where each node's queries begin in the row
+    starts_k: torch.Tensor  # (n + 1) int32, where its keys begin in `keys`
+    longest_q: int
+    longest_k: int
+
+
+@dataclass(frozen=True)
 class Layout:
     """Which column sees which, for one forward pass over a tree's row or a part of it."""
 
     calls: tuple[Call, ...]
+    packed: Packed | None  # on CUDA
     order: torch.Tensor  # (L,) where each column's result stands among the calls' results
     past: Cache | None = None  # keys and values of the prompts, where they were computed before
     keep: Cache | None = None  # where to leave this pass's keys and values
@@ -48,6 +63,8 @@ class Layout:
             self.keep.append(layer, k, v)
         if self.past is not None:
             k, v = (torch.cat([old, new], dim=2) for old, new in zip(self.past.layers[layer], (k, v), strict=True))
+        if self.packed is not None and VARLEN and q.dtype in (torch.float16, torch.bfloat16):
+            return _varlen(self.packed, q, k, v, scale)
         results = []
         fold = q.device.type == "cpu"  # elsewhere a mask and heads that share keys leave only the slowest kernel
         for call in self.calls:
@@ -154,7 +171,35 @@ def tree_layout(tree: Tree, device: torch.device, past: Cache | None = None, kee
             column, place = next(done)
             places[column] = offset + place
         offset += len(call.queries)
-    return Layout(tuple(calls), torch.tensor(places, device=device), past, keep)
+    packed = _packed(nodes, device) if device.type == "cuda" else None
+    return Layout(tuple(calls), packed, torch.tensor(places, device=device), past, keep)
+
+
+def _packed(nodes: Sequence[Node], device: torch.device) -> Packed:
+    """Nodes are in the order of their columns, so their queries are the row as it is."""
+    keys = [[*n.path(), *range(n.start, n.start + len(n.ids))] for n in nodes]
+    starts = [torch.tensor([0, *map(len, lists)]).cumsum(0).int() for lists in ([n.ids for n in nodes], keys)]
+    flat = torch.tensor([column for one in keys for column in one], device=device)
+    longest = max(len(n.ids) for n in nodes), max(map(len, keys))
+    return Packed(flat, starts[0].to(device), starts[1].to(device), *longest)
+
+
+def _varlen(packed: Packed, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
+    """(1, L, H, D). A node's queries are its last keys: causal, aligned at the end (window to the left alone)."""
+    one_k, one_v = (t[0].index_select(1, packed.keys).transpose(0, 1) for t in (k, v))  # (sum of S, K, D)
+    out = varlen_attn(
+        q[0].transpose(0, 1),  # (L, H, D)
+        one_k,
+        one_v,
+        packed.starts_q,
+        packed.starts_k,
+        packed.longest_q,
+        packed.longest_k,
+        scale=scale,
+        window_size=(-1, 0),
+        enable_gqa=True,
+    )
+    return out[None]
 
 
 def _alike(nodes: Sequence[Node]) -> list[list[Node]]:

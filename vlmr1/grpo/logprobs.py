@@ -92,11 +92,13 @@ def token_logprobs(
     `weight` (V, H), `bias` (V) or None. Logits are made `PIECE` at a time and, where one piece does not hold them
     all, made again in the backward pass.
     """
-    if torch.is_autocast_enabled(hidden.device.type):
-        dtype = torch.get_autocast_dtype(hidden.device.type)
+    kind = hidden.device.type
+    if torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
-    return _Pieces.apply(hidden, weight, bias, tokens, temperature, never)
+    with torch.autocast(kind, enabled=False):  # which would sum the entropy in half precision
+        return _Pieces.apply(hidden, weight, bias, tokens, temperature, never)
 
 
 class _Pieces(torch.autograd.Function):

@@ -157,8 +157,14 @@ class Policy:
         columns = (begins[:, None] + steps).clamp(max=last - first - 1).to(self.device)  # (R, T)
         real = (steps < torch.tensor([len(c) for _, c in rows])[:, None]).to(self.device)
         picked = answers.gather(1, columns[..., None].expand(-1, -1, 2)).where(real[..., None], 0.0)
-        shape = (len(completions), size, longest)
-        return Scored(picked[..., 0].view(shape), picked[..., 1].detach().view(shape), real.view(shape))
+        # Groups may differ in size: each row goes to its own place among B * G.
+        places = torch.tensor([b * size + g for b, group in enumerate(completions) for g in range(len(group))])
+        shape, places = (len(completions), size, longest), places.to(self.device)
+        laid = [
+            values.new_zeros(len(completions) * size, longest).index_copy(0, places, values).view(shape)
+            for values in (picked[..., 0], picked[..., 1].detach(), real)
+        ]
+        return Scored(*laid)
 
 
 Features = dict[str, torch.Tensor]  # by a picture's key, (tokens, H)

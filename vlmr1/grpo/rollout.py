@@ -35,9 +35,24 @@ def sample_completions(
     `keys[b]` seeds prompt b's draws. `prefix` is what the policy already read of these prompts, if it did. Raises
     FloatingPointError where the policy's logits are not finite.
     """
-    bare, family, device = policy.bare, policy.family, policy.device
-    training = bare.training
-    bare.eval()
+    training = policy.bare.training
+    policy.bare.eval()
+    try:
+        return _decode(policy, prompts, group, sampling, keys, prefix, features)
+    finally:
+        policy.bare.train(training)
+
+
+def _decode(
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    group: int,
+    sampling: Sampling,
+    keys: Sequence[object],
+    prefix: Prefix | None,
+    features: Features | None,
+) -> list[list[list[int]]]:
+    family, device = policy.family, policy.device
     if policy.shared:
         prefix = policy.read(prompts, features) if prefix is None else prefix
         decoder: _Shared | _Copied = _Shared(policy, prefix, group, sampling.length)
@@ -65,7 +80,8 @@ def sample_completions(
                 alive, chosen = alive[kept], chosen[kept]
                 said = None if said is None else said[kept]
         logits = decoder.step(chosen, starts[alive] + step)
-    bare.train(training)
+        if not logits.isfinite().all():
+            raise FloatingPointError("the policy's logits are not finite; its weights are broken")
     rows = [_cut(row, family.end_ids) for row in tokens.tolist()]
     return [rows[i : i + group] for i in range(0, len(rows), group)]
 

@@ -49,7 +49,10 @@ class Sampling:
         total = running[:, -1:]
         # Strictly below the total, whatever the rounding, so that no token of probability 0 is ever met.
         target = torch.minimum(draws[:, None].to(total) * total, torch.nextafter(total, torch.zeros_like(total)))
-        return torch.searchsorted(running, target, right=True).squeeze(-1)
+        chosen = torch.searchsorted(running, target, right=True).clamp_(max=logits.shape[-1] - 1)  # (R, 1)
+        # A GPU's running sum wavers by a rounding even where nothing is added: what it meets there may be barred.
+        possible = logits.gather(-1, chosen).isfinite()
+        return chosen.where(possible, logits.argmax(-1, keepdim=True)).squeeze(-1)
 
 
 def draws_for(keys: Sequence[object], group: int, length: int) -> torch.Tensor:

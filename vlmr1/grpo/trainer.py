@@ -25,6 +25,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ from vlmr1.grpo.buffer import Rollout, load_rollouts, save_rollouts
 from vlmr1.grpo.figures import FIGURES, Figures
 from vlmr1.grpo.holdout import HoldoutLooks
 from vlmr1.grpo.losses import Loss, policy_loss
-from vlmr1.grpo.policy import Features, Policy, Scored
+from vlmr1.grpo.policy import Features, Policy, Prefix, Scored
 from vlmr1.grpo.reference import Reference, second_model
 from vlmr1.grpo.rollout import sample_completions
 from vlmr1.grpo.sampling import Sampling
@@ -103,9 +104,8 @@ class GrpoTrainer(VlmTrainer):
             and chosen.compute.deepspeed is None
             and (lora is None or lora.dropout == 0)
         )
-        seen = any(sample.images for source in sources for sample in source.samples)
         self.frozen_tower = self.policy.shared and self.family.sees_frozen(self.model)
-        self.blank = self._blank() if seen and self.args.world_size > 1 and not self.frozen_tower else None
+        self.blank = None if self.frozen_tower else self._blank()
         self.looks = None if settings.holdout is None else HoldoutLooks(self, settings.holdout)
         for callback in (self.looks, settings.sync_ref_model and FollowingReference(self, settings.sync_ref_model)):
             if callback is not None:
@@ -127,7 +127,11 @@ class GrpoTrainer(VlmTrainer):
         )
 
     def _blank(self) -> Prompt:
-        """A prompt with a picture of nothing: processes call the tower together, or wait for each other forever."""
+        """A prompt with a picture of nothing, for passes that have no other.
+
+        Processes call the tower together, or wait for each other forever; and its optimizer sees a gradient in every
+        step, zero if need be, however prompts fall to the processes.
+        """
         side = 2 * self.family.smallest_side
         return self.family.encode("", [Image.new("RGB", (side, side))], ["blank"])
 
@@ -161,7 +165,7 @@ class GrpoTrainer(VlmTrainer):
                 self.grpo.num_generations,
                 self.sampling,
                 [(self.grpo.seed, step, index) for index in indices],
-                prefix,
+                None if prefix is None else _reading(prefix, len(prompts)),
                 features,
             )
         judged = [
@@ -205,17 +209,14 @@ class GrpoTrainer(VlmTrainer):
             return
         for b in idle.nonzero().flatten().tolist():
             rollout.completions[b] = [[] for _ in rollout.completions[b]]
-        if self.args.world_size > 1 and not any(c for group in rollout.completions for c in group):
-            rollout.completions[0][0] = self.family.end_ids[:1]  # processes step together; its advantage is 0
-            rollout.advantages[0, 0] = 0.0
 
     def _features(self, prompts: Sequence[Prompt]) -> Features | None:
         """What a frozen tower makes of a step's pictures: once, for rollout, reference and policy."""
-        pictures = {picture.key: picture for prompt in prompts for picture in prompt.pictures}
-        if not pictures or not self.frozen_tower:
+        if not self.frozen_tower:
             return None
-        with torch.no_grad(), self.whole_weights(), self.accelerator.autocast():
-            seen = self.family.features(self.bare, list(pictures.values()))
+        pictures = {picture.key: picture for prompt in prompts for picture in prompt.pictures}
+        with torch.no_grad(), self.whole_weights(), self.accelerator.autocast():  # together, with pictures or without
+            seen = self.family.features(self.bare, list(pictures.values())) if pictures else []
         return dict(zip(pictures, seen, strict=True))
 
     def whole_weights(self) -> Any:
@@ -237,9 +238,6 @@ class GrpoTrainer(VlmTrainer):
         """This pass's share of the step's loss."""
         rollout: Rollout = inputs["rollout"]
         scored = self._score(rollout)
-        if scored is None:
-            trained = [p.flatten()[0] for p in model.parameters() if p.requires_grad]
-            return 0.0 * torch.stack(trained).sum()  # gradients of zero, which the optimizer's moments must see
         if rollout.old_logps is None:
             rollout.old_logps = scored.logps.detach()
         loss = policy_loss(
@@ -261,24 +259,25 @@ class GrpoTrainer(VlmTrainer):
         self._note_loss(loss, scored)
         return loss.value * self.share_of_loss
 
-    def _score(self, rollout: Rollout) -> Scored | None:
-        """Log-probs of a rollout's completions by the present policy; None where no group is left to score."""
-        if not any(c for group in rollout.completions for c in group):
-            return None
+    def _score(self, rollout: Rollout) -> Scored:
+        """Log-probs of a rollout's completions by the present policy."""
         if not rollout.prompts:  # resumed between two iterations
             rollout.prompts = [self.prompts.encode(index) for index in rollout.indices]
             rollout.features = self._features(rollout.prompts)
         prefix, rollout.prefix = rollout.prefix, None
-        if prefix is None:
+        if prefix is None or not any(c for group in rollout.completions for c in group):
             return self._ask(self.policy.score, rollout)
         mates = [self._end()] * len(self._companion(rollout.prompts))
         return _part(self.policy.score_after(prefix, [*rollout.completions, *mates]), len(rollout.prompts))
 
     def _ask(self, asked: Callable[..., Scored], rollout: Rollout) -> Scored:
-        """Ask policy or reference about the groups that have something to score; laid out as all B."""
+        """Ask policy or reference about the groups that have something to score; laid out as all B.
+
+        Where none has, one prompt is asked for nothing: processes step together, with gradients of zero if need be.
+        """
         kept = [b for b, group in enumerate(rollout.completions) if any(group)]
         prompts = [rollout.prompts[b] for b in kept]
-        mates = self._companion(prompts)
+        mates = self._companion(prompts) or ([] if kept else rollout.prompts[:1])
         completions = [*(rollout.completions[b] for b in kept), *[self._end()] * len(mates)]
         scored = _part(asked([*prompts, *mates], completions, rollout.features), len(kept))
         where = torch.tensor(kept, device=scored.mask.device)
@@ -289,11 +288,11 @@ class GrpoTrainer(VlmTrainer):
         return Scored(*laid)
 
     def _companion(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        """The blank prompt, where processes must call the tower together and these prompts have no picture."""
+        """The blank prompt, where the tower must be called and these prompts have no picture."""
         return [self.blank] if self.blank is not None and not any(p.pictures for p in prompts) else []
 
     def _end(self) -> list[list[int]]:
-        """The blank prompt's group: one completion, which only ends."""
+        """The group of a prompt that is asked for nothing: one completion, which only ends."""
         return [self.family.end_ids[:1], *[[] for _ in range(self.grpo.num_generations - 1)]]
 
     # What is shown, kept and taken up again.
@@ -356,7 +355,7 @@ class GrpoTrainer(VlmTrainer):
         for row in rows:
             self.watch.see(row)
         if rows:
-            self.totals = {key: value for key, value in rows[-1].items() if key.startswith(FIGURES)}
+            self.totals = {key: value for key, value in rows[-1].items() if key.startswith((*FIGURES, "alarms"))}
 
     def save_policy(self, folder: Path) -> None:
         """The best policy on the held-out samples where training may stop on them, else the last."""
@@ -393,3 +392,10 @@ def _part(scored: Scored, groups: int) -> Scored:
         return scored
     logps = scored.logps[:groups] + 0.0 * scored.logps[groups:].sum()
     return Scored(logps, scored.entropy[:groups], scored.mask[:groups])
+
+
+def _reading(prefix: Prefix, prompts: int) -> Prefix:
+    """The reading of the first prompts alone, to sample from: a blank one behind them is asked nothing."""
+    return replace(
+        prefix, tree=replace(prefix.tree, prompts=prefix.tree.prompts[:prompts]), logits=prefix.logits[:prompts]
+    )
