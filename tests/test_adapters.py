@@ -151,7 +151,7 @@ def test_an_adapters_folder(engine, home, saved):
     loaded = PeftModel.from_pretrained(engine.stock(torch.float32), folder)  # as anyone would
     prepare(loaded.get_base_model(), share=True)
     other = Policy(loaded.eval(), loaded.get_base_model(), engine.family, 0.9, True)
-    assert torch.equal(says(other, engine), says(policy, engine))
+    assert torch.allclose(says(other, engine), says(policy, engine), atol=1e-5)
 
 
 def test_an_adapters_weights_come_back(engine, home, saved):

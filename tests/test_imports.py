@@ -31,7 +31,7 @@ LIGHT = [
 ]
 # A room may import what stands below it, never above.
 FLOORS = [
-    {"files", "boxes", "settings", "progress", "device", "launch", "watching"},
+    {"files", "boxes", "settings", "progress", "device", "launch", "watching", "products"},
     {"answers", "sample", "policies"},
     {"rewards", "work", "provenance"},
     {"tasks"},

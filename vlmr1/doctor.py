@@ -36,6 +36,8 @@ def examine(wake_torch: bool = True) -> list[Finding]:
         faults = [line.removeprefix("params.yaml: ") for line in str(error).splitlines()]
         return [*findings, *(Finding(False, "params.yaml", fault) for fault in faults)]
     findings.append(Finding(True, "params.yaml", "every key known, every value usable"))
+    if wake_torch and util.find_spec("torch"):
+        findings.append(_processes(params))
     return [*findings, *_data(params), _store(params)]
 
 
@@ -71,6 +73,17 @@ def _device() -> Finding:
     from vlmr1.device import pick_device
 
     return Finding(True, "device", str(pick_device()))
+
+
+def _processes(params: Params) -> Finding:
+    """Whether this machine can run as many processes as training is to have."""
+    from vlmr1.launch import check
+
+    try:
+        check(params.compute)
+    except ValueError as error:
+        return Finding(False, "params.yaml", str(error))
+    return Finding(True, "processes", f"{params.compute.processes} for training")
 
 
 def _data(params: Params) -> list[Finding]:

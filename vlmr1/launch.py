@@ -11,6 +11,9 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import threading
+import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -25,6 +28,8 @@ def start_processes(compute: Compute, module: str, arguments: Sequence[str]) -> 
     Raises ValueError, before anything starts, where the machine cannot run so many.
     """
     if MARK in os.environ:
+        warnings.simplefilter("ignore", FutureWarning)  # libraries tell each other, from every process at every step
+        _end_with_torchrun()
         return
     check(compute)
     if compute.launch is None:
@@ -37,6 +42,18 @@ def start_processes(compute: Compute, module: str, arguments: Sequence[str]) -> 
     command += ["--nproc-per-node", str(launch.nproc_per_node), "-m", module, *arguments]
     sys.stdout.flush()
     os.execv(sys.executable, command)
+
+
+def _end_with_torchrun() -> None:
+    """End once torchrun is gone: killed outright it takes nobody along, and two runs would write to the same files."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def check(compute: Compute) -> None:

@@ -70,6 +70,7 @@ class VlmTrainer(Trainer):
         if trained.lora is not None or trained.freeze_vision or trained.freeze_projector:
             from vlmr1.adapters import add_lora, freeze  # peft, wanted only here
 
+            torch.manual_seed(seed)  # an adapter begins at random
             freeze(model, self.family, trained.freeze_vision, trained.freeze_projector)
             model = model if trained.lora is None else add_lora(model, self.family, trained.lora)
         super().__init__(

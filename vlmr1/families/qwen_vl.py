@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 from transformers import (
@@ -29,6 +28,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from vlmr1.boxes import Size
 from vlmr1.families.base import Family, Picture
+from vlmr1.products import linear
 
 IMAGE_PAD = "<|image_pad|>"
 NEVER_SAMPLED = (IMAGE_PAD, "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|im_start|>")
@@ -40,7 +40,7 @@ class PatchProduct(nn.Conv3d):
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """(N, E, 1, 1, 1) from (N, channels, frames, rows, columns)."""
-        return F.linear(patches.flatten(1), self.weight.flatten(1))[..., None, None, None]
+        return linear(patches.flatten(1), self.weight.flatten(1))[..., None, None, None]
 
 
 class QwenVL(Family):

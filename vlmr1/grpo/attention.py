@@ -116,42 +116,45 @@ class Decoding:
             )
             for layer, (k, v) in prompts.layers.items()
         }
-        self.own: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # (B * g, K, length, D) each
+        self.own: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # (B, K, g, length, D) each
         self.groups, self.size, self.length, self.step = len(columns), group, length, 0
 
     def keep(self, groups: torch.Tensor, rows: torch.Tensor) -> None:
         """Go on with some groups and, of each, the same number of completions: `rows` (B' * g') of the present."""
         self.prompts = {n: (k[groups], v[groups]) for n, (k, v) in self.prompts.items()}
-        self.own = {n: (k[rows], v[rows]) for n, (k, v) in self.own.items()}
+        kept = rows.view(len(groups), -1) % self.size  # (B', g')
+        self.own = {n: (_pick(k, groups, kept), _pick(v, groups, kept)) for n, (k, v) in self.own.items()}
         self.hidden = None if self.hidden is None else self.hidden[groups]
         self.groups, self.size = len(groups), len(rows) // len(groups)
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
         """(R, 1, H, D) from this step's q (R, H, 1, D), k and v (R, K, 1, D), for R = B * g rows."""
-        rows, heads, _, width = q.shape
-        kinds, step = k.shape[1], self.step  # K key heads
+        heads, width, kinds = q.shape[1], q.shape[3], k.shape[1]  # K key heads
         if layer not in self.own:
-            shape = (rows, kinds, self.length, width)
+            shape = (self.groups, kinds, self.size, self.length, width)
             self.own[layer] = (k.new_empty(shape), v.new_empty(shape))
-        own_k, own_v = self.own[layer]
-        own_k[:, :, step : step + 1], own_v[:, :, step : step + 1] = k, v
+        for own, new in zip(self.own[layer], (k, v), strict=True):
+            own[:, :, :, self.step] = new.view(self.groups, self.size, kinds, width).transpose(1, 2)
+        own_k, own_v = (t[:, :, :, : self.step + 1].flatten(0, 2) for t in self.own[layer])  # (B*K*g, t, D)
         prompt_k, prompt_v = self.prompts[layer]
-        # Query heads that share a key head, and completions that share a prompt, ask side by side.
-        fold = heads // kinds
-        asked = (q * scale).view(self.groups, self.size, kinds, fold, width)
-        shared = asked.transpose(1, 2).reshape(self.groups, kinds, self.size * fold, width) @ prompt_k  # (B,K,g*f,P)
+        # Query heads that share a key head (f of them), and completions that share a prompt, ask side by side.
+        asked = (q * scale).view(self.groups, self.size, kinds, -1, width).transpose(1, 2).flatten(2, 3)  # (B,K,g*f,D)
+        each = asked.view(len(own_k), -1, width)  # (B*K*g, f, D)
+        shared = asked @ prompt_k  # (B, K, g*f, P)
         if self.hidden is not None:
             shared = shared.masked_fill(self.hidden, float("-inf"))
-        mine = asked.view(rows, kinds, fold, width) @ own_k[:, :, : step + 1].transpose(2, 3)  # (R, K, f, t)
-        mine = mine.view(self.groups, self.size, kinds, fold, -1).transpose(1, 2).flatten(2, 3)  # (B, K, g*f, t)
+        mine = torch.bmm(each, own_k.transpose(1, 2)).view(*asked.shape[:3], -1)  # (B, K, g*f, t)
         scores = torch.cat([shared, mine], dim=-1)
         weights = scores.softmax(-1, dtype=torch.promote_types(q.dtype, torch.float32)).to(q.dtype)
-        past = shared.shape[-1]
-        seen = weights[..., :past] @ prompt_v  # (B, K, g*f, D)
-        mine = weights[..., past:].unflatten(2, (self.size, fold)).transpose(1, 2).reshape(rows, kinds, fold, -1)
-        mine = mine @ own_v[:, :, : step + 1]  # (R, K, f, D)
-        seen = seen.unflatten(2, (self.size, fold)).transpose(1, 2).reshape(rows, kinds, fold, width)
-        return (seen + mine).reshape(rows, 1, heads, width)
+        past = prompt_k.shape[-1]
+        seen = (weights[..., :past] @ prompt_v).view(each.shape)  # (B*K*g, f, D)
+        seen = torch.baddbmm(seen, weights[..., past:].reshape(*each.shape[:2], -1), own_v)
+        return seen.view(self.groups, kinds, self.size, -1, width).transpose(1, 2).reshape(-1, 1, heads, width)
+
+
+def _pick(states: torch.Tensor, groups: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """(B', K, g', length, D) of (B, K, g, length, D): of each chosen group the completions `kept` (B', g')."""
+    return states[groups[:, None], :, kept].transpose(1, 2).contiguous()
 
 
 def tree_layout(tree: Tree, device: torch.device, past: Cache | None = None, keep: Cache | None = None) -> Layout:

@@ -11,8 +11,18 @@ from vlmr1.grpo.advantages import zero_variance
 from vlmr1.grpo.scoring import Judged
 from vlmr1.sample import Sample
 
-SHOWN = ("reward", "rewards/", "judged", "completion_length", "boxes", "truncated_share", "parse_failure_rate")
-FIGURES = (*SHOWN, "repeated_boxes_share", "duplicate_share", "zero_variance_share")  # beginnings of their names
+FIGURES = (  # beginnings of the names of what a rollout's figures are
+    "reward",
+    "judged",
+    "completion_length",
+    "boxes",
+    "truncated_share",
+    "parse_failure_rate",
+    "repeated_boxes_share",
+    "duplicate_share",
+    "zero_variance_share",
+    "alarms",
+)
 
 
 class Figures:

@@ -31,6 +31,11 @@ class HoldoutLooks(TrainerCallback):
         self.trainer, self.settings = trainer, settings
         self.best = trainer.work / "best"
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """A run that had stopped, and was killed before it left its policy, has no more to train."""
+        if self.settings.patience is not None:
+            control.should_training_stop = _standing(_looks(state))[1] >= self.settings.patience
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step % self.settings.every and state.global_step != state.max_steps:
             return
@@ -38,14 +43,10 @@ class HoldoutLooks(TrainerCallback):
         self.trainer.note(**{KEY: judged, "holdout/reward": reward})
         if self.settings.patience is None:
             return
-        earlier = [(row["step"], row[KEY]) for row in logged_rows(state) if KEY in row]
-        highest = max((value for _, value in earlier), default=-1.0)
-        if judged > highest:
+        since, looks = _standing([*_looks(state), (state.global_step, judged)])
+        if not looks:
             self._keep()
-            return
-        since = next(step for step, value in earlier if value == highest)
-        looks = sum(step > since for step, _ in earlier) + 1
-        if looks >= self.settings.patience:
+        elif looks >= self.settings.patience:
             control.should_training_stop = True
             if is_first():
                 print(
@@ -62,14 +63,14 @@ class HoldoutLooks(TrainerCallback):
         sampling = Sampling(0.0, trainer.grpo.max_completion_length)
         judged = reward = 0.0
         trainer.policy.called = trainer.bare
-        for start in range(0, len(mine), batch):
-            chosen = mine[start : start + batch]
-            prompts = [trainer.prompts.encode(index) for index in chosen]
-            with trainer.whole_weights(), trainer.accelerator.autocast(), torch.no_grad():
+        with trainer.whole_weights(), trainer.accelerator.autocast(), torch.no_grad():
+            for start in range(0, len(mine), batch):  # not equally often on every process
+                chosen = mine[start : start + batch]
+                prompts = [trainer.prompts.encode(index) for index in chosen]
                 groups = sample_completions(trainer.policy, prompts, 1, sampling, chosen)
-            for index, prompt, (completion,) in zip(chosen, prompts, groups, strict=True):
-                one = trainer.judge(index, prompt, completion)
-                judged, reward = judged + one.metric, reward + one.total
+                for index, prompt, (completion,) in zip(chosen, prompts, groups, strict=True):
+                    one = trainer.judge(index, prompt, completion)
+                    judged, reward = judged + one.metric, reward + one.total
         count, judged, reward = trainer.over_processes(len(mine), judged, reward)
         return judged / count, reward / count
 
@@ -88,3 +89,14 @@ class HoldoutLooks(TrainerCallback):
         if is_first():
             shutil.copytree(self.best, folder, dirs_exist_ok=True)
         return True
+
+
+def _looks(state: Any) -> list[tuple[int, float]]:
+    """Steps and figures of the logged looks."""
+    return [(int(row["step"]), row[KEY]) for row in logged_rows(state) if KEY in row]
+
+
+def _standing(looks: list[tuple[int, float]]) -> tuple[int, int]:
+    """The step of the best look, the first of equals, and how many came after it."""
+    best = max(range(len(looks)), key=lambda i: looks[i][1], default=-1)
+    return (looks[best][0], len(looks) - 1 - best) if looks else (0, 0)

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+
+from vlmr1.products import Product, product
 
 BARRED = -1e30  # a logit whose probability is exactly 0
 PIECE = 2**25  # logits held at once (128 MiB in fp32): 220 positions of a vocabulary of 152,000
@@ -29,7 +30,7 @@ class Question:
     never: torch.Tensor  # ids of tokens that are never sampled
 
 
-class LogProbHead(nn.Linear):
+class LogProbHead(Product):
     """A language model's head that, asked a `Question`, answers (1, N, 2): log-probability and entropy in nats."""
 
     question: Question | None = None
@@ -47,7 +48,7 @@ class LogProbHead(nn.Linear):
 def make_answering(model: Any) -> None:
     """Turn a model's head into a `LogProbHead`. Raises ValueError where the head is not one plain linear layer."""
     head = model.get_output_embeddings()
-    if type(head) not in (nn.Linear, LogProbHead):
+    if type(head) not in (nn.Linear, Product, LogProbHead):
         raise ValueError(f"the model's head is a {type(head).__name__}; log-probs need one plain linear layer")
     head.__class__ = LogProbHead
 
@@ -118,10 +119,10 @@ class _Pieces(torch.autograd.Function):
         kept = None
         logps, entropies = [], []
         for start in range(0, len(hidden), rows):
-            logs = _log_distribution(F.linear(hidden[start : start + rows], weight, bias), temperature, never)  # (n, V)
+            logs = _log_distribution(product(hidden[start : start + rows], weight, bias), temperature, never)  # (n, V)
             logps.append(logs.gather(-1, tokens[start : start + rows, None]).squeeze(-1))
             kept = logs.exp()
-            entropies.append(-torch.linalg.vecdot(kept, logs))
+            entropies.append(-torch.bmm(kept[:, None], logs[..., None]).flatten())
         if len(hidden) > rows or not any(ctx.needs_input_grad):
             kept = None  # what does not fit is made again in the backward pass
         ctx.save_for_backward(hidden, weight, bias, tokens, never, kept)
@@ -144,15 +145,15 @@ class _Pieces(torch.autograd.Function):
             piece = slice(start, start + ctx.rows)
             likely = kept  # (n, V)
             if likely is None:
-                likely = _log_distribution(F.linear(hidden[piece], weight, bias), ctx.temperature, never).exp_()
+                likely = _log_distribution(product(hidden[piece], weight, bias), ctx.temperature, never).exp_()
             slope = gradients[0][piece, None] / ctx.temperature  # (n, 1)
             by_logits = likely * -slope  # (n, V)
             by_logits.scatter_add_(-1, tokens[piece, None], slope.to(by_logits.dtype))
             narrow = by_logits.to(hidden.dtype)
             if by_hidden is not None:
-                by_hidden[piece] = narrow @ weight
+                by_hidden[piece] = product(narrow, weight.t())
             if by_weight is not None:
-                by_weight += narrow.T @ hidden[piece]
+                by_weight += product(narrow.T, hidden[piece].T)
             if by_bias is not None:
                 by_bias += by_logits.sum(0)
         if by_weight is not None:

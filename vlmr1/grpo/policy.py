@@ -17,6 +17,7 @@ from vlmr1.families.base import Family, Picture, Prompt
 from vlmr1.grpo.attention import Cache, sharing_breaks, tree_layout, use_shared_prefix
 from vlmr1.grpo.logprobs import Question, asking, logits_logprobs, make_answering, never_tensor
 from vlmr1.grpo.tree import Tree
+from vlmr1.products import speed_up
 
 Completions = Sequence[Sequence[Sequence[int]]]  # [B][G][tokens]
 
@@ -176,6 +177,7 @@ def prepare(model: Any, share: bool) -> str | None:
     Returns why it cannot share, or None. Raises ValueError where its head cannot answer.
     """
     make_answering(model)
+    speed_up(model)
     breaks = sharing_breaks(model)
     if share and breaks is None:
         use_shared_prefix(model)

@@ -15,6 +15,7 @@ from vlmr1.families.base import Prompt
 from vlmr1.grpo.attention import Decoding
 from vlmr1.grpo.policy import Features, Policy, Prefix, pixels
 from vlmr1.grpo.sampling import Sampling, draws_for
+from vlmr1.products import packed
 
 EVERY = 4  # steps between two looks at who has ended
 WORTHWHILE = 0.8  # the share of the batch that must be left to shrink it
@@ -38,7 +39,8 @@ def sample_completions(
     training = policy.bare.training
     policy.bare.eval()
     try:
-        return _decode(policy, prompts, group, sampling, keys, prefix, features)
+        with packed(policy.bare, len(prompts) * group):
+            return _decode(policy, prompts, group, sampling, keys, prefix, features)
     finally:
         policy.bare.train(training)
 

@@ -6,6 +6,7 @@ import json
 import statistics
 from typing import TYPE_CHECKING, Any
 
+from vlmr1.sample import lines_of
 from vlmr1.settings import Grpo
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ OF_LOSS = ("kl", "clip_low_share", "clip_high_share", "entropy")
 def summarise(trainer: GrpoTrainer, rows: list[dict[str, float]]) -> dict[str, Any]:
     """Figures for metrics/grpo.json."""
     alarms = []
-    if trainer.alarms_path.is_file():
-        alarms = [json.loads(line) for line in trainer.alarms_path.read_text(encoding="utf-8").splitlines()]
+    if trainer.journal.alarms.is_file():
+        alarms = [json.loads(line) for line in lines_of(trainer.journal.alarms.read_text(encoding="utf-8"))]
     looks = {f"step_{row['step']}": row["holdout/judged"] for row in rows if "holdout/judged" in row}
     return (
         reward_gain(rows, trainer.grpo)

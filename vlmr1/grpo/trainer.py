@@ -22,9 +22,9 @@ Ten lines train a policy:
 
 from __future__ import annotations
 
-import json
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,21 +37,19 @@ from transformers.trainer_callback import TrainerState
 
 from vlmr1.device import DTYPES
 from vlmr1.families.base import Prompt
-from vlmr1.files import write_atomically
 from vlmr1.grpo.advantages import advantages, zero_variance
 from vlmr1.grpo.buffer import Rollout, load_rollouts, save_rollouts
-from vlmr1.grpo.figures import FIGURES, Figures
+from vlmr1.grpo.figures import Figures
 from vlmr1.grpo.holdout import HoldoutLooks
+from vlmr1.grpo.journal import Journal
 from vlmr1.grpo.losses import Loss, policy_loss
 from vlmr1.grpo.policy import Features, Policy, Prefix, Scored
 from vlmr1.grpo.reference import Reference, second_model
 from vlmr1.grpo.rollout import sample_completions
 from vlmr1.grpo.sampling import Sampling
 from vlmr1.grpo.scoring import Judged, Scorer
-from vlmr1.grpo.watch import Watch
-from vlmr1.launch import is_first
 from vlmr1.prompts import Items
-from vlmr1.sample import Sample, Source, lines_of
+from vlmr1.sample import Source
 from vlmr1.settings import SyncReference, Training
 from vlmr1.training import VlmTrainer
 from vlmr1.watching import logged_rows
@@ -94,8 +92,7 @@ class GrpoTrainer(VlmTrainer):
         self.rollouts: list[Rollout] = []
         self.totals: dict[str, float] = {}  # figures of the present rollouts, over all processes
         self.sums: dict[str, float] = {}  # of the present step's passes, on this process
-        self.watch = Watch()
-        self.rollouts_path, self.alarms_path = work / "rollouts.jsonl", work / "alarms.jsonl"
+        self.journal = Journal(work, settings.log_rollouts)
         lora = chosen.trained.lora
         self.keeps_reading = (  # whether a rollout's reading of the prompts can serve the first backward pass
             self.policy.shared
@@ -141,6 +138,8 @@ class GrpoTrainer(VlmTrainer):
         self, epoch_iterator: Iterator[Any], num_batches: int, device: Any
     ) -> tuple[list[dict[str, Rollout]], None]:
         """One rollout for each forward pass of the coming step: fresh ones, or those of the step before."""
+        if self.control.should_training_stop:  # a run that had stopped, taken up again
+            return [], None
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self.state.global_step % self.grpo.num_iterations == 0 or not self.rollouts:
             self.rollouts = self._roll_out([batch["items"] for batch in batches])
@@ -182,7 +181,8 @@ class GrpoTrainer(VlmTrainer):
             sum(len(c) for g, group in enumerate(completions) for i, c in enumerate(group) if trained_on[g, i]),
             len(prompts),
         )
-        self._record(figures, gains, [self.prompts.sample(index) for index in indices])
+        rows = figures.rows(step + 1, [self.prompts.sample(index) for index in indices], gains)
+        self.totals["alarms"] = self.journal.write(step + 1, gather_object(rows), self.totals)
         rollouts, start = [], 0
         for batch in batches:
             part = slice(start, start := start + len(batch))
@@ -219,13 +219,16 @@ class GrpoTrainer(VlmTrainer):
             seen = self.family.features(self.bare, list(pictures.values())) if pictures else []
         return dict(zip(pictures, seen, strict=True))
 
-    def whole_weights(self) -> Any:
-        """Under ZeRO-3, every process holds the whole policy while it decodes."""
+    @contextmanager
+    def whole_weights(self) -> Iterator[None]:
+        """Under ZeRO-3, every process holds the whole policy while it decodes, and waits for no other."""
         if self.compute.deepspeed is None or self.compute.deepspeed.stage != 3:
-            return nullcontext()
+            yield
+            return
         import deepspeed
 
-        return deepspeed.zero.GatheredParameters(list(self.bare.parameters()))
+        with deepspeed.zero.GatheredParameters(list(self.bare.parameters())), _unhooked(self.bare):
+            yield
 
     def judge(self, index: int, prompt: Prompt, completion: list[int]) -> Judged:
         """Score one completion of a prompt of the data set."""
@@ -280,7 +283,7 @@ class GrpoTrainer(VlmTrainer):
         mates = self._companion(prompts) or ([] if kept else rollout.prompts[:1])
         completions = [*(rollout.completions[b] for b in kept), *[self._end()] * len(mates)]
         scored = _part(asked([*prompts, *mates], completions, rollout.features), len(kept))
-        where = torch.tensor(kept, device=scored.mask.device)
+        where = torch.tensor(kept, dtype=torch.long, device=scored.mask.device)
         laid = [
             values.new_zeros(len(rollout.prompts), *values.shape[1:]).index_copy(0, where, values)
             for values in (scored.logps, scored.entropy, scored.mask)
@@ -314,33 +317,13 @@ class GrpoTrainer(VlmTrainer):
             self.note(entropy=entropy / tokens, **({"kl": kl / tokens} if self.grpo.beta > 0 else {}))
         super().log(logs, start_time)
 
-    def _record(self, figures: Figures, gains: torch.Tensor, samples: Sequence[Sample]) -> None:
-        """Keep a step's rollouts, gathered from all processes, and look for reward hacking."""
-        step = self.state.global_step + 1
-        if self.grpo.log_rollouts:
-            rows = figures.rows(step, samples, gains)
-            rows = gather_object(rows) if self.args.world_size > 1 else rows
-            if is_first():
-                with self.rollouts_path.open("a", encoding="utf-8") as file:
-                    file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        raised = self.watch.see({"step": step, **self.totals})
-        self.totals["alarms"] = float(len(raised))
-        for alarm in raised if is_first() else []:
-            print(f"{self.work.name}: ALARM at step {alarm.step}: {alarm.message}", flush=True)
-            with self.alarms_path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(vars(alarm)) + "\n")
-
     def forget_after(self, step: int) -> None:
-        for path in (self.rollouts_path, self.alarms_path):
-            if path.is_file():
-                whole = lines_of(path.read_text(encoding="utf-8"))  # a kill may leave half a line
-                kept = [line for line in whole if json.loads(line)["step"] <= step]
-                write_atomically(path, "".join(f"{line}\n" for line in kept))
+        self.journal.forget_after(step)
 
     def save_more(self, folder: Path) -> None:
         if self.state.global_step % self.grpo.num_iterations:
             save_rollouts(self.rollouts, folder, self.args.process_index)
-        if self.grpo.sync_ref_model is not None and self.reference is not None and is_first():
+        if self.grpo.sync_ref_model is not None and self.reference is not None and self.is_world_process_zero():
             self.reference.policy.bare.save_pretrained(folder / "reference")
 
     def load_more(self, folder: Path) -> None:
@@ -352,10 +335,7 @@ class GrpoTrainer(VlmTrainer):
             bare.load_state_dict(self.family.load_model(folder / "reference", bare.dtype).state_dict())
         state = TrainerState.load_from_json(str(folder / "trainer_state.json"))
         rows = [row for row in logged_rows(state) if (row["step"] - 1) % self.grpo.num_iterations == 0]
-        for row in rows:
-            self.watch.see(row)
-        if rows:
-            self.totals = {key: value for key, value in rows[-1].items() if key.startswith((*FIGURES, "alarms"))}
+        self.totals = self.journal.replay(rows)
 
     def save_policy(self, folder: Path) -> None:
         """The best policy on the held-out samples where training may stop on them, else the last."""
@@ -399,3 +379,16 @@ def _reading(prefix: Prefix, prompts: int) -> Prefix:
     return replace(
         prefix, tree=replace(prefix.tree, prompts=prefix.tree.prompts[:prompts]), logits=prefix.logits[:prompts]
     )
+
+
+@contextmanager
+def _unhooked(model: Any) -> Iterator[None]:
+    """A model without hooks. DeepSpeed's part the weights again after each layer and meet the others at each call."""
+    kept = [(module, module._forward_pre_hooks, module._forward_hooks) for module in model.modules()]
+    for module, *_ in kept:
+        module._forward_pre_hooks, module._forward_hooks = OrderedDict(), OrderedDict()
+    try:
+        yield
+    finally:
+        for module, before, after in kept:
+            module._forward_pre_hooks, module._forward_hooks = before, after
