@@ -139,7 +139,7 @@ class Decoding:
         prompt_k, prompt_v = self.prompts[layer]
         # Query heads that share a key head (f of them), and completions that share a prompt, ask side by side.
         asked = (q * scale).view(self.groups, self.size, kinds, -1, width).transpose(1, 2).flatten(2, 3)  # (B,K,g*f,D)
-        each = asked.view(len(own_k), -1, width)  # (B*K*g, f, D)
+        each = asked.reshape(len(own_k), -1, width)  # (B*K*g, f, D)
         shared = asked @ prompt_k  # (B, K, g*f, P)
         if self.hidden is not None:
             shared = shared.masked_fill(self.hidden, float("-inf"))
@@ -147,7 +147,7 @@ class Decoding:
         scores = torch.cat([shared, mine], dim=-1)
         weights = scores.softmax(-1, dtype=torch.promote_types(q.dtype, torch.float32)).to(q.dtype)
         past = prompt_k.shape[-1]
-        seen = (weights[..., :past] @ prompt_v).view(each.shape)  # (B*K*g, f, D)
+        seen = (weights[..., :past] @ prompt_v).reshape(each.shape)  # (B*K*g, f, D)
         seen = torch.baddbmm(seen, weights[..., past:].reshape(*each.shape[:2], -1), own_v)
         return seen.view(self.groups, kinds, self.size, -1, width).transpose(1, 2).reshape(-1, 1, heads, width)
 
