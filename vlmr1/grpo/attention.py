@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import torch
@@ -161,19 +160,14 @@ def tree_layout(tree: Tree, device: torch.device, past: Cache | None = None, kee
     """The layout of a tree's whole row, or with `past` of its completions alone, whose prompts' keys it holds."""
     first = 0 if past is None else tree.split
     nodes = [node for node in tree.nodes if node.start >= first]
-    calls, order = [], []
-    for chosen in _alike(nodes):
-        calls.append(_call(chosen, first, device))
-        width = max(len(node.ids) for node in chosen)
-        for i, node in enumerate(chosen):
-            order += [(node.start + t - first, i * width + t) for t in range(len(node.ids))]
-    places, offset = [0] * len(order), 0
-    done = iter(order)
-    for call, chosen in zip(calls, _alike(nodes), strict=True):
-        for _ in range(sum(len(node.ids) for node in chosen)):
-            column, place = next(done)
-            places[column] = offset + place
-        offset += len(call.queries)
+    calls, places, offset = [], [0] * (tree.length - first), 0
+    for lot in _alike(nodes):
+        calls.append(_call(lot, first, device))
+        width = max(len(node.ids) for node in lot)
+        for i, node in enumerate(lot):
+            begin = node.start - first
+            places[begin : begin + len(node.ids)] = range(offset + i * width, offset + i * width + len(node.ids))
+        offset += len(lot) * width
     packed = _packed(nodes, device) if device.type == "cuda" else None
     return Layout(tuple(calls), packed, torch.tensor(places, device=device), past, keep)
 
@@ -206,27 +200,20 @@ def _varlen(packed: Packed, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, s
 
 
 def _alike(nodes: Sequence[Node]) -> list[list[Node]]:
-    """Nodes in lots of like size, each for one call."""
+    """Nodes in lots of like size, each for one call: padding adds at most `PADDING` to a lot's query-key pairs."""
     lots: list[list[Node]] = []
-    by_depth = sorted(nodes, key=lambda n: (n.parent is not None, len(n.path()), len(n.ids)))
-    for _, kin in groupby(by_depth, key=lambda n: n.parent is not None):
-        lot: list[Node] = []
-        for node in kin:
-            tried = [*lot, node]
-            if lot and _area(tried, padded=True) > PADDING * _area(tried, padded=False):
-                lots.append(lot)
-                tried = [node]
-            lot = tried
-        lots.append(lot)
+    wanted = queries = keys = 0  # of the present lot: pairs without padding, most queries, most keys
+    for node in sorted(nodes, key=lambda n: (n.parent is not None, n.above, len(n.ids))):
+        q, k = len(node.ids), node.above + len(node.ids)
+        most_q, most_k = max(queries, q), max(keys, k)
+        joins = lots and (lots[-1][0].parent is None) == (node.parent is None)
+        if joins and (len(lots[-1]) + 1) * most_q * most_k <= PADDING * (wanted + q * k):
+            lots[-1].append(node)
+            wanted, queries, keys = wanted + q * k, most_q, most_k
+        else:
+            lots.append([node])
+            wanted, queries, keys = q * k, q, k
     return lots
-
-
-def _area(nodes: Sequence[Node], padded: bool) -> int:
-    """Query-key pairs of a call over these nodes, or of the nodes alone."""
-    sizes = [(len(n.ids), len(n.path()) + len(n.ids)) for n in nodes]
-    if padded:
-        return len(nodes) * max(q for q, _ in sizes) * max(s for _, s in sizes)
-    return sum(q * s for q, s in sizes)
 
 
 def _call(nodes: Sequence[Node], first: int, device: torch.device) -> Call:

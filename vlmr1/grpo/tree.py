@@ -29,10 +29,10 @@ class Node:
     ids: list[int]
     parent: Node | None
     positions: torch.Tensor  # (A, n)
-    depth: int = field(init=False)
+    above: int = field(init=False)  # tokens of all its ancestors
 
     def __post_init__(self) -> None:
-        self.depth = 0 if self.parent is None else self.parent.depth + 1
+        self.above = 0 if self.parent is None else self.parent.above + len(self.parent.ids)
 
     def path(self) -> list[int]:
         """Columns of all ancestors' tokens, first to last."""
