@@ -33,7 +33,8 @@ def test_values_and_gradients_are_pytorchs(shape, bias):
         assert torch.allclose(p.grad, q.grad, atol=1e-5)
 
 
-def test_packed_weights_serve_while_they_do_not_change_and_are_let_go():
+def test_packed_weights_serve_while_they_do_not_change_and_are_let_go(monkeypatch):
+    monkeypatch.setattr(products, "WORTHWHILE", 1)
     model = nn.Sequential(nn.Linear(16, 8))
     products.speed_up(model)
     x = torch.randn(3, 16)

@@ -17,6 +17,9 @@ import torch.nn.functional as F
 from torch import nn
 
 
+WORTHWHILE = 2**16  # numbers in a weight that is worth laying out anew for a few dozen products
+
+
 @cache
 def slow_mkl() -> bool:
     """Whether this is one of AMD's processors with AVX-512, and this PyTorch has oneDNN's product."""
@@ -81,8 +84,9 @@ def speed_up(model: nn.Module) -> None:
 @contextmanager
 def packed(model: nn.Module, rows: int) -> Iterator[None]:
     """Within it the weights do not change: they are laid out for products with so many rows."""
-    layers = [m for m in model.modules() if isinstance(m, Product) and m.weight.dtype == torch.float32]
-    layers = layers if slow_mkl() and all(m.weight.device.type == "cpu" for m in layers) else []
+    layers = [m for m in model.modules() if isinstance(m, Product) and m.weight.numel() >= WORTHWHILE]
+    if not slow_mkl() or any(m.weight.dtype != torch.float32 or m.weight.device.type != "cpu" for m in layers):
+        layers = []
     try:
         for layer in layers:
             layer.packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), rows)
