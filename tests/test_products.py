@@ -38,7 +38,7 @@ def test_packed_weights_serve_while_they_do_not_change_and_are_let_go(monkeypatc
     model = nn.Sequential(nn.Linear(16, 8))
     products.speed_up(model)
     x = torch.randn(3, 16)
-    with torch.no_grad(), products.packed(model, 3):
+    with torch.no_grad(), products.packed(model, 3, lambda name: False):
         assert model[0].packed is not None
         assert torch.allclose(model(x), F.linear(x, model[0].weight, model[0].bias), atol=1e-6)
     assert model[0].packed is None

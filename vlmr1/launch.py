@@ -8,6 +8,7 @@ Left out on purpose: remote shells, schedulers, restarts on failure (a stopped r
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import sys
@@ -20,6 +21,7 @@ from contextlib import contextmanager
 from vlmr1.settings import Compute
 
 MARK = "TORCHELASTIC_RUN_ID"  # torchrun sets it in the processes it starts
+_farewell = threading.Event()  # whether this process has left the others
 
 
 def start_processes(compute: Compute, module: str, arguments: Sequence[str]) -> None:
@@ -30,6 +32,7 @@ def start_processes(compute: Compute, module: str, arguments: Sequence[str]) -> 
     if MARK in os.environ:
         warnings.simplefilter("ignore", FutureWarning)  # libraries tell each other, from every process at every step
         _end_with_torchrun()
+        atexit.register(_end_in_peace)
         return
     check(compute)
     if compute.launch is None:
@@ -102,3 +105,12 @@ def leave() -> None:
 
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+        _farewell.set()
+
+
+def _end_in_peace() -> None:
+    """The last of all that is done at exit. DDP leaves threads behind that now and then abort what would follow."""
+    if _farewell.is_set():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1 if hasattr(sys, "last_value") else 0)  # it is there after a traceback

@@ -6,7 +6,7 @@ fp32's either way. Left out on purpose: other dtypes and GPUs, where PyTorch cho
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-
 
 WORTHWHILE = 2**16  # numbers in a weight that is worth laying out anew for a few dozen products
 
@@ -82,9 +81,10 @@ def speed_up(model: nn.Module) -> None:
 
 
 @contextmanager
-def packed(model: nn.Module, rows: int) -> Iterator[None]:
-    """Within it the weights do not change: they are laid out for products with so many rows."""
-    layers = [m for m in model.modules() if isinstance(m, Product) and m.weight.numel() >= WORTHWHILE]
+def packed(model: nn.Module, rows: int, idle: Callable[[str], bool]) -> Iterator[None]:
+    """Within it the weights do not change: those not `idle` are laid out for products with so many rows."""
+    busy = [m for name, m in model.named_modules() if isinstance(m, Product) and not idle(name)]
+    layers = [m for m in busy if m.weight.numel() >= WORTHWHILE]
     if not slow_mkl() or any(m.weight.dtype != torch.float32 or m.weight.device.type != "cpu" for m in layers):
         layers = []
     try:

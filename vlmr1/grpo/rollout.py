@@ -39,7 +39,7 @@ def sample_completions(
     training = policy.bare.training
     policy.bare.eval()
     try:
-        with packed(policy.bare, len(prompts) * group):
+        with packed(policy.bare, len(prompts) * group, idle=policy.family.is_vision):
             return _decode(policy, prompts, group, sampling, keys, prefix, features)
     finally:
         policy.bare.train(training)
