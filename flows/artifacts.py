@@ -65,7 +65,8 @@ def _rows(path: Path) -> list[dict[str, float]]:
 def _alarms(name: str, folder: Path, shown: int) -> int:
     """Show the alarms of a training that are not shown yet; how many there are."""
     path = folder / "alarms.jsonl"
-    found = [json.loads(line)["message"] for line in lines_of(path.read_text(encoding="utf-8"))] if path.exists() else []
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    found = [json.loads(line)["message"] for line in lines_of(text)]
     if len(found) > shown:
         text = "\n".join(f"- {message}" for message in found)
         description = f"{name}: signs that the policy games its reward"

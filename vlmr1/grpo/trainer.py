@@ -240,7 +240,8 @@ class GrpoTrainer(VlmTrainer):
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """This pass's share of the step's loss."""
         rollout: Rollout = inputs["rollout"]
-        if self.args.world_size == 1 and not any(c for group in rollout.completions for c in group):
+        alone = self.args.world_size == 1 and self.compute.deepspeed is None
+        if alone and not any(c for group in rollout.completions for c in group):
             trained = [p.flatten()[0] for p in model.parameters() if p.requires_grad]
             return 0.0 * torch.stack(trained).sum()  # gradients of zero, which the optimizer's moments must see
         scored = self._score(rollout)
