@@ -55,6 +55,7 @@ def run_with(**ious):
 TRAINING = {
     "prompts_seen": 10,
     "reward_first_tenth": 1.0,
+    "alarms": [],
     "reward_last_tenth": 1.1,
     "reward_gain_in_standard_errors": 9.0,
 }

@@ -65,6 +65,8 @@ class VlmTrainer(Trainer):
         # Before the model is loaded: under ZeRO-3 its weights are shared out as they are read.
         arguments = training_arguments(settings, compute, work, seed=seed, batch=batch, steps=steps)
         model = self.family.load_model(checkpoint, torch.float32)
+        # The renamings that the checkpoint needed, which saving reverses. Under ZeRO-3 all that are known are noted.
+        model._weight_conversions = [one for one in getattr(model, "_weight_conversions", None) or [] if one.was_used()]
         self.breaks = prepare(model, share)
         self.checkpoint, self.lora = checkpoint, trained.lora
         if trained.lora is not None or trained.freeze_vision or trained.freeze_projector:
@@ -213,6 +215,8 @@ class VlmTrainer(Trainer):
             merged(self.model, self.family, folder, state)
             save_adapter(self.model, self.family, folder / "adapter", str(self.checkpoint), state)
         else:
+            if state is not None:  # gathered, a tied weight stands in it twice
+                state = {name: tensor for name, tensor in state.items() if name not in self.bare.all_tied_weights_keys}
             self.family.save(self.bare, folder, state)
 
 
