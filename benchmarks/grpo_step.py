@@ -1,6 +1,6 @@
 """One whole GRPO step of this project against its peers: processor, rollout, reference, policy, optimizer.
 
-    python -m benchmarks.grpo_step --against trl naive --visual-tokens 256 --completion 64 --group 8 --json step.json
+    python -m benchmarks.grpo_step --against trl,naive --visual-tokens 256 --completion 64 --group 8 --json step.json
 
 Every system is a process of its own on the same random model, the same questions and the same number of sampled
 tokens. Steps go round in turn, one system at a time, so that a busy machine slows all alike; the first round warms up
@@ -117,9 +117,18 @@ def versions() -> dict[str, str]:
     return found
 
 
+def _peers(text: str) -> list[str]:
+    chosen = [name for name in text.split(",") if name]
+    if unknown := set(chosen) - set(PEERS):
+        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: no such peer; there are {', '.join(PEERS)}")
+    return chosen
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--against", nargs="*", choices=PEERS, default=["trl", "naive"])
+    parser.add_argument(
+        "--against", type=_peers, default="trl,naive", help=f"some of {', '.join(PEERS)}, joined by commas"
+    )
     parser.add_argument("--visual-tokens", type=int, default=256, help="of a picture: 256 is 448 x 448 pixels")
     parser.add_argument("--completion", type=int, default=64, help="tokens of a completion")
     parser.add_argument("--group", type=int, default=8, help="completions of a prompt")
@@ -129,6 +138,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing for all")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--attention", choices=["sdpa", "varlen"], default="sdpa", help="of ours, on CUDA in bfloat16")
     parser.add_argument("--size", choices=sorted(SIZES), default="bench")
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds, after one that warms up")
     parser.add_argument("--json", type=Path, required=True, help="where everything goes; the table as .md beside it")
@@ -141,7 +151,7 @@ def main() -> None:
         sys.exit("TRL is not installed here: pip install -e '.[train,bench]', or leave trl out of --against")
     case = Case(
         chosen.visual_tokens, chosen.completion, chosen.group, chosen.prompts, chosen.beta, chosen.freeze_vision,
-        chosen.checkpointing, chosen.device, chosen.dtype, chosen.size,
+        chosen.checkpointing, chosen.device, chosen.dtype, chosen.size, chosen.attention,
     )  # fmt: skip
     try:
         figures = measure(case, chosen.against, chosen.rounds)

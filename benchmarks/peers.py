@@ -27,6 +27,7 @@ from benchmarks.workload import Case, Meter, question
 from vlmr1 import products
 from vlmr1.families import load_family
 from vlmr1.families.base import Family
+from vlmr1.grpo import attention
 from vlmr1.grpo.policy import Policy, prepare
 from vlmr1.grpo.rollout import sample_completions
 from vlmr1.grpo.sampling import Sampling
@@ -44,6 +45,7 @@ def load(folder: Path, case: Case) -> tuple[Family, Any]:
 
 def run_own(meter: Meter, folder: Path, case: Case, shared: bool) -> None:
     """Our loop: read the prompts, sample, score by the reference, score by the policy, step."""
+    attention.VARLEN = case.attention == "varlen"
     family, model = load(folder, case)
     reference = copy.deepcopy(model).requires_grad_(False).eval()
     for one in (model, reference):
@@ -54,7 +56,7 @@ def run_own(meter: Meter, folder: Path, case: Case, shared: bool) -> None:
     if case.checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     model.train()
-    policy, frozen = Policy(model, model, family, 1.0, shared), Policy(reference, reference, family, 1.0, shared)
+    policy, frozen = (Policy(one, one, family, 1.0, shared, model.device) for one in (model, reference))
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=0.0, fused=True)
     sampling = Sampling(1.0, case.completion)

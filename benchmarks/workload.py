@@ -72,6 +72,7 @@ class Case:
     device: str = "cpu"
     dtype: str = "float32"
     size: str = "bench"
+    attention: str = "sdpa"
 
     @property
     def picture(self) -> tuple[int, int]:

@@ -108,7 +108,7 @@ def trained(tiny, tmp_path_factory):
         settings,
         ALL,
         COMPUTE,
-        open_work(folder / "work", {}),
+        open_work(folder / "work", lambda: {}),
         max_pixels=112 * 112,
         seed=1,
         batch=8,

@@ -89,7 +89,7 @@ class Engine:
         """A policy on its own copy of the weights."""
         model = self.stock(dtype)
         prepare(model, shared)
-        return Policy(model, model, self.family, temperature, shared)
+        return Policy(model, model, self.family, temperature, shared, torch.device("cpu"))
 
     def prompts(self, batch: Batch) -> list[Prompt]:
         return [self.family.encode(text, [picture(n) for n in names], list(names)) for names, text, _ in batch]

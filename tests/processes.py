@@ -109,7 +109,7 @@ class Started:
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"still running after {seconds:.0f} s:\n{self.said.read_text()[-4000:]}") from None
-        assert code == 0, f"exited {code}:\n{self.said.read_text()[-4000:]}"
+        assert code == 0, f"exited {code}:\n{self.said.read_text()[-8000:]}"
         return self.said.read_text()
 
     def kill(self) -> None:
@@ -225,7 +225,7 @@ def _train(job: dict[str, Any], out: Path) -> None:
         chosen = chosen.model_copy(update={"compute": chosen.compute.model_copy(update={"launch": launch})})
     if chosen.compute.deepspeed is not None:
         share_small_weights()
-    trainer = GrpoTrainer(base, [load_jsonl(data, images)], chosen, open_work(out / "work", {}))
+    trainer = GrpoTrainer(base, [load_jsonl(data, images)], chosen, open_work(out / "work", lambda: {}))
     if job.get("gradients"):
         trainer.add_callback(Gradients(trainer, out))
     if "dies" in job:
@@ -297,3 +297,5 @@ class Gradients(TrainerCallback):
 if __name__ == "__main__":
     do(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
     leave()
+    sys.stdout.flush()
+    os._exit(0)  # as `vlmr1.launch` has processes end

@@ -31,7 +31,7 @@ def adapted(engine, settings, share=True):
     for name, parameter in wrapped.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05, generator=generator)
-    return Policy(wrapped.eval(), model, engine.family, 0.9, share)
+    return Policy(wrapped.eval(), model, engine.family, 0.9, share, torch.device("cpu"))
 
 
 def layers(model):
@@ -114,7 +114,7 @@ def test_a_towers_layer_needs_vision(engine):
 @pytest.mark.parametrize(("vision", "projector"), [(True, True), (True, False), (False, True), (False, False)])
 def test_frozen_parts(engine, vision, projector):
     """Qwen's projector sits inside the tower; each is frozen without the other all the same."""
-    policy = Policy(*[engine.policy(True).bare] * 2, engine.family, 0.9, True)
+    policy = Policy(*[engine.policy(True).bare] * 2, engine.family, 0.9, True, torch.device("cpu"))
     freeze(policy.bare, engine.family, vision, projector)
     trained = backward(policy, policy.score(engine.prompts(BATCH), completions(BATCH))).keys()
     names = {name for name, _ in policy.bare.named_parameters()}
@@ -150,7 +150,7 @@ def test_an_adapters_folder(engine, home, saved):
         assert path.read_bytes() == (home / "again" / path.name).read_bytes()
     loaded = PeftModel.from_pretrained(engine.stock(torch.float32), folder)  # as anyone would
     prepare(loaded.get_base_model(), share=True)
-    other = Policy(loaded.eval(), loaded.get_base_model(), engine.family, 0.9, True)
+    other = Policy(loaded.eval(), loaded.get_base_model(), engine.family, 0.9, True, torch.device("cpu"))
     assert torch.allclose(says(other, engine), says(policy, engine), atol=1e-5)
 
 
@@ -192,7 +192,7 @@ def test_merging_loses_nothing(engine, home, saved):
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     assert tied == engine.weights.config.tie_word_embeddings
     prepare(model.eval(), share=False)
-    alone = says(Policy(model, model, family, 0.9, False), engine)
+    alone = says(Policy(model, model, family, 0.9, False, torch.device("cpu")), engine)
     assert difference(alone, before) < 1e-5
     assert difference(alone, says(engine.policy(False, torch.float32), engine)) > 1e-2
 

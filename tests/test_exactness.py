@@ -104,7 +104,7 @@ def test_low_rank_adapters(engine, vision):
         for name, parameter in model.named_parameters():
             if "lora_" in name:  # B begins as 0, which would hide A
                 torch.nn.init.normal_(parameter, std=0.1, generator=generator)
-        pair.append(Policy(model.eval(), policy.bare, engine.family, 0.9, share))
+        pair.append(Policy(model.eval(), policy.bare, engine.family, 0.9, share, torch.device("cpu")))
     shared, naive = pair
     reached = assert_equal(shared.score(prompts, groups), naive.score(prompts, groups), shared, naive).keys()
     assert reached == {n for n, p in shared.bare.named_parameters() if p.requires_grad}
@@ -209,7 +209,7 @@ def test_a_model_that_breaks_sharing_runs_apart_and_right(kind, text, reason, tm
     prompts, groups = engine.prompts(batch), completions(batch)
     model = engine.stock()
     assert reason in prepare(model, share=True)
-    policy, stock = Policy(model, model, engine.family, 0.9, False), engine.stock()
+    policy, stock = Policy(model, model, engine.family, 0.9, False, torch.device("cpu")), engine.stock()
     with torch.no_grad():
         scored = policy.score(prompts, groups)
     for b, group in enumerate(groups):

@@ -218,8 +218,10 @@ def test_a_frozen_tower_reads_each_picture_once_a_step(trained, tmp_path):
     assert plain.run()[0]["reward"] == rows[0]["reward"]
 
 
-def test_a_picture_that_cannot_be_read_stops_before_its_step_and_training_goes_on_when_it_is_mended(trained, tmp_path):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_picture_stops_before_its_step_and_training_goes_on_when_mended(trained, tmp_path, workers):
     checkpoint, source = trained
+    compute = COMPUTE.model_copy(update={"workers": workers})
     whole = grpo(trained, tmp_path / "whole")
     rows = whole.run()
     order = list(whole.order)
@@ -235,10 +237,10 @@ def test_a_picture_that_cannot_be_read_stops_before_its_step_and_training_goes_o
         return {"data": {"pictures": {str(images): {p.name: sha256(p) for p in sorted(images.iterdir())}}}}
 
     with pytest.raises(ValueError, match=rf"s id {late}: picture {path} cannot be read .* mend it"):
-        grpo(moved, tmp_path / "w", about=about()).run()
+        grpo(moved, tmp_path / "w", about=about(), compute=compute).run()
     assert json.loads((tmp_path / "w/checkpoint-4/whole.json").read_text()) == {"step": 4}
     path.write_bytes(good)
-    resumed = grpo(moved, tmp_path / "w", about=about())
+    resumed = grpo(moved, tmp_path / "w", about=about(), compute=compute)
     assert (tmp_path / "w/checkpoint-4").is_dir()
     assert resumed.run() == rows
 
@@ -251,7 +253,7 @@ def test_gradients_that_are_no_numbers_stop_the_run_and_leave_the_batch(trained,
     with pytest.raises(FloatingPointError, match=r"the gradients' norm is (nan|inf) at step 1; the batch is in"):
         trainer.run()
     assert torch.equal(parameter, before)
-    left = json.loads((tmp_path / "offending.json").read_text())
+    left = json.loads((tmp_path / "offending-0.json").read_text())
     assert left["step"] == 1 and len(left["batch"]) == 4 and len(left["batch"][0]["completions"]) == 3
 
 
@@ -290,6 +292,7 @@ def test_the_command_line_takes_lists_and_refuses_what_cannot_work(trained, tmp_
         ("epsilon=0.2", "with num_iterations 1 the ratio is exactly 1"),
         ("compute.prompts_per_device=3", "16 prompts do not divide"),
         ("compute.deepspeed={stage: 2, offload: all}", "needs stage 3"),
+        ("use_bias_correction_kl=true\tbeta=0.0", "there is no reference"),
         ("loss_type=cispo\tepsilon_high=0.2\tnum_iterations=2", "at least 1, e.g. 5.0"),
         ("num_iterations=2\tepsilon=0.2\tdelta=1.1", "above 1 \\+ epsilon_high"),
         ("steps", "write KEY=VALUE"),

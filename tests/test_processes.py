@@ -7,6 +7,7 @@ completion as a sequence of its own; what is left after a kill, to a run that wa
 
 import json
 import random
+import shutil
 import time
 from dataclasses import replace
 
@@ -40,9 +41,6 @@ from tests.processes import (
 from vlmr1 import training
 from vlmr1.cli import main
 from vlmr1.families.random import write_random
-from vlmr1.sample import read_jsonl, write_jsonl
-from vlmr1.tasks import rec
-from vlmr1.train import load_jsonl
 
 pytestmark = pytest.mark.skipif(
     torch.accelerator.is_available(), reason="held to the byte on CPUs alone; hide the others, CUDA_VISIBLE_DEVICES="
@@ -335,6 +333,25 @@ def test_one_process_killed_in_every_step_leaves_the_same_bytes(place, folder, n
     assert bytes_of(folder / cut["name"]) == bytes_of(folder / whole["name"])
 
 
+def test_a_set_of_rollouts_is_finished_by_as_many_processes(place, folder):
+    cut = job("shared out", place)  # its checkpoint stands between the two steps on a set
+    with pytest.raises(Killed):
+        do([cut | {"dies": 3}], folder)
+    for path in (folder / cut["name"] / "work/checkpoint-3").glob("rollouts-0.*"):
+        shutil.copy(path, path.with_name(f"rollouts-1{path.suffix}"))
+    with pytest.raises(ValueError, match="compute.launch: .* by 2 processes, and 1 run; go on with as many"):
+        do([cut], folder)
+
+
+@pytest.mark.slow
+def test_a_run_may_go_on_in_another_number_of_processes(place, folder, alone):
+    cut = job("fewer", place, "save_steps=2")
+    with pytest.raises(AssertionError, match="Killed"):
+        under_torchrun([cut | {"dies": 2}], folder)
+    do([cut], folder)
+    assert_equal_runs(folder / cut["name"], alone / "plain")
+
+
 @pytest.mark.parametrize("moment", ["logs/metrics.jsonl", "metrics.json"])
 def test_a_run_killed_as_it_leaves_its_results_leaves_them_again(place, folder, moment, monkeypatch):
     output = folder / f"leaving {moment.replace('/', ' ')}"
@@ -355,62 +372,3 @@ def test_a_run_killed_as_it_leaves_its_results_leaves_them_again(place, folder, 
     assert json.loads((output / "metrics.json").read_text())["steps"] == 4 and len(rows_of(output)) == 4
     with pytest.raises(SystemExit, match="there already"):
         main(command(place, output))
-
-
-# What is refused, and what is taken.
-
-REFUSED = {
-    "too many processes": (
-        ("compute.launch={nnodes: 1, nproc_per_node: 999, rendezvous: null}", "prompts_per_step=999"),
-        "compute.launch.nproc_per_node: 999 processes on a machine of .*; lower it",
-    ),
-    "a step that does not divide": (
-        (PAIR, "prompts_per_step=5"),
-        "grpo.prompts_per_step: 5 prompts do not divide over 2 processes .* make it a multiple of 2",
-    ),
-    "passes that do not divide": (
-        (PAIR, "compute.prompts_per_device=3"),
-        "grpo.prompts_per_step: 4 prompts do not divide over 2 processes of 3 .* make it a multiple of 6",
-    ),
-    "shards in one process": (
-        (zero(2),),
-        "compute.deepspeed: shards over processes, and there is one; give compute.launch, or null",
-    ),
-    "no compiler": (
-        (PAIR, zero(3)),
-        r"compute.deepspeed: .* finds no g\+\+; install a C\+\+ compiler, or set it to null",
-    ),
-    "weights on the host, unsharded": (
-        (PAIR, zero(2, "all")),
-        "compute.deepspeed: offload: all keeps weights on the host, which needs stage 3",
-    ),
-    "nodes that cannot meet": (
-        ("compute.launch={nnodes: 2, nproc_per_node: 1, rendezvous: null}",),
-        "compute.launch: rendezvous: several nodes meet at one of them; give its HOST:PORT",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_refused_in_a_sentence_before_anything_is_loaded(place, folder, monkeypatch, name):
-    sets, sentence = REFUSED[name]
-    monkeypatch.setattr("shutil.which", lambda *_: None)
-    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
-    monkeypatch.setattr("os.execv", lambda *_: pytest.fail("processes are started"))
-    nowhere = replace(place, base=folder / "nowhere")
-    started = time.monotonic()
-    with pytest.raises(SystemExit, match=sentence):
-        main(command(nowhere, folder / "refused", *sets))
-    assert time.monotonic() - started < 5
-    assert not (folder / "refused").exists()
-
-
-def test_rows_without_a_picture(mixed, tmp_path):
-    blind = [sample for sample in load_jsonl(mixed.data, mixed.images).samples if not sample.images]
-    assert len(blind) == 13 and all(sample.sizes == () for sample in blind)
-    said = rec.answer("<think>.</think><answer>[1, 2, 30, 40]</answer>", blind[0], (0, 0))
-    assert said.boxes == ((1, 2, 30, 40),)  # there is no frame to carry it from
-    assert rec.rewards(said, blind[0])["iou"].value > 0
-    rows = [row | {"image": None} for row in read_jsonl(mixed.data) if "image" not in row]
-    write_jsonl(tmp_path / "null.jsonl", rows)
-    assert all(sample.images == () for sample in load_jsonl(tmp_path / "null.jsonl", mixed.images).samples)

@@ -59,7 +59,7 @@ class Killed(Exception):
 def grpo(trained, work, die_at=None, settings=GRPO, compute=COMPUTE, what=ALL, about=None):
     checkpoint, source = trained
     chosen = Training(compute=compute, trained=what, grpo=settings, max_pixels=112 * 112)
-    trainer = GrpoTrainer(checkpoint, [source], chosen, open_work(work, about or {}))
+    trainer = GrpoTrainer(checkpoint, [source], chosen, open_work(work, lambda: about or {}))
     if die_at is not None:
         loss = trainer.compute_loss
 
@@ -128,24 +128,24 @@ def test_a_checkpoint_that_was_cut_short_is_not_resumed_from(trained, tmp_path):
 
 
 def test_another_runs_work_is_cleared(tmp_path, monkeypatch):
-    work = open_work(tmp_path / "w", {"lr": 1})
+    work = open_work(tmp_path / "w", lambda: {"lr": 1})
     (work / "checkpoint-4").mkdir()
-    assert (open_work(work, {"lr": 1}) / "checkpoint-4").exists()
-    assert not (open_work(work, {"lr": 2}) / "checkpoint-4").exists()
+    assert (open_work(work, lambda: {"lr": 1}) / "checkpoint-4").exists()
+    assert not (open_work(work, lambda: {"lr": 2}) / "checkpoint-4").exists()
 
     (work / "checkpoint-4").mkdir()
     other = tmp_path / "code"
     other.mkdir()
     (other / "losses.py").write_text("# another loss")
     monkeypatch.setattr("vlmr1.work.PACKAGE", other)
-    assert not (open_work(work, {"lr": 2}) / "checkpoint-4").exists()  # the same params, other code
+    assert not (open_work(work, lambda: {"lr": 2}) / "checkpoint-4").exists()  # the same params, other code
 
 
 def test_supervised_training_lowers_the_loss(tiny, tmp_path):
     checkpoint, source = tiny
     settings = Optimisation(**COMMON, learning_rate=3e-3, save_steps=30)
     trainer = SftTrainer(
-        checkpoint, [source], settings, ALL, COMPUTE, open_work(tmp_path / "w", {}),
+        checkpoint, [source], settings, ALL, COMPUTE, open_work(tmp_path / "w", lambda: {}),
         max_pixels=112 * 112, seed=1, batch=8, steps=30,
     )  # fmt: skip
     rows = trainer.run()

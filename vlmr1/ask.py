@@ -37,7 +37,7 @@ def ask(checkpoint: Path, picture: Path, expression: str) -> tuple[str, Answer]:
     )
     device = pick_device()
     model = family.load_model(checkpoint, torch.float32).to(device)
-    policy = Policy(model, model, family, 1.0, prepare(model, True) is None)
+    policy = Policy(model, model, family, 1.0, prepare(model, True) is None, device)
     with Image.open(picture) as image:
         problem, size = rec.problem(expression), image.size
         sample = Sample(0, (picture.name,), problem, "[]", "rec", "iou", "asked", "asked", (size,))

@@ -116,15 +116,21 @@ def _ask(chosen: argparse.Namespace) -> None:
 
 def _train(chosen: argparse.Namespace) -> None:
     import vlmr1.stages  # noqa: F401  (quiet libraries, one thread)
-    from vlmr1.launch import leave, start_processes
+    from vlmr1.launch import is_first, leave, start_processes
     from vlmr1.train import defaults, lists, load_jsonl, train_grpo
 
     settings = defaults(chosen.set_param)
     sources = [load_jsonl(*one) for one in lists(chosen.data, chosen.images, chosen.reward_method)]
+    odd = [name for name in (chosen.reward_method or "").split(":") if name and name not in settings.grpo.rewards]
+    if odd:
+        raise ValueError(
+            f"--reward-method: {odd[0]} is not among grpo.rewards; weigh it there, e.g. -S rewards={{{odd[0]}: 1.0}}"
+        )
     start_processes(settings.compute, "vlmr1.cli", sys.argv[1:])
     policy = train_grpo(chosen.model, sources, settings, chosen.output)
     leave()
-    print(f"the policy is in {policy}")
+    if is_first():
+        print(f"the policy is in {policy}")
 
 
 def _merge(chosen: argparse.Namespace) -> None:

@@ -14,13 +14,16 @@ from vlmr1.tasks import TASKS
 
 
 class UnreadablePicture(ValueError):
-    """A picture that does not open, in the middle of a run. `path` is the picture's."""
+    """A picture that does not open, in the middle of a run."""
 
-    def __init__(self, source: Source, sample: Sample, path: Path, error: Exception) -> None:
-        self.path = path
-        super().__init__(
-            f"{source.name} id {sample.id}: picture {path} cannot be read ({error}); mend it, and the same command goes"
-            " on from the last checkpoint"
+    def __init__(self, row: str, path: Path, reason: str) -> None:
+        super().__init__(row, path, reason)  # all it is made of, so that it travels from a worker process
+        self.row, self.path, self.reason = row, path, reason
+
+    def __str__(self) -> str:
+        return (
+            f"{self.row}: picture {self.path} cannot be read ({self.reason}); mend it, and the same command goes on"
+            " from the last checkpoint"
         )
 
 
@@ -36,7 +39,7 @@ def encode(family: Family, source: Source, sample: Sample) -> Prompt:
             with Image.open(path) as picture:
                 images.append(picture.convert("RGB"))
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow raises SyntaxError on bad PNGs
-            raise UnreadablePicture(source, sample, path, error) from error
+            raise UnreadablePicture(f"{source.name} id {sample.id}", path, str(error)) from error
     return family.encode(TASKS[sample.task].prompt(sample), images, [str(path) for path in paths])
 
 

@@ -123,17 +123,23 @@ def train_grpo(model: Path, sources: Sequence[Source], chosen: Training, output:
 
     Raises ValueError where `output` holds another run's policy, or for settings and rows that cannot work.
     """
+    from vlmr1.grpo.scoring import Scorer
     from vlmr1.grpo.summary import summarise
     from vlmr1.grpo.trainer import GrpoTrainer
     from vlmr1.training import save_training
-    from vlmr1.work import fingerprint_of, open_work, pictures_of
+    from vlmr1.work import fingerprint_of, open_work, pictures_of, told
 
     if (output / "policy").exists():
         raise ValueError(f"{output}/policy: there already; name another --output, or remove it")
-    about: dict[str, Any] = {"training": chosen.model_dump(mode="json"), "base": fingerprint_of(model)}
-    listed = [[repr(sample) for sample in source.samples] for source in sources]
-    about |= {"data": {"rows": listed, "pictures": pictures_of(sources)}}
-    trainer = GrpoTrainer(model, sources, chosen, open_work(output / "work", about))
+    Scorer(chosen.grpo.rewards, [sample for source in sources for sample in source.samples])  # refuses in a moment
+
+    def about() -> dict[str, Any]:
+        listed = [[repr(sample) for sample in source.samples] for source in sources]
+        data = {"rows": listed, "pictures": pictures_of(sources)}
+        of = chosen.model_dump(mode="json") | {"compute": told(chosen.compute), "base": fingerprint_of(model)}
+        return of | {"data": data}
+
+    trainer = GrpoTrainer(model, sources, chosen, open_work(output / "work", about, refuse=True))
     rows = trainer.run()
     save_training(trainer, rows, summarise(trainer, rows), output / "policy", output / "logs", output / "metrics.json")
     return output / "policy"

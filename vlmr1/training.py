@@ -21,6 +21,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from vlmr1.device import pick_device
 from vlmr1.families import load_family
+from vlmr1.families.base import Prompt
 from vlmr1.files import rounded, whole_folder, write_json
 from vlmr1.grpo.policy import Policy, prepare
 from vlmr1.grpo.sampler import PromptSampler
@@ -87,7 +88,10 @@ class VlmTrainer(Trainer):
         if share and self.breaks is not None and is_first():
             print(f"{work.name}: prompts are not shared, because {self.breaks}; the naive way is used", flush=True)
         self.bare = model if trained.lora is None else model.get_base_model()
-        self.policy = Policy(model, self.bare, self.family, temperature, share and self.breaks is None)
+        shared = share and self.breaks is None
+        self.policy = Policy(model, self.bare, self.family, temperature, shared, self.args.device)
+        if self.prompts.dropped and is_first():
+            print(f"{work.name}: {self.prompts.dropped} prompts of more than {longest} tokens are left out", flush=True)
 
     @property
     def share_of_loss(self) -> int:
@@ -106,6 +110,14 @@ class VlmTrainer(Trainer):
                     excuse(self.work, prompt.path)
                     raise prompt
         return batches, count
+
+    def encode(self, index: int) -> Prompt:
+        """A sample's prompt. Raises UnreadablePicture, having noted that the picture may be mended."""
+        try:
+            return self.prompts.encode(index)
+        except UnreadablePicture as error:
+            excuse(self.work, error.path)
+            raise
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Load weights as `from_pretrained` does: a VLM's file names its parameters otherwise than the module does.
@@ -139,28 +151,33 @@ class VlmTrainer(Trainer):
         self.policy.called = args[0]
         loss = super().training_step(*args, **kwargs)
         if not torch.isfinite(loss):
-            self._stop(f"the loss is {loss.item()}")
+            self.stop(f"the loss is {loss.item()}")
         return loss
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """The gradients' norm, looked at before the optimizer uses them."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         if norm is not None and not math.isfinite(float(norm)):
-            self._stop(f"the gradients' norm is {float(norm)}")
+            self.stop(f"the gradients' norm is {float(norm)}")
         return norm
 
-    def _stop(self, what: str) -> None:
+    def stop(self, what: str, indices: Sequence[int] | None = None) -> None:
         """Refuse to go on with numbers that are none; the batch is kept for inspection."""
-        path = self.work / "offending.json"
-        write_json(path, {"step": self.state.global_step + 1, "what": what, "batch": self.describe_batch()})
+        path = self.work / f"offending-{self.args.process_index}.json"  # a NaN soon is everyone's: each keeps its own
+        write_json(path, {"step": self.state.global_step + 1, "what": what, "batch": self.describe_batch(indices)})
         raise FloatingPointError(
             f"{what} at step {self.state.global_step + 1}; the batch is in {path}, the last good checkpoint in"
             f" {self.work}; try a lower learning_rate"
         )
 
-    def describe_batch(self) -> list[dict[str, Any]]:
-        """The present batch as plain data."""
-        return []
+    def describe_batch(self, indices: Sequence[int] | None) -> list[dict[str, Any]]:
+        """The present batch, or these samples, as plain data."""
+        return [self.describe(index) for index in indices or []]
+
+    def describe(self, index: int) -> dict[str, Any]:
+        """A sample as a person wants it named."""
+        sample = self.prompts.sample(index)
+        return {"source": sample.source, "id": sample.id, "images": list(sample.images), "problem": sample.problem}
 
     def num_parameters(self) -> int:
         """Weights of the whole model, trained or not, sharded or not."""
@@ -303,6 +320,7 @@ def save_training(
     """Leave a training's results: the checkpoint, a folder with every logged row, and the metrics file last."""
     if not is_first():
         trainer.save_policy(checkpoint)  # takes part in gathering sharded weights
+        trainer.accelerator.wait_for_everyone()
         return
     with whole_folder(checkpoint) as folder:
         trainer.save_policy(folder)
@@ -318,6 +336,7 @@ def save_training(
             writer = csv.DictWriter(file, columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
+    trainer.accelerator.wait_for_everyone()  # nobody looks for anything in the work folder any more
     write_json(metrics, rounded({"steps": rows[-1]["step"], "final_loss": rows[-1]["loss"], **figures}))
     shutil.rmtree(trainer.work)
 

@@ -9,28 +9,37 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from vlmr1.files import sha256, write_json
+from vlmr1.files import inside, sha256, write_json
 from vlmr1.launch import first_alone, is_first
 from vlmr1.sample import Source
+from vlmr1.settings import Compute
 
 PACKAGE = Path(__file__).parent
 MENDABLE = "mendable.json"
 
 
-def open_work(work: Path, about: dict[str, Any]) -> Path:
-    """The folder of half-finished work for exactly this run; what another run left there is cleared."""
+def open_work(work: Path, about: Callable[[], dict[str, Any]], refuse: bool = False) -> Path:
+    """The folder of half-finished work for exactly this run, of which `about` tells; the first process asks it.
+
+    What another run left there is cleared, or with `refuse` a ValueError says what differs.
+    """
     with first_alone():
         if is_first():
-            _open(work, about)
+            _open(work, about(), refuse)
     return work
 
 
-def _open(work: Path, about: dict[str, Any]) -> None:
+def told(compute: Compute) -> dict[str, Any]:
+    """Settings as plain data, without what changes nothing of the result: how many processes, and who prepares."""
+    return compute.model_dump(mode="json", exclude={"launch", "workers"})
+
+
+def _open(work: Path, about: dict[str, Any], refuse: bool) -> None:
     code = {path.relative_to(PACKAGE).as_posix(): sha256(path) for path in sorted(PACKAGE.rglob("*.py"))}
     versions = {name: metadata.version(name) for name in ("torch", "transformers")}
     mark = json.loads(json.dumps({"about": about, "code": code, "versions": versions}))
@@ -38,6 +47,12 @@ def _open(work: Path, about: dict[str, Any]) -> None:
     left = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     excused = set(json.loads(mendable.read_text(encoding="utf-8"))) if mendable.is_file() else set()
     if left is None or _excusing(left, excused) != _excusing(mark, excused):
+        if left is not None and refuse:
+            differs = [key for key in mark if left.get(key) != mark[key]]
+            raise ValueError(
+                f"{work}: holds the checkpoints of another run ({', '.join(differs)} differ); remove it, or name"
+                " another output"
+            )
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
     write_json(path, mark)
@@ -68,8 +83,14 @@ def inputs_of(converted: Path, sources: Sequence[Source]) -> dict[str, Any]:
 
 
 def pictures_of(sources: Sequence[Source]) -> dict[str, dict[str, str]]:
-    """sha256 of every picture in the sources' folders, by folder and name."""
-    return {str(folder): fingerprint_of(folder) for folder in sorted({source.images for source in sources})}
+    """sha256 of every picture that the sources name, by folder and name; empty for one that is not there."""
+    found: dict[str, dict[str, str]] = {}
+    for source in sources:
+        hashes = found.setdefault(str(source.images), {})
+        for name in {name for sample in source.samples for name in sample.images} - hashes.keys():
+            path = inside(source.images, name)
+            hashes[name] = sha256(path) if path.is_file() else ""
+    return {folder: dict(sorted(hashes.items())) for folder, hashes in sorted(found.items())}
 
 
 def fingerprint_of(folder: Path) -> dict[str, str]:

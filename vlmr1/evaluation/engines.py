@@ -24,7 +24,7 @@ class InProcess:
         self.device, self.settings = pick_device(), settings
         self.family = load_family(checkpoint, max_pixels)
         model = self.family.load_model(checkpoint, DTYPES[compute.dtype]).to(self.device).eval()
-        self.policy = Policy(model, model, self.family, settings.temperature, prepare(model, True) is None)
+        self.policy = Policy(model, model, self.family, settings.temperature, prepare(model, True) is None, self.device)
 
     def ask(
         self, source: Source, samples: Sequence[Sample], temperature: float, progress: Callable[[int], object]

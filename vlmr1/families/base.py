@@ -7,6 +7,7 @@ Left out on purpose: video.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,6 +61,7 @@ class Family(ABC):
     def __init__(self, checkpoint: Path) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
         self.pad_id = self.tokenizer.pad_token_id
+        self.checkpoint = checkpoint
 
     @abstractmethod
     def picture(self, image: Image.Image, key: str) -> Picture:
@@ -88,6 +90,14 @@ class Family(ABC):
     @abstractmethod
     def encoder_outputs(self, features: Sequence[torch.Tensor]) -> dict[str, Any]:
         """Forward arguments that hand ready-made features to the model in place of pixels."""
+
+    def all_ends(self, own: Sequence[int]) -> list[int]:
+        """The family's end tokens, its end of turn first, and those that the checkpoint's generation config names."""
+        path = self.checkpoint / "generation_config.json"
+        named = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
+        return list(
+            dict.fromkeys([*own, *(named if isinstance(named, list) else [named] if named is not None else [])])
+        )
 
     marker: str  # how the checkpoint's chat template writes one picture's place
 

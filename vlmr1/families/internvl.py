@@ -47,7 +47,7 @@ class InternVL(Family):
         self.tokens_a_tile = config.image_seq_length
         self.image_id = config.image_token_id
         vocabulary = self.tokenizer.get_vocab()
-        self.end_ids = [vocabulary[token] for token in ENDS if token in vocabulary]
+        self.end_ids = self.all_ends([vocabulary[token] for token in ENDS if token in vocabulary])
         self.never_sampled = [vocabulary[token] for token in NEVER_SAMPLED if token in vocabulary]
         # The published chat templates write the context token where a picture stands.
         self.marker = CONTEXT

@@ -63,7 +63,7 @@ class QwenVL(Family):
         }
         ids = self.tokenizer.convert_tokens_to_ids
         self.image_id = ids(IMAGE_PAD)
-        self.end_ids = [ids(token) for token in ENDS]
+        self.end_ids = self.all_ends([ids(token) for token in ENDS])
         self.never_sampled = [ids(token) for token in NEVER_SAMPLED]
         self.numbering = _weightless(self.inner_class, checkpoint)
 

@@ -1,8 +1,8 @@
 """Attention over token trees, reached through transformers' own attention interface: no model code is touched.
 
 `layout` travels as one more keyword from the model's call to every attention layer. Training attends node by node,
-nodes of like size in one call of PyTorch's scaled dot product attention (SDPA); on CUDA in half precision all nodes go
-to one call of flash attention over sequences of any lengths, without padding (`varlen_attn`, not yet run by us).
+nodes of like size in one call of PyTorch's scaled dot product attention (SDPA). On CUDA in half precision all nodes can
+go to one call of flash attention over sequences of any lengths, without padding (`VARLEN`; not run on a GPU yet).
 Decoding attends to prompts held once a group and to each completion's own past.
 Left out on purpose: models with sliding windows, recurrent layers, attention sinks or soft caps (`sharing_breaks`).
 """
@@ -21,7 +21,7 @@ from transformers import AttentionInterface
 from vlmr1.grpo.tree import Node, Tree
 
 NAME = "shared_prefix"
-VARLEN = True  # false: SDPA on CUDA too, so that a benchmark can compare them
+VARLEN = False  # true: flash attention over all nodes at once; `benchmarks.grpo_step --attention` compares on CUDA
 PADDING = 1.25  # nodes share a call while it computes at most this much more than they need
 
 
@@ -255,7 +255,14 @@ def _attention(
     layout: Layout | Decoding,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' attention interface: (1, L, H, D) and no weights."""
+    """transformers' attention interface: (1, L, H, D) and no weights. Raises ValueError for what it cannot do."""
+    odd = [name for name in ("sliding_window", "softcap", "s_aux") if kwargs.get(name) is not None]
+    if odd:
+        raise ValueError(
+            f"attention over trees knows no {odd[0]}, which this model has; set grpo.share_prefix to false"
+        )
+    if value.dtype in (torch.float16, torch.bfloat16):  # under autocast the rotation leaves queries and keys in fp32
+        query, key = query.to(value.dtype), key.to(value.dtype)
     return layout.attend(module.layer_idx, query, key, value, scaling), None
 
 
@@ -265,9 +272,12 @@ AttentionInterface.register(NAME, _attention)
 def sharing_breaks(model: Any) -> str | None:
     """Why this model's completions cannot share their prompt exactly; None where they can."""
     text = model.config.get_text_config()
-    kinds = set(getattr(text, "layer_types", None) or ["full_attention"]) - {"full_attention"}
+    known = getattr(text, "layer_types", None)
+    kinds = set(known or ["full_attention"]) - {"full_attention"}
     if kinds:
         return f"its layers are not all of full attention ({', '.join(sorted(kinds))})"
+    if not known and getattr(text, "sliding_window", None):
+        return "its attention slides over a window"
     for name in ("attn_logit_softcapping", "final_logit_softcapping", "logits_scaling", "attention_chunk_size"):
         if getattr(text, name, None):
             return f"its config has {name}"

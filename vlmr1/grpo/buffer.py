@@ -46,8 +46,17 @@ def save_rollouts(rollouts: Sequence[Rollout], folder: Path, rank: int) -> None:
     write_json(folder / f"rollouts-{rank}.json", plain)
 
 
-def load_rollouts(folder: Path, rank: int, device: torch.device) -> list[Rollout]:
-    """The reverse; prompts and features are left to whoever knows the data."""
+def load_rollouts(folder: Path, rank: int, processes: int, device: torch.device) -> list[Rollout]:
+    """The reverse; prompts and features are left to whoever knows the data.
+
+    Raises ValueError where another number of processes saved theirs.
+    """
+    saved = len(list(folder.glob("rollouts-*.json")))
+    if saved != processes:
+        raise ValueError(
+            f"compute.launch: {folder} was saved between two steps on one set of rollouts, by {saved} processes, and"
+            f" {processes} run; go on with as many"
+        )
     tensors = load_file(folder / f"rollouts-{rank}.safetensors")
     plain = json.loads((folder / f"rollouts-{rank}.json").read_text(encoding="utf-8"))
     rollouts = []

@@ -66,7 +66,7 @@ class HoldoutLooks(TrainerCallback):
         with trainer.whole_weights(), trainer.accelerator.autocast(), torch.no_grad():
             for start in range(0, len(mine), batch):  # not equally often on every process
                 chosen = mine[start : start + batch]
-                prompts = [trainer.prompts.encode(index) for index in chosen]
+                prompts = [trainer.encode(index) for index in chosen]
                 groups = sample_completions(trainer.policy, prompts, 1, sampling, chosen)
                 for index, prompt, (completion,) in zip(chosen, prompts, groups, strict=True):
                     one = trainer.judge(index, prompt, completion)

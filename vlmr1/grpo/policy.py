@@ -49,11 +49,10 @@ class Policy:
     family: Family
     temperature: float
     shared: bool
-    device: torch.device = field(init=False)
+    device: torch.device  # where the model runs, which under DeepSpeed it does not yet when this is made
     never: torch.Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        self.device = self.bare.device
         self.never = never_tensor(self.family.never_sampled, self.device)
 
     def score(self, prompts: Sequence[Prompt], completions: Completions, features: Features | None = None) -> Scored:
@@ -145,7 +144,7 @@ class Policy:
         arguments = self._row(ids, positions) | {"attention_mask": mask.to(self.device)}
         pictures = [picture for p, _ in rows for picture in p.pictures]
         first, last = min(len(p.ids) for p, _ in rows) - 1, width - 1
-        tokens = torch.cat([ids[:, first + 1 :]], dim=1).to(self.device)  # (R, last - first)
+        tokens = ids[:, first + 1 :].to(self.device)  # (R, last - first)
         with asking(self.bare, Question(tokens.flatten(), self.temperature, self.never)):
             output = self.called(
                 **arguments, **(pixels(pictures, self.device) if pictures else {}),

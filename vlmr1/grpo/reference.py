@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers import TrainerCallback
 
 from vlmr1.families.base import Family, Prompt
 from vlmr1.grpo.policy import Completions, Features, Policy, Scored, prepare
 
 if TYPE_CHECKING:
+    from vlmr1.grpo.trainer import GrpoTrainer
     from vlmr1.settings import SyncReference
 
 
@@ -55,6 +57,17 @@ def second_model(
         config = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 3}}
         config["bf16"] = {"enabled": dtype == torch.bfloat16}
         engine, *_ = deepspeed.initialize(model=model, config=config)
-        return Reference(Policy(engine, model, family, temperature, shared), None)
+        return Reference(Policy(engine, model, family, temperature, shared, device), None)
     model.to(device)
-    return Reference(Policy(model, model, family, temperature, shared), None)
+    return Reference(Policy(model, model, family, temperature, shared, device), None)
+
+
+class FollowingReference(TrainerCallback):
+    """Lets a synchronised reference follow the policy every so many steps."""
+
+    def __init__(self, trainer: GrpoTrainer, sync: SyncReference) -> None:
+        self.trainer, self.sync = trainer, sync
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step % self.sync.ref_model_sync_steps == 0 and self.trainer.reference is not None:
+            self.trainer.reference.follow(self.trainer.bare, self.sync)

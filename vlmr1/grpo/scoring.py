@@ -58,8 +58,13 @@ class Scorer:
         answer = task.answer(text, sample, frame)
         rewards = {name: reward for name, reward in task.rewards(answer, sample).items() if name in self.weights}
         for name, function in self.own.items():
-            given = function(completion=text, sample=sample, answer=answer, pictures=list(pictures))
-            rewards[name] = given if isinstance(given, Reward) else _plain(name, given, sample)
+            try:
+                given = function(completion=text, sample=sample, answer=answer, pictures=list(pictures))
+            except Exception as error:
+                raise RuntimeError(
+                    f"grpo.rewards: {name} failed on {sample.source} id {sample.id}: {error!r}"
+                ) from error
+            rewards[name] = _checked(name, given, sample)
         total = sum(weight * rewards[name].value for name, weight in self.weights.items())
         score = task.score(answer, sample)
         repeated = len(answer.boxes) - len(set(answer.boxes))
@@ -84,10 +89,16 @@ def _import(name: str) -> Callable[..., Any]:
         raise ValueError(f"grpo.rewards: {name} cannot be imported ({error}); name package.module:function") from error
 
 
-def _plain(name: str, value: Any, sample: Sample) -> Reward:
-    if not isinstance(value, int | float) or not math.isfinite(value):
+def _checked(name: str, given: Any, sample: Sample) -> Reward:
+    """What a user's reward gave, as a `Reward` of a finite value."""
+    try:
+        reward = given if isinstance(given, Reward) else Reward(float(given), True, "")
+        good = math.isfinite(reward.value)
+    except (TypeError, ValueError):
+        good = False
+    if not good:
         raise ValueError(
-            f"grpo.rewards: {name} gave {value!r} for {sample.source} id {sample.id}; it must return a finite number"
-            " or a vlmr1.rewards.Reward"
+            f"grpo.rewards: {name} gave {given!r} for {sample.source} id {sample.id}; it must return a finite number"
+            " or a vlmr1.rewards.Reward of one"
         )
-    return Reward(float(value), True, "")
+    return reward

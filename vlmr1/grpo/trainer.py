@@ -32,7 +32,6 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from PIL import Image
-from transformers import TrainerCallback
 from transformers.trainer_callback import TrainerState
 
 from vlmr1.device import DTYPES
@@ -44,13 +43,13 @@ from vlmr1.grpo.holdout import HoldoutLooks
 from vlmr1.grpo.journal import Journal
 from vlmr1.grpo.losses import Loss, policy_loss
 from vlmr1.grpo.policy import Features, Policy, Prefix, Scored
-from vlmr1.grpo.reference import Reference, second_model
+from vlmr1.grpo.reference import FollowingReference, Reference, second_model
 from vlmr1.grpo.rollout import sample_completions
 from vlmr1.grpo.sampling import Sampling
 from vlmr1.grpo.scoring import Judged, Scorer
 from vlmr1.prompts import Items
 from vlmr1.sample import Source
-from vlmr1.settings import SyncReference, Training
+from vlmr1.settings import Training
 from vlmr1.training import VlmTrainer
 from vlmr1.watching import logged_rows
 
@@ -110,14 +109,13 @@ class GrpoTrainer(VlmTrainer):
 
     def _make_reference(self, checkpoint: Path) -> Reference:
         if self.bare is not self.model:  # the base lies beneath the adapter
-            policy = Policy(self.bare, self.bare, self.family, self.grpo.temperature, self.policy.shared)
+            mine = self.policy
+            policy = Policy(self.bare, self.bare, self.family, self.grpo.temperature, mine.shared, mine.device)
             return Reference(policy, self.model)
-        if self.grpo.sync_ref_model is not None and self.compute.deepspeed is not None:
-            raise ValueError("grpo.sync_ref_model: no process holds sharded weights whole; set it or deepspeed to null")
         return second_model(
             checkpoint,
             self.family,
-            DTYPES[self.compute.dtype],
+            torch.float32 if self.compute.deepspeed is None else DTYPES[self.compute.dtype],  # the policy's own
             self.args.device,
             self.grpo.temperature,
             self.policy.shared,
@@ -142,7 +140,11 @@ class GrpoTrainer(VlmTrainer):
             return [], None
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self.state.global_step % self.grpo.num_iterations == 0 or not self.rollouts:
-            self.rollouts = self._roll_out([batch["items"] for batch in batches])
+            self.rollouts = []
+            try:
+                self.rollouts = self._roll_out([batch["items"] for batch in batches])
+            except FloatingPointError as error:  # the policy's own logits
+                self.stop(str(error), [index for batch in batches for index, _ in batch["items"]])
         return [{"rollout": rollout} for rollout in self.rollouts], None
 
     def _roll_out(self, batches: Sequence[Items]) -> list[Rollout]:
@@ -196,7 +198,8 @@ class GrpoTrainer(VlmTrainer):
             )  # fmt: skip
             self._drop_idle(rollout, zero_variance(rewards[part]))
             if self.reference is not None:
-                rollout.reference_logps = self._ask(self.reference.score, rollout).logps
+                with self.accelerator.autocast():
+                    rollout.reference_logps = self._ask(self.reference.score, rollout).logps
             rollouts.append(rollout)
         return rollouts
 
@@ -242,6 +245,7 @@ class GrpoTrainer(VlmTrainer):
         rollout: Rollout = inputs["rollout"]
         alone = self.args.world_size == 1 and self.compute.deepspeed is None
         if alone and not any(c for group in rollout.completions for c in group):
+            rollout.prefix = None
             trained = [p.flatten()[0] for p in model.parameters() if p.requires_grad]
             return 0.0 * torch.stack(trained).sum()  # gradients of zero, which the optimizer's moments must see
         scored = self._score(rollout)
@@ -269,7 +273,7 @@ class GrpoTrainer(VlmTrainer):
     def _score(self, rollout: Rollout) -> Scored:
         """Log-probs of a rollout's completions by the present policy."""
         if not rollout.prompts:  # resumed between two iterations
-            rollout.prompts = [self.prompts.encode(index) for index in rollout.indices]
+            rollout.prompts = [self.encode(index) for index in rollout.indices]
             rollout.features = self._features(rollout.prompts)
         prefix, rollout.prefix = rollout.prefix, None
         if prefix is None or not any(c for group in rollout.completions for c in group):
@@ -333,7 +337,7 @@ class GrpoTrainer(VlmTrainer):
     def load_more(self, folder: Path) -> None:
         step = int(folder.name.rpartition("-")[2])
         if step % self.grpo.num_iterations:
-            self.rollouts = load_rollouts(folder, self.args.process_index, self.args.device)
+            self.rollouts = load_rollouts(folder, self.args.process_index, self.args.world_size, self.args.device)
         if (folder / "reference").is_dir() and self.reference is not None:
             bare = self.reference.policy.bare
             bare.load_state_dict(self.family.load_model(folder / "reference", bare.dtype).state_dict())
@@ -346,28 +350,15 @@ class GrpoTrainer(VlmTrainer):
         if self.looks is None or not self.looks.restore(folder):
             self.write_policy(folder)
 
-    def describe_batch(self) -> list[dict[str, Any]]:
-        """What the present rollouts hold, for inspection after a fault."""
-        return [
-            {"source": sample.source, "id": sample.id, "images": list(sample.images), "problem": sample.problem}
-            | {"completions": [self.family.decode(c) for c in group], "advantages": gains}
+    def describe_batch(self, indices: Sequence[int] | None) -> list[dict[str, Any]]:
+        """The present rollouts with their completions and advantages, or the samples they would have been of."""
+        return super().describe_batch(indices) + [
+            self.describe(index) | {"completions": [self.family.decode(c) for c in group], "advantages": gains}
             for rollout in self.rollouts
             for index, group, gains in zip(
                 rollout.indices, rollout.completions, rollout.advantages.tolist(), strict=True
             )
-            for sample in [self.prompts.sample(index)]
         ]
-
-
-class FollowingReference(TrainerCallback):
-    """Lets a synchronised reference follow the policy every so many steps."""
-
-    def __init__(self, trainer: GrpoTrainer, sync: SyncReference) -> None:
-        self.trainer, self.sync = trainer, sync
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step % self.sync.ref_model_sync_steps == 0 and self.trainer.reference is not None:
-            self.trainer.reference.follow(self.trainer.bare, self.sync)
 
 
 def _part(scored: Scored, groups: int) -> Scored:

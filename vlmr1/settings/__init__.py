@@ -79,6 +79,8 @@ class Training(Block):
     @model_validator(mode="after")
     def _together(self) -> Training:
         self.compute.accumulation(self.grpo.prompts_per_step, "grpo.prompts_per_step")
+        if self.grpo.sync_ref_model is not None and self.compute.deepspeed is not None:
+            raise ValueError("grpo.sync_ref_model: no process holds sharded weights whole; set it or deepspeed to null")
         if self.grpo.sync_ref_model is not None and self.trained.lora is not None:
             raise ValueError("grpo.sync_ref_model: under lora the reference is the base itself; set it to null")
         return self

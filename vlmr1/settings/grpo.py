@@ -52,7 +52,7 @@ class Grpo(Optimisation):
     max_prompt_length: Count | None  # tokens; longer prompts are left out, and counted
     max_completion_length: Count
     mask_truncated_completions: bool
-    rewards: dict[str, Rate] = Field(min_length=1)  # weights, by the task's names or package.module:function
+    rewards: dict[str, float] = Field(min_length=1)  # weights, by the task's names or package.module:function
     share_prefix: bool  # false: every completion a sequence of its own, several times slower
     holdout: Holdout | None
     log_rollouts: bool
@@ -90,8 +90,12 @@ class Grpo(Optimisation):
 
     @model_validator(mode="after")
     def _reference(self) -> Grpo:
-        if self.sync_ref_model is not None and self.beta == 0:
-            raise ValueError("sync_ref_model: with beta 0 there is no reference; set it to null")
+        if self.beta == 0 and (self.sync_ref_model is not None or self.use_bias_correction_kl):
+            raise ValueError(
+                "sync_ref_model, use_bias_correction_kl: with beta 0 there is no reference: null and false"
+            )
+        if self.sync_ref_model is not None and self.sync_ref_model.ref_model_sync_steps > self.steps:
+            raise ValueError(f"sync_ref_model.ref_model_sync_steps: is beyond the run's {self.steps} steps")
         return self
 
     @model_validator(mode="after")

@@ -30,15 +30,16 @@ from vlmr1.work import fingerprint_of, inputs_of, open_work
 def main(params: Params, policy: str) -> None:
     settings, checkpoint = params.evaluate, Path("models") / policy
     sources = load_sources(CONVERTED, "evaluate")
-    about = {
-        "evaluate": settings.model_dump(),
-        "compute": params.compute.model_dump(),
-        "max_pixels": params.convert.max_pixels,
-    }
-    work = open_work(
-        Path("work") / f"evaluate-{policy}",
-        about | {"checkpoint": fingerprint_of(checkpoint), "data": inputs_of(CONVERTED, sources)},
-    )
+
+    def about() -> dict[str, Any]:
+        of = {
+            "evaluate": settings.model_dump(),
+            "compute": params.compute.model_dump(),
+            "max_pixels": params.convert.max_pixels,
+        }
+        return of | {"checkpoint": fingerprint_of(checkpoint), "data": inputs_of(CONVERTED, sources)}
+
+    work = open_work(Path("work") / f"evaluate-{policy}", about)
     engine = InProcess(checkpoint, params.compute, settings, params.convert.max_pixels)
     chosen = {source.name: choose(source.samples, settings.limit, settings.seed) for source in sources}
     figures: dict[str, dict[str, Any]] = {source.name: {} for source in sources}

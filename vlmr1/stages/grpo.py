@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmr1.families.base import Family
+from vlmr1.grpo.scoring import Scorer
 from vlmr1.grpo.summary import summarise
 from vlmr1.grpo.trainer import GrpoTrainer
 from vlmr1.sample import Source, load_sources
@@ -16,14 +17,19 @@ from vlmr1.settings import Params
 from vlmr1.stages import BASE, CONVERTED, places, run_stage
 from vlmr1.tasks import TASKS
 from vlmr1.training import save_training
-from vlmr1.work import fingerprint_of, inputs_of, open_work
+from vlmr1.work import fingerprint_of, inputs_of, open_work, told
 
 
 def main(params: Params) -> None:
     chosen = params.training()
     sources = load_sources(CONVERTED, "train")
-    about: dict[str, Any] = {"training": chosen.model_dump(mode="json"), "base": fingerprint_of(BASE)}
-    work = open_work(Path("work/grpo"), about | {"data": inputs_of(CONVERTED, sources)})
+    Scorer(chosen.grpo.rewards, [sample for source in sources for sample in source.samples])  # refuses in a moment
+
+    def about() -> dict[str, Any]:
+        of = chosen.model_dump(mode="json") | {"compute": told(chosen.compute), "base": fingerprint_of(BASE)}
+        return of | {"data": inputs_of(CONVERTED, sources)}
+
+    work = open_work(Path("work/grpo"), about)
     trainer = GrpoTrainer(BASE, sources, chosen, work)
     _check_length(trainer.family, sources, chosen.grpo.max_completion_length)
     rows = trainer.run()

@@ -15,7 +15,7 @@ from vlmr1.settings import Params
 from vlmr1.sft import SftTrainer
 from vlmr1.stages import BASE, CONVERTED, places, run_stage
 from vlmr1.training import save_training
-from vlmr1.work import fingerprint_of, inputs_of, open_work
+from vlmr1.work import fingerprint_of, inputs_of, open_work, told
 
 
 def main(params: Params, variant: str) -> None:
@@ -24,11 +24,13 @@ def main(params: Params, variant: str) -> None:
     steps = rollouts * (params.sft.compute_ratio if variant == "compute" else 1)
     batch = params.grpo.prompts_per_step
     sources = load_sources(CONVERTED, "train")
-    about: dict[str, Any] = {
-        name: getattr(params, name).model_dump(mode="json") for name in ("sft", "compute", "trained")
-    }
-    about |= {"steps": [steps, batch, params.grpo.seed], "max_pixels": params.convert.max_pixels}
-    about |= {"base": fingerprint_of(BASE), "data": inputs_of(CONVERTED, sources)}
+
+    def about() -> dict[str, Any]:
+        of = {"steps": [steps, batch, params.grpo.seed], "sft": params.sft.model_dump(mode="json")}
+        of |= {"trained": params.trained.model_dump(mode="json"), "compute": told(params.compute)}
+        of |= {"max_pixels": params.convert.max_pixels, "base": fingerprint_of(BASE)}
+        return of | {"data": inputs_of(CONVERTED, sources)}
+
     work = open_work(Path("work") / name, about)
     trainer = SftTrainer(
         BASE,

@@ -23,7 +23,7 @@ from vlmr1.sft import SftTrainer
 from vlmr1.stages import BASE, CONVERTED, places, run_stage
 from vlmr1.tasks import TASKS, rec
 from vlmr1.training import save_training
-from vlmr1.work import fingerprint_of, inputs_of, open_work
+from vlmr1.work import fingerprint_of, inputs_of, open_work, told
 
 WORK = Path("work/warmup")
 ALL = Trained(freeze_vision=False, freeze_projector=False, lora=None)  # a model from nothing is trained whole
@@ -41,8 +41,11 @@ def _build_and_train(params: Params) -> None:
     settings = params.warmup
     assert settings.tiny is not None and settings.training is not None  # settings.Warmup holds this
     sources = load_sources(CONVERTED, "warmup")
-    about: dict[str, Any] = {"warmup": settings.model_dump(mode="json"), "compute": params.compute.model_dump()}
-    about |= {"max_pixels": params.convert.max_pixels, "data": inputs_of(CONVERTED, sources)}
+
+    def about() -> dict[str, Any]:
+        of = {"warmup": settings.model_dump(mode="json"), "compute": told(params.compute)}
+        return of | {"max_pixels": params.convert.max_pixels, "data": inputs_of(CONVERTED, sources)}
+
     work = open_work(WORK, about)
     start = work / "start"
     with first_alone():
