@@ -339,7 +339,7 @@ def test_a_set_of_rollouts_is_finished_by_as_many_processes(place, folder):
         do([cut | {"dies": 3}], folder)
     for path in (folder / cut["name"] / "work/checkpoint-3").glob("rollouts-0.*"):
         shutil.copy(path, path.with_name(f"rollouts-1{path.suffix}"))
-    with pytest.raises(ValueError, match="compute.launch: .* by 2 processes, and 1 run; go on with as many"):
+    with pytest.raises(ValueError, match=r"compute.launch: .* by 2 processes, and 1 run; go on with as many"):
         do([cut], folder)
 
 

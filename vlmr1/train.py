@@ -72,7 +72,7 @@ def _sample(path: Path, number: int, row: dict[str, Any], images: Path, reward: 
     if turns[1]["value"] in (None, ""):
         raise ValueError(f"{where}: conversations[1].value: the answer is empty; give it or remove the row")
     solution = turns[1]["value"]
-    names = row.get("image", [])
+    names = row.get("image") or []
     names = [names] if isinstance(names, str) else names
     whole = {
         "id": row.get("id", number - 1),

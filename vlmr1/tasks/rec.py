@@ -54,13 +54,15 @@ def target(sample: Sample, model_size: Size) -> str:
 
     Its thought is always the same: the data have none, and copying the expression would only teach copying.
     """
-    box = [round(v) for v in rescale(truth(sample), sample.sizes[0], model_size)]
+    box = [round(v) for v in (rescale(truth(sample), sample.sizes[0], model_size) if sample.sizes else truth(sample))]
     return f'<think>{THOUGHT}</think><answer>{{"bbox_2d":{json.dumps(box, separators=(",", ":"))}}}</answer>'
 
 
 def answer(completion: str, sample: Sample, model_size: Size) -> Answer:
     """Read a completion and carry its boxes from the model's resized input to the stored picture."""
     said = read(completion)
+    if not sample.sizes:
+        return said  # without a picture there is no frame to carry boxes from
     return replace(said, boxes=tuple(rescale(box, model_size, sample.sizes[0]) for box in said.boxes))
 
 
