@@ -96,3 +96,19 @@ def test_no_file_is_long():
     for folder in ("vlmr1", "flows", "benchmarks", "tests"):
         for path in (ROOT / folder).rglob("*.py"):
             assert len(path.read_text().splitlines()) <= 400, path
+
+
+def test_the_engine_and_its_benchmark_need_none_of_the_pipelines_packages():
+    """So that they run on a GPU machine with torch, transformers and accelerate alone."""
+    code = """
+import sys
+BARRED = {"pydantic", "ruamel", "dvc", "prefect"}
+class Bar:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in BARRED:
+            raise ImportError(name)
+sys.meta_path.insert(0, Bar())
+import benchmarks.peers, benchmarks.workload, vlmr1.grpo.losses, vlmr1.grpo.policy, vlmr1.grpo.rollout
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
