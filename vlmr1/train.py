@@ -129,7 +129,8 @@ def train_grpo(model: Path, sources: Sequence[Source], chosen: Training, output:
     from vlmr1.training import save_training
     from vlmr1.work import fingerprint_of, open_work, pictures_of, told
 
-    if (output / "policy").exists():
+    unfinished = (output / "work/fingerprint.json").is_file() and not (output / "metrics.json").exists()
+    if (output / "policy").exists() and not unfinished:  # a run killed as it left its results leaves them once more
         raise ValueError(f"{output}/policy: there already; name another --output, or remove it")
     Scorer(chosen.grpo.rewards, [sample for source in sources for sample in source.samples])  # refuses in a moment
 
