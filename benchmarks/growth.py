@@ -2,7 +2,7 @@
 
     python -m benchmarks.growth --json docs/growth.json --plot docs/growth.png
 
-Each point is `benchmarks.grpo_step`'s comparison of one step, CPU seconds of one step after one that warms up; some minutes on one
+Each point is `benchmarks.grpo_step`'s comparison: CPU seconds of one step after one that warms up; some minutes on one
 core. Left out on purpose: TRL, whose line lies a little above the naive one and which is measured in `grpo_step`.
 """
 
