@@ -23,11 +23,11 @@ from benchmarks.workload import Case
 
 BASE = {"visual_tokens": 256, "completion": 64, "group": 8, "prompts": 1}
 SWEEPS = {
-    "group": ("completions of a prompt", (2, 8, 16)),
-    "completion": ("tokens of a completion", (16, 64, 256)),
-    "visual_tokens": ("visual tokens of a picture", (64, 256, 576)),
+    "group": ("completions of a prompt", (2, 4, 8, 16)),
+    "completion": ("tokens of a completion", (16, 64, 256, 512)),
+    "visual_tokens": ("visual tokens of a picture", (64, 256, 576, 1024)),
 }
-ROUNDS = 1
+ROUNDS = 3
 
 
 def sweep(name: str, values: tuple[int, ...]) -> list[dict[str, Any]]:

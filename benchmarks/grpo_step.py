@@ -27,7 +27,7 @@ from typing import Any
 
 from benchmarks.workload import SIZES, Case, build_checkpoint
 
-PEERS = ("trl", "trl-compact", "trl-default", "trl-onednn", "ours-mkl", "naive")
+PEERS = ("trl", "trl-compact", "trl-default", "trl-onednn", "ours-mkl", "ours-trainer", "naive")
 PHASES = ("processing", "read", "rollout", "reference", "policy", "optimizer")
 MEMORY_ROUNDS = 2
 LIBRARIES = ("torch", "transformers", "trl", "accelerate")

@@ -3,7 +3,8 @@
     python -m benchmarks.peers SYSTEM FOLDER CASE    started by benchmarks.grpo_step, not by hand
 
 `ours` and `naive` are one loop: the first shares prompts and pictures, in the second each completion is a sequence of
-its own. `trl` is the released GRPOTrainer in its own training loop; it is only watched. `trl-compact` switches on for
+its own. `ours-trainer` is the whole GrpoTrainer in its own training loop, pictures read from files, texts decoded,
+rewards asked, figures and rollouts written; it is only watched. `trl` is the released GRPOTrainer in its own training loop; it is only watched. `trl-compact` switches on for
 the CPU what it does on a GPU, scoring completions' positions alone. `trl-default` leaves gradient checkpointing on, as
 TRL does unless told otherwise. Two lines are for processors whose matrix products `vlmr1.products` speeds up, so that
 products are equal: `ours-mkl` does without them, `trl-onednn` is TRL with them.
@@ -28,11 +29,13 @@ from vlmr1 import products
 from vlmr1.families import load_family
 from vlmr1.families.base import Family
 from vlmr1.grpo import attention
+from vlmr1.grpo.logprobs import never_tensor
 from vlmr1.grpo.policy import Policy, prepare
 from vlmr1.grpo.rollout import sample_completions
 from vlmr1.grpo.sampling import Sampling
 
 STEPS = 10_000  # more than any comparison asks for
+ON_DISK = 16  # steps' worth of pictures that our trainer goes round
 LEARNING_RATE = 1e-6
 
 
@@ -100,6 +103,69 @@ def run_own(meter: Meter, folder: Path, case: Case, shared: bool) -> None:
             optimizer.step()
             optimizer.zero_grad()
         meter.facts = {"prompt": len(prompts[0].ids), "completion": [len(c) for g in completions for c in g]}
+
+
+def random_reward(**_: Any) -> float:
+    return float(torch.rand(()))
+
+
+def run_trainer(meter: Meter, folder: Path, case: Case) -> None:
+    """Our trainer on the same questions, watched from a callback and around its methods."""
+    from transformers import TrainerCallback
+
+    from vlmr1.grpo import trainer as module
+    from vlmr1.sample import Sample, Source
+    from vlmr1.tasks import rec
+    from vlmr1.train import defaults
+
+    rec.prompt = lambda sample: sample.problem  # without the task's instruction, as the others ask
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    samples = []
+    for number in range(ON_DISK * case.prompts):
+        text, image = question(case, number)
+        image.save(pictures / f"{number}.png")
+        samples.append(Sample(number, (f"{number}.png",), text, "[0,0,1,1]", "rec", "iou", "s", "train", (image.size,)))
+    sets = {
+        "steps": STEPS, "save_steps": STEPS, "prompts_per_step": case.prompts, "num_generations": case.group,
+        "max_completion_length": case.completion, "beta": case.beta, "temperature": 1.0,
+        "learning_rate": LEARNING_RATE, "rewards": "{benchmarks.peers:random_reward: 1.0}",
+        "compute.dtype": case.dtype, "compute.activation_checkpointing": str(case.checkpointing).lower(),
+        "compute.prompts_per_device": "null", "compute.workers": 0, "max_pixels": case.max_pixels,
+        "trained.freeze_vision": str(case.freeze_vision).lower(),
+        "trained.freeze_projector": str(case.freeze_vision).lower(),
+    }  # fmt: skip
+    (folder / "work").mkdir()
+    source = Source("s", "train", pictures, tuple(samples))
+    chosen = defaults([f"{key}={value}" for key, value in sets.items()])
+    trainer = module.GrpoTrainer(folder, [source], chosen, folder / "work")
+    trainer.family.never_sampled = [*trainer.family.never_sampled, *trainer.family.end_ids]
+    for policy in filter(None, (trainer.policy, trainer.reference and trainer.reference.policy)):
+        policy.never = never_tensor(trainer.family.never_sampled, policy.device)
+
+    class Watch(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            control.should_training_stop = not meter.next()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            meter.phases["optimizer"] = meter.now() - meter.facts.pop("backward")
+            made, prompt = trainer.rollouts[0].completions, trainer.rollouts[0].prompts[0]
+            meter.facts |= {"prompt": len(prompt.ids), "completion": [len(c) for group in made for c in group]}
+            control.should_training_stop = not meter.next()
+
+    def stepped(*_: Any) -> None:
+        meter.seen()
+        meter.facts["backward"] = meter.now()
+
+    trainer.add_callback(Watch())
+    _watch(meter, trainer.prompts, "encode", "processing")
+    _watch(meter, trainer.policy, "read", "read", before=meter.watch)
+    _watch(meter, module, "sample_completions", "rollout")
+    if trainer.reference is not None:
+        _watch(meter, trainer.reference, "score", "reference")
+    _watch(meter, trainer, "compute_loss", "policy")
+    _watch(meter, trainer.accelerator, "backward", "policy", after=stepped)
+    trainer.train()
 
 
 def run_trl(meter: Meter, folder: Path, case: Case, kind: str) -> None:
@@ -220,6 +286,8 @@ def main() -> None:
         products.slow_mkl = lambda: False  # type: ignore[assignment]
     if system.startswith("trl"):
         run_trl(meter, folder, case, system)
+    elif system == "ours-trainer":
+        run_trainer(meter, folder, case)
     else:
         run_own(meter, folder, case, shared=system != "naive")
 

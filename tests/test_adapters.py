@@ -122,7 +122,9 @@ def test_frozen_parts(engine, vision, projector):
     tower = {n for n in names if engine.family.is_vision(n)} - joins
     assert joins and tower
     assert trained == names - (tower if vision else set()) - (joins if projector else set())
-    assert engine.family.sees_frozen(policy.bare) == (vision and projector)
+    assert engine.family.frozen(policy.bare, "tower") == vision
+    assert engine.family.frozen(policy.bare, "projector") == projector
+    assert not engine.family.frozen(policy.bare, "language")
 
 
 def test_the_adapter_off_is_the_base(engine):

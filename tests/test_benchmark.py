@@ -81,9 +81,9 @@ def compare(path, *arguments):
 
 @pytest.mark.slow
 def test_a_whole_comparison(tmp_path):
-    report = compare(tmp_path / "step.json", "naive")
+    report = compare(tmp_path / "step.json", "naive,ours-trainer")
     assert report["case"]["group"] == 2 and report["versions"].keys() >= {"python", "torch", "transformers"}
-    for system in ("ours", "naive"):
+    for system in ("ours", "ours-trainer", "naive"):
         figures = report["figures"][system]
         assert [step["completion"] for step in figures["steps"]] == [[3] * 4] * 4
         assert figures["total"] > 0 and figures["peak"] > 0 and figures["phases"]["policy"] > 0

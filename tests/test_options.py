@@ -204,16 +204,18 @@ def test_lora_trains_adapters_alone_and_its_policy_is_a_whole_checkpoint(trained
     assert (tmp_path / "policy/adapter/adapter_model.safetensors").is_file()
 
 
-def test_a_frozen_tower_reads_each_picture_once_a_step(trained, tmp_path):
-    what = Trained(freeze_vision=True, freeze_projector=True, lora=None)
+@pytest.mark.parametrize("projector", [True, False])
+def test_a_frozen_tower_reads_each_picture_once_a_step(trained, tmp_path, projector):
+    what = Trained(freeze_vision=True, freeze_projector=projector, lora=None)
     trainer = grpo(trained, tmp_path, settings=changed(beta=0.1), what=what)
     calls = []
-    trainer.bare.model.visual.register_forward_hook(lambda *args: calls.append(1))
+    trainer.bare.model.visual.blocks[0].register_forward_hook(lambda *args: calls.append(1))
     before = weights(trainer)
     rows = trainer.run()
     assert len(calls) == 2  # two rollouts of two iterations each: rollout, reference and policy share what it saw
     for name, value in weights(trainer).items():
-        assert torch.equal(value, before[name]) == trainer.family.is_vision(name), name
+        frozen = {"tower": True, "projector": projector, "language": False}[trainer.family.part(name)]
+        assert torch.equal(value, before[name]) == frozen, name
     plain = grpo(trained, tmp_path / "all", settings=changed(beta=0.1))
     assert plain.run()[0]["reward"] == rows[0]["reward"]
 
@@ -311,5 +313,7 @@ def test_the_ten_lines_of_the_trainers_docstring_say_what_is(trained):
 
     example = [line.strip() for line in module.__doc__.splitlines() if line.startswith("    ")]
     compile("\n".join(example), "example", "exec")
+    chosen = defaults(["rewards={iou: 1.0, my_rewards:brevity: 0.2}"])
+    assert chosen.grpo.rewards == {"iou": 1.0, "my_rewards:brevity": 0.2}
     assert isinstance(defaults(["steps=200", "prompts_per_step=4", "rewards={iou: 1.0, format: 1.0}"]), Training)
     assert ALL and COMPUTE

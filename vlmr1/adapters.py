@@ -33,10 +33,10 @@ INSIDE = "base_model.model."  # what peft puts before the names of the model's o
 
 
 def freeze(model: nn.Module, family: Family, vision: bool, projector: bool) -> None:
-    """Take the tower, the projector or both out of training. Qwen's projector sits inside its tower."""
+    """Take the tower, the projector or both out of training."""
     frozen = {"tower": vision, "projector": projector, "language": False}
     for name, parameter in model.named_parameters():
-        parameter.requires_grad &= not frozen[_part(name, family)]
+        parameter.requires_grad &= not frozen[family.part(name)]
 
 
 def add_lora(model: Any, family: Family, settings: Lora) -> PeftModel:
@@ -120,8 +120,8 @@ def _targets(model: Any, family: Family, settings: Lora) -> set[str]:
     """Full names of the linear layers that get an adapter."""
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     heads = {name for name, module in linear.items() if module is model.get_output_embeddings()}
-    tower = {name for name in linear if _part(name, family) == "tower"}
-    allowed = {n for n in linear if _part(n, family) == "language"} - heads | (tower if settings.vision else set())
+    tower = {name for name in linear if family.part(name) == "tower"}
+    allowed = {n for n in linear if family.part(n) == "language"} - heads | (tower if settings.vision else set())
     if settings.target_modules == "all-linear":
         return allowed
     chosen: set[str] = set()
@@ -136,13 +136,6 @@ def _targets(model: Any, family: Family, settings: Lora) -> set[str]:
             raise ValueError(f"{KEY}: {target!r} is no linear layer of the language model; {mend}")
         chosen |= matching & allowed
     return chosen
-
-
-def _part(name: str, family: Family) -> str:
-    """What a parameter or module of this dotted name belongs to."""
-    parts = set(name.split("."))
-    tower = "tower" if parts & set(family.vision_modules) else "language"
-    return "projector" if parts & set(family.projector_modules) else tower
 
 
 def _local(base: str) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from vlmr1.files import write_atomically
-from vlmr1.settings import PARAMS, load_params, read_yaml
+from vlmr1.settings import PARAMS, load_params, read_value, read_yaml
 
 NAMED = ("data.sources", "world.splits", "grpo.rewards")
 
@@ -39,7 +39,7 @@ def apply(recipe: Path, sets: list[str], params: Path = PARAMS) -> list[str]:
         key, equals, value = pair.partition("=")
         if not equals:
             raise ValueError(f"-S {pair}: write KEY=VALUE, e.g. data.root=data/mine")
-        overlay: Any = YAML(typ="safe").load(value)
+        overlay: Any = read_value(pair, value)
         for part in reversed(key.split(".")):
             overlay = {part: overlay}
         _merge(base, overlay, "", changed, Path(f"-S {pair}"))

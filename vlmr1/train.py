@@ -15,11 +15,10 @@ from typing import Any
 
 from PIL import Image
 from pydantic import ValidationError
-from ruamel.yaml import YAML
 
 from vlmr1.files import inside
 from vlmr1.sample import Sample, Source, from_json, read_jsonl
-from vlmr1.settings import Training, explain, read_yaml
+from vlmr1.settings import Training, explain, read_value, read_yaml
 from vlmr1.tasks import TASKS
 
 DEFAULTS = Path(__file__).with_name("train.yaml")
@@ -41,7 +40,7 @@ def defaults(sets: Sequence[str] = ()) -> Training:
             block = block.setdefault(part, {}) if isinstance(block, dict) else {}
             if not isinstance(block, dict):
                 raise ValueError(f"-S {pair}: {part} is no block of keys here; give it whole, e.g. {part}={{…}}")
-        block[parts[-1]] = YAML(typ="safe").load(text)
+        block[parts[-1]] = read_value(pair, text)
     try:
         return Training.model_validate(values)
     except ValidationError as error:

@@ -35,8 +35,11 @@ def open_work(work: Path, about: Callable[[], dict[str, Any]], refuse: bool = Fa
 
 
 def told(compute: Compute) -> dict[str, Any]:
-    """Settings as plain data, without what changes nothing of the result: how many processes, and who prepares."""
-    return compute.model_dump(mode="json", exclude={"launch", "workers"})
+    """Settings as plain data, without what changes nothing of the result: who prepares, and how many processes train.
+
+    DeepSpeed's checkpoints are in as many parts as there were processes, and only as many can take them up.
+    """
+    return compute.model_dump(mode="json", exclude={"workers"} if compute.deepspeed else {"launch", "workers"})
 
 
 def _open(work: Path, about: dict[str, Any], refuse: bool) -> None:

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from PIL import Image
@@ -20,6 +20,8 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel
 
 from vlmr1.boxes import Size
+
+Part = Literal["tower", "projector", "language"]
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,11 @@ class Family(ABC):
 
     @abstractmethod
     def features(self, model: PreTrainedModel, pictures: Sequence[Picture]) -> list[torch.Tensor]:
-        """What tower and projector make of each picture, one (tokens, H) tensor each."""
+        """What the tower alone makes of each picture: one tensor each, rows in the order of its visual tokens."""
 
     @abstractmethod
-    def encoder_outputs(self, features: Sequence[torch.Tensor]) -> dict[str, Any]:
-        """Forward arguments that hand ready-made features to the model in place of pixels."""
+    def project(self, model: PreTrainedModel, features: Sequence[torch.Tensor]) -> dict[str, Any]:
+        """Forward arguments in place of pixels: ready features, sent through the model's projector."""
 
     def all_ends(self, own: Sequence[int]) -> list[int]:
         """The family's end tokens, its end of turn first, and those that the checkpoint's generation config names."""
@@ -154,13 +156,19 @@ class Family(ABC):
         """Text of a completion, special tokens dropped."""
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
-    def is_vision(self, name: str) -> bool:
-        """Whether a parameter or module of this dotted name belongs to the tower or the projector."""
-        return any(part in (*self.vision_modules, *self.projector_modules) for part in name.split("."))
+    def part(self, name: str) -> Part:
+        """What a parameter or module of this dotted name belongs to. Qwen's projector sits inside its tower."""
+        names = set(name.split("."))
+        if names & set(self.projector_modules):
+            return "projector"
+        return "tower" if names & set(self.vision_modules) else "language"
 
-    def sees_frozen(self, model: nn.Module) -> bool:
-        """Whether tower and projector have no trained parameter, so that a picture's features never change."""
-        return not any(p.requires_grad for name, p in model.named_parameters() if self.is_vision(name))
+    def is_vision(self, name: str) -> bool:
+        return self.part(name) != "language"
+
+    def frozen(self, model: nn.Module, part: Part) -> bool:
+        """Whether nothing of this part is trained. What a frozen tower makes of a picture never changes."""
+        return not any(p.requires_grad for name, p in model.named_parameters() if self.part(name) == part)
 
 
 def config_of(model: Any) -> Any:

@@ -71,9 +71,14 @@ class InternVL(Family):
 
     def features(self, model: PreTrainedModel, pictures: Sequence[Picture]) -> list[torch.Tensor]:
         tiles = torch.cat([p.inputs["pixel_values"] for p in pictures]).to(model.device)
-        seen = model.get_image_features(pixel_values=tiles, return_dict=True).pooler_output  # (tiles, tokens, H)
-        return [part.flatten(0, 1) for part in seen.split([len(p.inputs["pixel_values"]) for p in pictures])]
+        seen: list[torch.Tensor] = []  # one (tiles, tokens, 4E): what the projector is given
+        hook = model.model.multi_modal_projector.register_forward_pre_hook(lambda _, given: seen.extend(given))
+        try:
+            model.get_image_features(pixel_values=tiles)
+        finally:
+            hook.remove()
+        return list(seen[0].split([len(p.inputs["pixel_values"]) for p in pictures]))
 
-    def encoder_outputs(self, features: Sequence[torch.Tensor]) -> dict[str, Any]:
-        tiles = torch.cat(list(features)).unflatten(0, (-1, self.tokens_a_tile))  # (tiles, tokens, H)
+    def project(self, model: PreTrainedModel, features: Sequence[torch.Tensor]) -> dict[str, Any]:
+        tiles = model.model.multi_modal_projector(torch.cat(list(features)))  # (tiles, tokens, H)
         return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=tiles)}}

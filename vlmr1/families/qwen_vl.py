@@ -25,6 +25,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.vision_utils import get_vision_window_index
 
 from vlmr1.boxes import Size
 from vlmr1.families.base import Family, Picture
@@ -99,10 +100,22 @@ class QwenVL(Family):
     def features(self, model: PreTrainedModel, pictures: Sequence[Picture]) -> list[torch.Tensor]:
         pixels = torch.cat([p.inputs["pixel_values"] for p in pictures]).to(model.device)
         grid = torch.cat([p.inputs["image_grid_thw"] for p in pictures]).to(model.device)
-        return list(model.get_image_features(pixels, grid, return_dict=True).pooler_output)
+        seen = model.get_image_features(pixels, grid, return_dict=True).last_hidden_state  # (patches, E)
+        parts = seen.split([len(p.inputs["pixel_values"]) for p in pictures])
+        return [self._in_order(model, part, one) for part, one in zip(parts, grid, strict=True)]
 
-    def encoder_outputs(self, features: Sequence[torch.Tensor]) -> dict[str, Any]:
-        return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=tuple(features))}}
+    def _in_order(self, model: PreTrainedModel, seen: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+        """A picture's patches (N, E) as the prompt lists them; the tower has them window by window."""
+        vision, unit = model.config.vision_config, self.images.merge_size**2
+        order, _ = get_vision_window_index(
+            grid[None], vision.spatial_merge_size, vision.window_size, vision.patch_size
+        )  # (tokens,)
+        return seen.unflatten(0, (-1, unit))[torch.argsort(order).to(seen.device)].flatten(0, 1)
+
+    def project(self, model: PreTrainedModel, features: Sequence[torch.Tensor]) -> dict[str, Any]:
+        rows = model.model.visual.merger(torch.cat(list(features)))  # (tokens, H)
+        parts = rows.split([len(one) // self.images.merge_size**2 for one in features])
+        return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=parts)}}
 
 
 class Qwen2VL(QwenVL):
@@ -110,6 +123,9 @@ class Qwen2VL(QwenVL):
 
     model_class = Qwen2VLForConditionalGeneration
     inner_class = Qwen2VLModel
+
+    def _in_order(self, model: PreTrainedModel, seen: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+        return seen  # this tower has no windows
 
 
 def _weightless(inner_class: Any, checkpoint: Path) -> Any:

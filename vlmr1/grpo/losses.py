@@ -31,7 +31,6 @@ class Loss:
     clipped_low: torch.Tensor  # tokens held back at the lower bound
     clipped_high: torch.Tensor  # tokens held back at the upper bound, or by delta
     tokens: torch.Tensor
-    ratio_max: torch.Tensor  # largest ρ, of a token or with gspo of a completion
 
 
 def policy_loss(
@@ -104,7 +103,6 @@ def policy_loss(
             clipped_low=(low_held & mask).sum(),
             clipped_high=(high_held & mask).sum(),
             tokens=mask.sum(),
-            ratio_max=ratio.where(mask, 0.0).max(),
         )
 
 

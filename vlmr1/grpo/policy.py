@@ -127,11 +127,11 @@ class Policy:
         }
 
     def _seen(self, pictures: Sequence[Picture], features: Features | None) -> dict[str, Any]:
-        """Forward arguments of the row's pictures: ready features where there are any, else pixels."""
+        """Forward arguments of the row's pictures: what the tower made of them where that is known, else pixels."""
         if not pictures:
             return {}
         if features is not None:
-            return self.family.encoder_outputs([features[p.key] for p in pictures])
+            return self.family.project(self.bare, [features[p.key] for p in pictures])
         return pixels(pictures, self.device)
 
     def _score_apart(self, prompts: Sequence[Prompt], completions: Completions) -> Scored:
@@ -167,7 +167,7 @@ class Policy:
         return Scored(*laid)
 
 
-Features = dict[str, torch.Tensor]  # by a picture's key, (tokens, H)
+Features = dict[str, torch.Tensor]  # by a picture's key, what a frozen tower makes of it
 
 
 def prepare(model: Any, share: bool) -> str | None:

@@ -100,8 +100,8 @@ class GrpoTrainer(VlmTrainer):
             and chosen.compute.deepspeed is None
             and (lora is None or lora.dropout == 0)
         )
-        self.frozen_tower = self.policy.shared and self.family.sees_frozen(self.model)
-        self.blank = None if self.frozen_tower else self._blank()
+        self.frozen_tower = self.policy.shared and self.family.frozen(self.model, "tower")
+        self.blank = None if self.frozen_tower and self.family.frozen(self.model, "projector") else self._blank()
         self.looks = None if settings.holdout is None else HoldoutLooks(self, settings.holdout)
         for callback in (self.looks, settings.sync_ref_model and FollowingReference(self, settings.sync_ref_model)):
             if callback is not None:
@@ -124,7 +124,7 @@ class GrpoTrainer(VlmTrainer):
     def _blank(self) -> Prompt:
         """A prompt with a picture of nothing, for passes that have no other.
 
-        Processes call the tower together, or wait for each other forever; and its optimizer sees a gradient in every
+        Processes call tower and projector together, or wait for each other forever; and the optimizer sees a gradient in every
         step, zero if need be, however prompts fall to the processes.
         """
         side = 2 * self.family.smallest_side
@@ -217,7 +217,8 @@ class GrpoTrainer(VlmTrainer):
         """What a frozen tower makes of a step's pictures: once, for rollout, reference and policy."""
         if not self.frozen_tower:
             return None
-        pictures = {picture.key: picture for prompt in prompts for picture in prompt.pictures}
+        everything = [*prompts, *([self.blank] if self.blank is not None else [])]
+        pictures = {picture.key: picture for prompt in everything for picture in prompt.pictures}
         with torch.no_grad(), self.whole_weights(), self.accelerator.autocast():  # together, with pictures or without
             seen = self.family.features(self.bare, list(pictures.values())) if pictures else []
         return dict(zip(pictures, seen, strict=True))
@@ -299,7 +300,7 @@ class GrpoTrainer(VlmTrainer):
         return Scored(*laid)
 
     def _companion(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        """The blank prompt, where the tower must be called and these prompts have no picture."""
+        """The blank prompt, where vision must be called and these prompts have no picture."""
         return [self.blank] if self.blank is not None and not any(p.pictures for p in prompts) else []
 
     def _end(self) -> list[list[int]]:
@@ -311,12 +312,12 @@ class GrpoTrainer(VlmTrainer):
     def _note_loss(self, loss: Loss, scored: Scored) -> None:
         """Add a pass's sums to the step's."""
         parts = {"kl": loss.kl, "clip_low": loss.clipped_low, "clip_high": loss.clipped_high}
-        parts |= {"entropy": scored.entropy.sum(), "tokens": scored.mask.sum()}
+        parts |= {"entropy": scored.entropy.sum(), "tokens": loss.tokens}
         for name, value in parts.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log a step with the figures of its rollout and, a token, of its loss."""
+        """Log a step with the figures of its rollout and of its loss, the latter a token that was scored."""
         if "loss" in logs:
             names = ("kl", "clip_low", "clip_high", "entropy", "tokens")
             kl, low, high, entropy, tokens = self.over_processes(*(self.sums.get(name, 0.0) for name in names))

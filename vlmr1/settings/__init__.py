@@ -152,12 +152,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{path}: not found; run from the project's folder")
     try:
-        value = YAML(typ="safe").load(path)
+        value = YAML(typ="safe", pure=True).load(path)
     except YAMLError as error:
         raise ValueError(f"{path}: not YAML: {error}") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path}: a mapping of blocks is needed")
     return value
+
+
+def read_value(pair: str, text: str) -> Any:
+    """The value of a KEY=VALUE pair. Raises ValueError."""
+    try:
+        return YAML(typ="safe", pure=True).load(text)  # the compiled loader takes no key such as module:function
+    except YAMLError as error:
+        raise ValueError(f"-S {pair}: the value is not YAML; write it as in params.yaml, e.g. {{iou: 1.0}}") from error
 
 
 def explain(path: Path, fault: Any) -> str:

@@ -47,7 +47,9 @@ class Launch(Block):
 class Compute(Block):
     """How models are loaded and run, in every stage."""
 
-    dtype: Literal["float32", "bfloat16"]  # of the arithmetic; trained weights stay float32, else small steps are lost
+    dtype: Literal[
+        "float32", "bfloat16"
+    ]  # of the arithmetic; the optimizer's weights stay float32, else small steps are lost
     activation_checkpointing: bool
     prompts_per_device: Count | None  # of one forward and backward pass; null: all of a step's share
     workers: Annotated[int, Field(ge=0)]  # processes that prepare pictures ahead of each training process
