@@ -4,10 +4,11 @@
 
 `ours` and `naive` are one loop: the first shares prompts and pictures, in the second each completion is a sequence of
 its own. `ours-trainer` is the whole GrpoTrainer in its own training loop, pictures read from files, texts decoded,
-rewards asked, figures and rollouts written; it is only watched. `trl` is the released GRPOTrainer in its own training loop; it is only watched. `trl-compact` switches on for
-the CPU what it does on a GPU, scoring completions' positions alone. `trl-default` leaves gradient checkpointing on, as
-TRL does unless told otherwise. Two lines are for processors whose matrix products `vlmr1.products` speeds up, so that
-products are equal: `ours-mkl` does without them, `trl-onednn` is TRL with them.
+rewards asked, figures and rollouts written; it is only watched. `trl` is the released GRPOTrainer in its own training
+loop; it is only watched. `trl-compact` switches on for the CPU what it does on a GPU, scoring completions' positions
+alone. `trl-default` leaves gradient checkpointing on, as TRL does unless told otherwise. Two lines are for processors
+whose matrix products `vlmr1.products` speeds up, so that products are equal: `ours-mkl` does without them, `trl-onednn`
+is TRL with them.
 Left out on purpose: vLLM, which needs a GPU.
 """
 

@@ -124,8 +124,8 @@ class GrpoTrainer(VlmTrainer):
     def _blank(self) -> Prompt:
         """A prompt with a picture of nothing, for passes that have no other.
 
-        Processes call tower and projector together, or wait for each other forever; and the optimizer sees a gradient in every
-        step, zero if need be, however prompts fall to the processes.
+        Processes call tower and projector together, or wait for each other forever; and the optimizer sees a gradient
+        in every step, zero if need be, however prompts fall to the processes.
         """
         side = 2 * self.family.smallest_side
         return self.family.encode("", [Image.new("RGB", (side, side))], ["blank"])

@@ -45,7 +45,5 @@ def _outdated() -> bool:
     noted = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {}
     if noted.get("facts") != sha256(RUN / "facts.json"):
         return False
-    then, now = (
-        YAML(typ="safe", pure=True).load(text) for text in (noted["params"], PARAMS.read_text(encoding="utf-8"))
-    )
+    then, now = (YAML(typ="safe").load(text) for text in (noted["params"], PARAMS.read_text(encoding="utf-8")))
     return any(then.get(block) != now.get(block) for block in {*then, *now} - {"publish"})
