@@ -105,7 +105,7 @@ def test_doctor_counts_rows_against_the_step(project):
     (project / "raw").mkdir()
     row = {"image": "a.png", "width": 9, "height": 9, "normal_caption": "x", "solution": [1, 1, 8, 8]}
     (project / "raw/l.json").write_text(json.dumps([row] * 7))
-    spec = {"format": "rec_json", "annotations": "l.json", "images": ".", "split": None}
+    spec = {"format": "rec_json", "annotations": "l.json", "images": ".", "frame": "pixels"}
     sources = {role: {**spec, "role": role} for role in ("warmup", "train", "evaluate")}
     (project / "own.yaml").write_text(json.dumps({"world": None, "data": {"root": "raw", "sources": sources}}))
     run(["vlmr1", "apply", "own.yaml"], project)

@@ -9,12 +9,12 @@ from PIL import Image
 from tests.conftest import default_params
 from vlmr1.files import inside
 from vlmr1.sample import from_json, load_sources, read_jsonl, to_json, write_jsonl
-from vlmr1.settings import SourceSpec, load_params
+from vlmr1.settings import load_params
 from vlmr1.sources import read_source
 from vlmr1.stages import convert, validate
 from vlmr1.tasks import rec
 
-SPEC = {"format": "rec_json", "images": "images", "split": None}
+SPEC = {"format": "rec_json", "images": "images", "frame": "pixels"}
 
 
 def row(image, text="a cat", solution=(10, 20, 60, 70), size=(100, 80)):
@@ -135,7 +135,7 @@ def test_the_jsonl_is_the_original_projects_and_reads_back(project):
     validate.main(params)
     convert.main(params)
     (line,) = read_jsonl(convert.CONVERTED / "t.jsonl")
-    assert line["image"] == "t0.png" and isinstance(line["id"], int) and line["accu_reward_method"] == "iou"
+    assert line["image"] == ["t0.png"] and isinstance(line["id"], int) and line["accu_reward_method"] == "iou"
     assert [turn["from"] for turn in line["conversations"]] == ["human", "gpt"]
     assert line["conversations"][0]["value"].startswith("<image>Please provide the bounding box")
     assert json.loads(line["conversations"][1]["value"]) == [10, 20, 60, 70]
@@ -190,9 +190,9 @@ def test_malformed_refcoco_is_named_by_file_and_item(tmp_path, change, said):
     change(refs, instances)
     (tmp_path / "refs.json").write_text(json.dumps(refs))
     (tmp_path / "instances.json").write_text(json.dumps(instances))
-    spec = SourceSpec(format="refcoco", role="train", annotations=".", images="images", split="a")
+    spec = RefCoco(format="refcoco", role="train", annotations=".", images="images", split="a")
     with pytest.raises(ValueError, match=said):
-        read_source(spec, tmp_path)
+        list(read_source(spec, tmp_path))
 
 
 def test_lines_are_json_lines_whatever_unicode_they_hold(tmp_path):

@@ -14,6 +14,7 @@ LIGHT = [
     "vlmr1.answers",
     "vlmr1.boxes",
     "vlmr1.sample",
+    "vlmr1.rows",
     "vlmr1.tasks",
     "vlmr1.rewards.detection",
     "vlmr1.rewards.shape",
@@ -32,7 +33,7 @@ LIGHT = [
 # A room may import what stands below it, never above.
 FLOORS = [
     {"files", "boxes", "settings", "progress", "device", "launch", "watching", "products"},
-    {"answers", "sample", "policies"},
+    {"answers", "sample", "rows", "policies"},
     {"rewards", "work", "provenance"},
     {"tasks"},
     {"sources", "world", "validation", "release", "recipes", "families"},

@@ -49,7 +49,7 @@ def test_every_recipe_gives_valid_params(params, recipe):
         ("  pretrained: null", "  pretrained: {model: a/b, revision: c}", r"warmup: tiny, training: have no meaning"),
         ("role: train,", "role: evaluate,", r"no source has role train"),
         ("role: warmup,", "role: train,", r"data\.sources: no source has role warmup"),
-        ("split: train}", "split: null}", r"data\.sources\.train: split: needed by"),
+        ("split: train}", "splt: train}", r"data\.sources\.train\.splt: unknown key; did you mean split"),
         ("  heads: 4", "  heads: 3", r"warmup\.tiny: heads: hidden_size"),
         ("vocabulary: 1200", "vocabulary: 10", r"warmup\.tiny: vocabulary: at least"),
         ("adam_beta2: 0.95", "adam_beta2: 1.0", r"adam_beta2: .*less than 1"),

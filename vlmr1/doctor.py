@@ -13,6 +13,7 @@ from importlib import metadata, util
 from pathlib import Path
 
 from vlmr1.settings import Params, World, load_params
+from vlmr1.settings.sources import RefCoco
 
 DISK_GB, MEMORY_GB = 3, 4  # the default run's needs, with room to spare
 EXTRAS = {"torch": "train", "transformers": "train", "dvc": "flows", "prefect": "flows", "great_expectations": "flows"}
@@ -97,7 +98,7 @@ def _data(params: Params) -> list[Finding]:
     counts: Counter[str] = Counter()
     for name, spec in params.data.sources.items():
         try:
-            rows = read_source(spec, root)
+            rows = list(read_source(spec, root))
             if not (root / spec.images).is_dir():
                 raise FileNotFoundError(f"{root / spec.images}: no such picture folder")
         except (ValueError, FileNotFoundError) as error:
@@ -120,8 +121,8 @@ def _world(params: Params, world: World) -> list[Finding]:
         return [Finding(False, "world", str(error).removeprefix("params.yaml: "))]
     counts: Counter[str] = Counter()
     for name, spec in params.data.sources.items():
-        if spec.split not in world.splits:
-            return [Finding(False, f"data.sources.{name}.split", f"the world has no split {spec.split!r}")]
+        if not isinstance(spec, RefCoco) or spec.split not in world.splits:
+            return [Finding(False, f"data.sources.{name}", "the embedded world has no such split")]
         counts[spec.role] += world.splits[spec.split].pictures
     return _steps(params, counts) or [Finding(True, "data", "the embedded world, drawn by the first stage")]
 

@@ -1,8 +1,8 @@
 """`Sample`: the one record that travels from converter to trainer to evaluator, and its JSONL form.
 
 On disk a line is a superset of the original project's training JSONL: `id`, `image`, `conversations`,
-`accu_reward_method`; ours adds `task`, `source`, `split` and `size`. Coordinates are pixels of the stored picture.
-Left out on purpose: reading that streams, and `<image>` places inside the text (pictures stand first).
+`accu_reward_method`; ours adds `task`, `source`, `split`, `size`, `group` and `kind`. Every column has one type.
+Coordinates are pixels of the stored picture.
 """
 
 from __future__ import annotations
@@ -25,22 +25,25 @@ class Sample:
 
     id: int
     images: tuple[str, ...]  # relative to the source's picture folder
-    problem: str  # the bare question; the task adds the instruction
+    problem: str  # the bare question, `<image>` where pictures stand inside it, else they stand before it
     solution: str  # the truth as text, e.g. "[12, 30, 80, 95]"
     task: str  # which of vlmr1.tasks
     reward: str  # the accuracy reward's name
     source: str
     split: str
     sizes: tuple[Size, ...]  # (width, height) of each stored picture
+    group: str = ""  # samples of one group are judged together, e.g. variants of one question
+    kind: str = ""  # what a report tells apart, e.g. a subject or a kind of expression
 
 
 def to_json(sample: Sample) -> dict[str, Any]:
     """The JSONL line as a dict, keys in a fixed order."""
+    places = "" if PLACE in sample.problem else PLACE * len(sample.images)
     return {
         "id": sample.id,
-        "image": sample.images[0] if len(sample.images) == 1 else list(sample.images),
+        "image": list(sample.images),
         "conversations": [
-            {"from": "human", "value": PLACE * len(sample.images) + sample.problem},
+            {"from": "human", "value": places + sample.problem},
             {"from": "gpt", "value": sample.solution},
         ],
         "accu_reward_method": sample.reward,
@@ -48,6 +51,8 @@ def to_json(sample: Sample) -> dict[str, Any]:
         "source": sample.source,
         "split": sample.split,
         "size": [list(size) for size in sample.sizes],
+        "group": sample.group,
+        "kind": sample.kind,
     }
 
 
@@ -55,16 +60,20 @@ def from_json(row: dict[str, Any]) -> Sample:
     """The reverse of `to_json`. Raises KeyError or TypeError on a row of another shape."""
     images = [row["image"]] if isinstance(row["image"], str) else row["image"]
     human, gpt = row["conversations"][:2]
+    before = PLACE * len(images)
+    problem = human["value"].removeprefix(before)
     return Sample(
         id=row["id"],
         images=tuple(images),
-        problem=human["value"].replace(PLACE, ""),
+        problem=human["value"] if PLACE in problem else problem,
         solution=gpt["value"],
         task=row["task"],
         reward=row["accu_reward_method"],
         source=row["source"],
         split=row["split"],
         sizes=tuple((w, h) for w, h in row["size"]),
+        group=row.get("group", ""),
+        kind=row.get("kind", ""),
     )
 
 

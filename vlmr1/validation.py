@@ -17,8 +17,8 @@ from PIL import Image, UnidentifiedImageError
 
 from vlmr1.boxes import Size
 from vlmr1.files import inside
+from vlmr1.rows import Row
 from vlmr1.settings import Data, Validate
-from vlmr1.sources import Row
 
 SLACK = 0.5  # pixels by which a box may pass the border: public lists round
 INDEX = ["source", "row"]
@@ -34,14 +34,14 @@ def flat_table(
         spec = data.sources[name]
         folder = Path(data.root) / spec.images
         for row in source:
-            facts = _picture(folder, row.image, decode, pictures)
-            declared = row.size is None or (row.size == (facts["width"], facts["height"]))
-            x0, y0, x1, y1 = row.box or (None, None, None, None)
-            record = {"source": name, "role": spec.role, "row": row.row, "image": row.image, **facts}
-            record |= {"size_as_declared": declared or not facts["opens"], "has_box": row.box is not None}
-            finite = row.box is None or all(math.isfinite(v) for v in row.box)
+            facts = _picture(folder, row.images[0], decode, pictures)
+            declared = not row.sizes or (row.sizes[0] == (facts["width"], facts["height"]))
+            x0, y0, x1, y1 = row.boxes[0] if row.boxes else (None, None, None, None)
+            record = {"source": name, "role": spec.role, "row": row.row, "image": row.images[0], **facts}
+            record |= {"size_as_declared": declared or not facts["opens"], "has_box": bool(row.boxes)}
+            finite = all(math.isfinite(v) for box in row.boxes for v in box)
             record["box_finite"] = finite
-            record |= {"x0": x0, "y0": y0, "x1": x1, "y1": y1, "expression": row.expression.strip()}
+            record |= {"x0": x0, "y0": y0, "x1": x1, "y1": y1, "expression": row.text.strip()}
             table.append(record)
             progress()
     _mark_repeats(table)

@@ -15,9 +15,10 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from vlmr1.settings.base import Block
-from vlmr1.settings.data import WORLD_FOLDER, Convert, Data, SourceSpec, Validate, World, WorldSplit
+from vlmr1.settings.data import WORLD_FOLDER, Convert, Data, Validate, World, WorldSplit
 from vlmr1.settings.grpo import Grpo, Holdout, SyncReference
 from vlmr1.settings.results import Evaluate, Publish, Report
+from vlmr1.settings.sources import SourceSpec
 from vlmr1.settings.training import (
     Compute,
     DeepSpeed,
@@ -170,10 +171,13 @@ def read_value(pair: str, text: str) -> Any:
 
 def explain(path: Path, fault: Any) -> str:
     """One sentence for a pydantic fault."""
-    where = ".".join(str(part) for part in fault["loc"])
+    parts = list(fault["loc"])
+    if parts[:2] == ["data", "sources"]:
+        del parts[3:4]  # the format, which tells blocks apart and is no key on the way
+    where = ".".join(map(str, parts))
     head = f"{path}: {where}: " if where else f"{path}: "
     if fault["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(fault["loc"][-1]), _known_keys(), n=1)
+        near = difflib.get_close_matches(str(parts[-1]), _known_keys() - {parts[-1]}, n=1)
         return f"{head}unknown key" + (f"; did you mean {near[0]}?" if near else "; remove it")
     if fault["type"] == "missing":
         return f"{head}missing; params.yaml says everything, add it"
@@ -182,9 +186,9 @@ def explain(path: Path, fault: Any) -> str:
     return f"{head}{message}{given}"
 
 
-def _known_keys() -> list[str]:
+def _known_keys() -> set[str]:
     """Every key any block knows."""
     blocks: list[type[BaseModel]] = [Block]
     for block in blocks:
         blocks.extend(block.__subclasses__())
-    return sorted({name.rstrip("_") for block in blocks for name in block.model_fields})
+    return {name.rstrip("_") for block in blocks for name in block.model_fields}

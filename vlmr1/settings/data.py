@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from vlmr1.settings.base import Block, Count, Name, Names, Pair
+from vlmr1.settings.sources import SourceSpec
 
 SHAPES = 4  # of the world's objects
 WORLD_FOLDER = "data/world"  # where the world stage writes
@@ -49,24 +50,6 @@ class WorldSplit(Block):
 class World(Block):
     seed: int
     splits: dict[Name, WorldSplit] = Field(min_length=1)
-
-
-class SourceSpec(Block):
-    """One list of annotations and what it is used for."""
-
-    format: Literal["refcoco", "rec_json"]
-    role: Literal["warmup", "train", "evaluate"]
-    annotations: str  # relative to data.root; a folder for refcoco, a file for rec_json
-    images: str  # relative to data.root
-    split: str | None  # refcoco only: which of the list's splits
-
-    @model_validator(mode="after")
-    def _split_belongs(self) -> SourceSpec:
-        if (self.format == "refcoco") != (self.split is not None):
-            raise ValueError(
-                f"split: {'needed by' if self.format == 'refcoco' else 'has no meaning for'} format {self.format}"
-            )
-        return self
 
 
 class Data(Block):

@@ -1,36 +1,21 @@
-"""Sources: one file for each public format, each reading a list of annotations into plain rows.
+"""Sources: one file a public format, each reading a list of annotations into `vlmr1.rows.Row`s, one after another.
 
-A reader only reads: it judges nothing, so that validation can name what is wrong by row.
-Left out on purpose: readers that stream, and formats of other tasks.
+A reader only reads: it judges nothing, so that validation can name what is wrong by row. It holds no more of a list in
+memory than the format forces it to. What is drawn (negatives, the order of names) comes from the row's own seed, so
+that a row does not depend on its neighbours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import importlib
+from collections.abc import Iterator
 from pathlib import Path
 
-from vlmr1.boxes import Box, Size
+from vlmr1.rows import Row
 from vlmr1.settings import SourceSpec
 
 
-@dataclass(frozen=True)
-class Row:
-    """One expression as annotated."""
-
-    row: int  # 0-based place in the list: the name by which reports and samples call it
-    image: str  # relative to the source's picture folder
-    size: Size | None  # (width, height) as declared by the list
-    expression: str
-    box: Box | None  # None for an expression without a target
-
-
-def read_source(spec: SourceSpec, root: Path) -> list[Row]:
-    """The rows of a source below the data root. Raises ValueError or FileNotFoundError naming file and mend."""
-    from vlmr1.sources import rec_json, refcoco
-
-    readers: dict[str, Callable[[SourceSpec, Path], list[Row]]] = {
-        "refcoco": refcoco.read_rows,
-        "rec_json": rec_json.read_rows,
-    }
-    return readers[spec.format](spec, root)
+def read_source(spec: SourceSpec, root: Path) -> Iterator[Row]:
+    """The rows of a source below the data root. Raises ValueError or FileNotFoundError naming file, row and mend."""
+    module = importlib.import_module(f"vlmr1.sources.{spec.format}")  # a format's reader is the module of its name
+    return module.read_rows(spec, root)

@@ -7,15 +7,16 @@ Left out on purpose: the variant whose boxes are in thousandths.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vlmr1.settings import SourceSpec
-from vlmr1.sources import Row
+from vlmr1.rows import Row
+from vlmr1.settings.sources import RecJson
 from vlmr1.tasks.rec import QUESTION
 
 
-def read_rows(spec: SourceSpec, root: Path) -> list[Row]:
+def read_rows(spec: RecJson, root: Path) -> Iterator[Row]:
     """Every row of the list, in its order."""
     path = root / spec.annotations
     if not path.is_file():
@@ -28,7 +29,7 @@ def read_rows(spec: SourceSpec, root: Path) -> list[Row]:
         raise ValueError(f"{path}: a list of rows is needed, not a {type(items).__name__}")
     if not items:
         raise ValueError(f"{path}: no rows in it")
-    return [_row(path, number, item) for number, item in enumerate(items)]
+    yield from (_row(path, number, item) for number, item in enumerate(items))
 
 
 def _row(path: Path, number: int, item: dict[str, Any]) -> Row:
@@ -43,7 +44,8 @@ def _row(path: Path, number: int, item: dict[str, Any]) -> Row:
         if solution and (not isinstance(solution, list) or len(solution) != 4):
             raise ValueError(f"solution {solution!r} is not a list of 4 numbers")
         x0, y0, x1, y1 = (float(v) for v in solution or (0, 0, 0, 0))
-        box = (x0, y0, x1, y1) if solution else None
-        return Row(number, str(item["image"]), (int(item["width"]), int(item["height"])), str(text), box)
+        boxes = ((x0, y0, x1, y1),) if solution else ()
+        size = (int(item["width"]), int(item["height"]))
+        return Row(number, (str(item["image"]),), (size,), "rec", "iou", str(text), boxes)
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(f"{path}: row {number}: {error}; mend or remove the row") from error

@@ -8,17 +8,18 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pycocotools.coco import COCO
 
 from vlmr1.boxes import from_xywh
-from vlmr1.settings import SourceSpec
-from vlmr1.sources import Row
+from vlmr1.rows import Row
+from vlmr1.settings.sources import RefCoco
 
 
-def read_rows(spec: SourceSpec, root: Path) -> list[Row]:
+def read_rows(spec: RefCoco, root: Path) -> Iterator[Row]:
     """Rows of one split of `annotations`/refs.json, boxes from `annotations`/instances.json (xywh to corners)."""
     folder = root / spec.annotations
     for name in ("refs.json", "instances.json"):
@@ -46,12 +47,13 @@ def read_rows(spec: SourceSpec, root: Path) -> list[Row]:
         raise ValueError(
             f"{folder}/refs.json: no ref has split {spec.split!r}; it has {', '.join(sorted(map(str, splits)))}"
         )
-    return rows
+    yield from rows
 
 
 def _rows(ref: dict[str, Any], instances: COCO, first: int) -> list[Row]:
     """One row a sentence of a ref."""
-    image, annotation = instances.imgs[ref["image_id"]], instances.anns[ref["ann_id"]]
-    size, box = (int(image["width"]), int(image["height"])), from_xywh(annotation["bbox"])
+    picture, annotation = instances.imgs[ref["image_id"]], instances.anns[ref["ann_id"]]
+    size, box = (int(picture["width"]), int(picture["height"])), from_xywh(annotation["bbox"])
     said = [str(sentence["sent"]) for sentence in ref["sentences"]]
-    return [Row(first + i, str(ref["file_name"]), size, text, box) for i, text in enumerate(said)]
+    image = str(ref["file_name"])
+    return [Row(first + i, (image,), (size,), "rec", "iou", text, (box,)) for i, text in enumerate(said)]

@@ -15,9 +15,10 @@ from PIL import Image
 from vlmr1.boxes import Box, Size, rescale
 from vlmr1.files import inside, whole_folder, write_json
 from vlmr1.progress import progress
+from vlmr1.rows import Row
 from vlmr1.sample import Sample, read_jsonl, to_json, write_jsonl
 from vlmr1.settings import Params, SourceSpec
-from vlmr1.sources import Row, read_source
+from vlmr1.sources import read_source
 from vlmr1.stages import CONVERTED, REFUSED, run_stage
 from vlmr1.tasks import rec
 
@@ -27,7 +28,7 @@ def main(params: Params) -> None:
     index, counts = {}, {}
     with whole_folder(CONVERTED) as folder:
         for name, spec in params.data.sources.items():
-            rows = read_source(spec, Path(params.data.root))
+            rows = list(read_source(spec, Path(params.data.root)))
             kept = [row for row in rows if (name, row.row) not in refused]
             if not kept:
                 raise ValueError(f"data.sources.{name}: every row was refused; see reports/validation/validation.md")
@@ -45,9 +46,10 @@ def _convert(name: str, spec: SourceSpec, rows: list[Row], params: Params, folde
     raw = Path(params.data.root) / spec.images
     sizes: dict[str, Size] = {}
     for row in rows:
-        if row.image not in sizes:
-            with Image.open(inside(raw, row.image)) as picture:
-                sizes[row.image] = picture.size
+        image = row.images[0]
+        if image not in sizes:
+            with Image.open(inside(raw, image)) as picture:
+                sizes[image] = picture.size
     fits = {image: _fitting(size, params.convert.max_pixels) for image, size in sizes.items()}
     stored = raw
     if fits != sizes:
@@ -58,20 +60,20 @@ def _convert(name: str, spec: SourceSpec, rows: list[Row], params: Params, folde
                 bar.update(1)
     samples = []
     for row in rows:
-        assert row.box is not None  # validation refused the others
-        box = rescale(row.box, sizes[row.image], fits[row.image])
-        solution = json.dumps([round(v, 2) for v in _clipped(box, fits[row.image])])
+        image = row.images[0]
+        box = rescale(row.boxes[0], sizes[image], fits[image])
+        solution = json.dumps([round(v, 2) for v in _clipped(box, fits[image])])
         samples.append(
             Sample(
                 id=row.row,
-                images=(row.image,),
-                problem=rec.problem(row.expression.strip()),
+                images=row.images,
+                problem=rec.problem(row.text.strip()),
                 solution=solution,
                 task="rec",
                 reward="iou",
                 source=name,
-                split=spec.split or name,
-                sizes=(fits[row.image],),
+                split=getattr(spec, "split", name),
+                sizes=(fits[image],),
             )
         )
     return stored, samples

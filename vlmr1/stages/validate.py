@@ -22,7 +22,7 @@ SHOWN = 50  # refused rows a rule shows in the Markdown
 
 def main(params: Params) -> None:
     data = params.data
-    rows = {name: read_source(spec, Path(data.root)) for name, spec in data.sources.items()}
+    rows = {name: list(read_source(spec, Path(data.root))) for name, spec in data.sources.items()}
     with progress("looking at rows", sum(map(len, rows.values()))) as bar:
         table = flat_table(data, rows, params.validate_.decode, bar.update)
     findings = run_suite(table, params.validate_)

@@ -1,0 +1,141 @@
+"""Sources in params.yaml: one block a list of annotations, told apart by `format`, each with its format's own keys."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from vlmr1.settings.base import Block, Name, Pair
+
+Role = Literal["warmup", "train", "evaluate"]
+Frame = Literal["pixels", "thousandths"]  # of a list's boxes: of the stored picture, or 0 to 1000 on both axes
+Negatives = Annotated[int, Field(ge=0)] | Literal["all"]  # absent names asked for beside the present ones
+
+
+class Source(Block):
+    """What every list says. Paths are relative to data.root."""
+
+    role: Role
+    annotations: str
+    images: str
+
+
+class RefCoco(Source):
+    """RefCOCO, RefCOCO+, RefCOCOg: the list of refs (pickle or JSON), COCO's instances.json beside it."""
+
+    format: Literal["refcoco"]
+    split: str  # train, val, testA, …
+
+
+class RecJsonl(Source):
+    """One expression a line: img_path, expression, bbox (corners), width, height."""
+
+    format: Literal["rec_jsonl"]
+
+
+class RecJson(Source):
+    """The original project's REC evaluation JSON."""
+
+    format: Literal["rec_json"]
+    frame: Frame
+
+
+class Lisa(Source):
+    """LISA's ReasonSeg: a folder of label files, masks made boxes."""
+
+    format: Literal["lisa"]
+    polygons: Literal["all", "first"]  # of a mask: all, or as published recipes do, the first
+
+
+class Jsonl(Source):
+    """The original project's training JSONL, which is also what conversion writes."""
+
+    format: Literal["jsonl"]
+    frame: Frame
+    task: Name | None  # of rows that name none
+    reward: Name | None  # accuracy reward of rows that name none
+
+
+class Coco(Source):
+    """COCO instances, and ODinW's sets in that form. One row a picture."""
+
+    format: Literal["coco"]
+    keep: Literal["all", "filtered", "pos_2", "pos_3"]
+    negatives: Negatives
+    crowd: Literal["drop", "keep"]  # crowd regions as boxes of their category, or not at all
+    reward: Name
+    seed: int
+
+
+class Lvis(Source):
+    """LVIS. Negatives come from the names known to be absent; names not exhaustively marked are not asked for."""
+
+    format: Literal["lvis"]
+    negatives: Negatives
+    reward: Name
+    seed: int
+
+
+class OvdEval(Source):
+    """OVDEval: COCO with `text` and `neg_text` on each picture."""
+
+    format: Literal["ovdeval"]
+    asked: Literal["listed", "all"]  # a picture's own names, or every category of the set
+    reward: Name
+    seed: int
+
+
+class D3(Source):
+    """D³: a folder of pickles, or COCO JSON by sentences."""
+
+    format: Literal["d3"]
+    sentences: Literal["full", "pres", "abs"]
+    asked: Literal["intra", "inter", "train"]  # the group's sentences, all, or the present ones and drawn negatives
+    negatives: Pair | None  # asked: train only; fewest and most
+    reward: Name
+    seed: int
+
+    @model_validator(mode="after")
+    def _negatives_of_training(self) -> D3:
+        if (self.asked == "train") != (self.negatives is not None):
+            raise ValueError("negatives: belongs to asked: train, and only to it (else null)")
+        return self
+
+
+class Voc(Source):
+    """Pascal VOC: a folder of XML files, as some ODinW sets have."""
+
+    format: Literal["voc"]
+    negatives: Negatives
+    reward: Name
+    seed: int
+
+
+class Questions(Source):
+    """Benchmarks of questions with checkable answers, each in its own published form."""
+
+    format: Literal["mathvista", "mathvision", "mathverse", "dynamath", "wemath", "logicvista"]
+    reward: Name
+
+
+class Gui(Source):
+    """Two screenshots and an action between them, in the original project's multi-image JSONL."""
+
+    format: Literal["gui"]
+
+
+class Table(Source):
+    """A table of one's own: .jsonl, .csv or .parquet, with the names of its columns."""
+
+    format: Literal["table"]
+    task: Name
+    reward: Name
+    frame: Frame | None  # of boxes; null without any
+    columns: dict[Literal["image", "text", "answer", "box", "group", "kind"], str]
+
+
+SourceSpec = Annotated[
+    RefCoco | RecJsonl | RecJson | Lisa | Jsonl | Coco | Lvis | OvdEval | D3 | Voc | Questions | Gui | Table,
+    Field(discriminator="format"),
+]
