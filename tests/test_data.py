@@ -10,6 +10,7 @@ from tests.conftest import default_params
 from vlmr1.files import inside
 from vlmr1.sample import from_json, load_sources, read_jsonl, to_json, write_jsonl
 from vlmr1.settings import load_params
+from vlmr1.settings.sources import RefCoco
 from vlmr1.sources import read_source
 from vlmr1.stages import convert, validate
 from vlmr1.tasks import rec
