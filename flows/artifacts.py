@@ -26,6 +26,7 @@ DESCRIBED = {
     "reward": "GRPO's reward by step",
     "length": "GRPO's completion length by step",
 }
+ROWS = 100  # of a rule, in a table
 SECONDS = 2.0  # between two looks at a training's metrics
 
 
@@ -101,16 +102,33 @@ def _key(*parts: str) -> str:
 
 
 def _image(key: str, path: Path, description: str) -> None:
-    data = base64.b64encode(path.read_bytes()).decode()
     # As Markdown: an image artifact would print the whole data URL below the picture.
-    create_markdown_artifact(f"![{description}](data:image/png;base64,{data})", key=key, description=description)
+    create_markdown_artifact(f"![{description}]({_data_url(path)})", key=key, description=description)
+
+
+def _data_url(path: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def _validation() -> None:
-    report = Path("reports/validation/validation.md")
-    if report.is_file():  # a list that cannot be read at all leaves none; the stage's own sentence names it
-        text = report.read_text(encoding="utf-8")
-        create_markdown_artifact(text, key="validation", description="What validation wanted and what it refused")
+    """The report with its pictures, and a table of the rules and one of the rows that offend."""
+    folder = Path("reports/validation")
+    if not (folder / "validation.md").is_file():
+        return  # a list that cannot be read at all leaves none; the stage's own sentence names it
+    text = (folder / "validation.md").read_text(encoding="utf-8")
+    for path in sorted((folder / "pictures").glob("*.png")):
+        text = text.replace(f"(pictures/{path.name})", f"({_data_url(path)})")
+    create_markdown_artifact(text, key="validation", description="What validation wanted and what it found")
+    findings = json.loads((folder / "validation.json").read_text(encoding="utf-8"))["findings"]
+    rules = [
+        {"rule": f["rule"], "wanted": f["wants"], "offends": "refused" if f["refuses"] else "warned"}
+        | {"rows": sum(f["rows"].values()), "in": ", ".join(f"{name} {n}" for name, n in f["rows"].items())}
+        for f in findings
+    ]
+    create_table_artifact(rules, key="validation-rules", description="Every rule, and how many rows offend where")
+    rows = [{"rule": f["rule"], **example} for f in findings for example in f["examples"][:ROWS]]
+    if rows:
+        create_table_artifact(rows, key="validation-rows", description=f"The first {ROWS} offending rows of each rule")
 
 
 def _evaluation(policy: str) -> Callable[[], None]:

@@ -49,6 +49,20 @@ def test_tokens_and_pixels_are_the_processors_own(family, processor, names):
     )
 
 
+@pytest.mark.parametrize("text", ["see <image>, then <image> there", "<image><image>two", "what<image>?<image>"])
+def test_pictures_stand_where_the_text_says(family, processor, text):
+    images, content = [picture("a"), picture("b")], []
+    for i, part in enumerate(text.split("<image>")):
+        content += [{"type": "image"}] * (i > 0) + ([{"type": "text", "text": part}] if part else [])
+    chat = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    theirs = processor(images=images, text=chat, return_tensors="pt")["input_ids"][0].tolist()
+    prompt = family.encode(text, images, ["a", "b"])
+    assert prompt.ids == theirs and family.prompt_length(text, [image.size for image in images]) == len(theirs)
+    assert [p.key for p in prompt.pictures] == ["a", "b"]
+    with pytest.raises(ValueError, match="says <image> 2 times and has 1 pictures"):
+        family.encode(text, images[:1], ["a"])
+
+
 @pytest.mark.parametrize("names", ["", "a", "ab"])
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_text_that_says_the_placeholder_is_refused(family, names, times):

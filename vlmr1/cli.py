@@ -49,6 +49,16 @@ def main(arguments: list[str] | None = None) -> None:
     grpo.add_argument("-S", "--set-param", action="append", default=[], metavar="KEY=VALUE", help="e.g. steps=200")
     grpo.set_defaults(run=_train)
 
+    convert = verbs.add_parser("convert", help="any public list of annotations to the original project's JSONL")
+    convert.add_argument("--source", required=True, metavar="NAME", help="its format; a wrong one lists them all")
+    convert.add_argument("--annotations", required=True, metavar="A:B", help="lists of that format, joined by colons")
+    convert.add_argument("--images", required=True, metavar="DIR:DIR", help="their picture folders")
+    convert.add_argument("--output", type=Path, required=True, metavar="OUT.jsonl")
+    convert.add_argument("-S", "--set-param", action="append", default=[], metavar="KEY=VALUE", help="e.g. split=val")
+    convert.add_argument("--store-pictures", type=Path, metavar="DIR", help="store the pictures there, shrunk")
+    convert.add_argument("--max-pixels", type=int, default=401408, help="of a stored picture (default: 401408)")
+    convert.set_defaults(run=_convert)
+
     merge = verbs.add_parser("merge", help="make one checkpoint of a base and an adapter")
     merge.add_argument("adapter", type=Path, help="a folder with adapter_model.safetensors")
     merge.add_argument("--base", type=Path, metavar="DIR", help="the base (default: where the adapter says)")
@@ -131,6 +141,23 @@ def _train(chosen: argparse.Namespace) -> None:
     leave()
     if is_first():
         print(f"the policy is in {policy}")
+
+
+def _convert(chosen: argparse.Namespace) -> None:
+    from vlmr1.convert import convert, formats
+
+    if chosen.source not in formats():
+        raise ValueError(f"--source {chosen.source}: no such format; one of {', '.join(formats())}")
+    lists, folders = chosen.annotations.split(":"), chosen.images.split(":")
+    if len(folders) == 1:
+        folders *= len(lists)
+    if len(lists) != len(folders):
+        raise ValueError(
+            f"--annotations, --images: {len(lists)} and {len(folders)} entries; give as many of each, or one"
+        )
+    pairs = [(Path(a), Path(b)) for a, b in zip(lists, folders, strict=True)]
+    count = convert(chosen.source, pairs, chosen.output, chosen.set_param, chosen.store_pictures, chosen.max_pixels)
+    print(f"{count} samples in {chosen.output}")
 
 
 def _merge(chosen: argparse.Namespace) -> None:

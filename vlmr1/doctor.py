@@ -98,14 +98,14 @@ def _data(params: Params) -> list[Finding]:
     counts: Counter[str] = Counter()
     for name, spec in params.data.sources.items():
         try:
-            rows = list(read_source(spec, root))
+            rows = sum(1 for _ in read_source(spec, root))
             if not (root / spec.images).is_dir():
                 raise FileNotFoundError(f"{root / spec.images}: no such picture folder")
         except (ValueError, FileNotFoundError) as error:
             findings.append(Finding(False, f"data.sources.{name}", str(error)))
         else:
-            counts[spec.role] += len(rows)
-            findings.append(Finding(True, f"data.sources.{name}", f"{len(rows)} rows, for {spec.role}"))
+            counts[spec.role] += rows
+            findings.append(Finding(True, f"data.sources.{name}", f"{rows} rows, for {spec.role}"))
     if all(finding.good for finding in findings):
         findings += _steps(params, counts)
     return findings

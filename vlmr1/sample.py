@@ -8,13 +8,13 @@ Coordinates are pixels of the stored picture.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vlmr1.boxes import Size
-from vlmr1.files import inside, write_atomically
+from vlmr1.files import inside
 
 PLACE = "<image>"
 
@@ -77,9 +77,16 @@ def from_json(row: dict[str, Any]) -> Sample:
     )
 
 
-def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Write one JSON object a line, atomically, with stable bytes."""
-    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
+    """Write one JSON object a line as they come, atomically, with stable bytes. Returns how many."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, count = path.with_name(f".{path.name}.tmp"), 0
+    with temporary.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
+    temporary.replace(path)
+    return count
 
 
 def lines_of(text: str) -> list[str]:
@@ -88,17 +95,21 @@ def lines_of(text: str) -> list[str]:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read one JSON object a line. Raises ValueError that names file, line and the mend."""
-    rows = []
-    for number, line in enumerate(lines_of(path.read_text(encoding="utf-8")), start=1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}:{number}: not JSON ({error.msg}); write one JSON object a line") from error
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}:{number}: a {type(row).__name__} where a JSON object is needed")
-        rows.append(row)
-    return rows
+    """Every row of `stream_jsonl`."""
+    return list(stream_jsonl(path))
+
+
+def stream_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """One JSON object a line, as they are asked for. Raises ValueError that names file, line and the mend."""
+    with path.open(encoding="utf-8", newline="\n") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}:{number}: not JSON ({error.msg}); write one JSON object a line") from error
+            if not isinstance(row, dict):
+                raise ValueError(f"{path}:{number}: a {type(row).__name__} where a JSON object is needed")
+            yield row
 
 
 @dataclass(frozen=True)
@@ -121,12 +132,12 @@ class Source:
 
 def load_sources(converted: Path, role: str) -> list[Source]:
     """The sources of one role, in the order of params, as the convert stage left them."""
-    index = json.loads((converted / "sources.json").read_text(encoding="utf-8"))
+    folder = converted / role
+    index = json.loads((folder / "sources.json").read_text(encoding="utf-8"))
     found = []
     for name, entry in index.items():
-        if entry["role"] == role:
-            rows = read_jsonl(converted / f"{name}.jsonl")
-            found.append(Source(name, role, Path(entry["images"]), tuple(from_json(row) for row in rows)))
+        rows = stream_jsonl(folder / f"{name}.jsonl")
+        found.append(Source(name, role, Path(entry["images"]), tuple(map(from_json, rows))))
     if not found:
-        raise ValueError(f"{converted}/sources.json: no source with role {role}; give one in params.yaml data.sources")
+        raise ValueError(f"{folder}/sources.json: no source with role {role}; give one in params.yaml data.sources")
     return found

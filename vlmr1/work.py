@@ -81,7 +81,7 @@ def excuse(work: Path, picture: Path) -> None:
 
 
 def inputs_of(converted: Path, sources: Sequence[Source]) -> dict[str, Any]:
-    """What a stage reads of the data, by content: the converted set, and the pictures it refers to."""
+    """What a stage reads of the data, by content: a role's converted sources, and the pictures they refer to."""
     return {"converted": fingerprint_of(converted), "pictures": pictures_of(sources)}
 
 

@@ -20,6 +20,7 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel
 
 from vlmr1.boxes import Size
+from vlmr1.sample import PLACE
 
 Part = Literal["tower", "projector", "language"]
 
@@ -119,15 +120,13 @@ class Family(ABC):
         self.save_processor(folder)
 
     def encode(self, text: str, images: Sequence[Image.Image], keys: Sequence[str]) -> Prompt:
-        """A prompt of pictures followed by one text, through the checkpoint's own chat template.
+        """A prompt of text and pictures, through the checkpoint's own chat template.
 
-        `keys` names each picture; two pictures of one key must have equal pixels.
+        Pictures stand where the text says `<image>`, or before it where it never does. `keys` names each picture; two
+        of one key must have equal pixels. Raises ValueError for as many places as there are no pictures.
         """
         pictures = tuple(self.picture(image, key) for image, key in zip(images, keys, strict=True))
-        content = [{"type": "image"}] * len(pictures) + [{"type": "text", "text": text}]
-        chat = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-        )
+        chat = self._chat(text, len(pictures))
         before, *after = chat.split(self.marker, len(pictures))
         if len(after) != len(pictures):
             raise ValueError(f"the chat template keeps {len(after)} of {len(pictures)} pictures")
@@ -137,12 +136,23 @@ class Family(ABC):
             raise ValueError(f"the text says {self.marker!r}, which stands for a picture; take it out")
         return Prompt(ids, self.positions(ids, pictures), pictures)
 
-    def prompt_length(self, text: str, sizes: Sequence[Size]) -> int:
-        """Tokens of the prompt `encode` would make of a text and pictures of these sizes."""
-        content = [{"type": "image"}] * len(sizes) + [{"type": "text", "text": text}]
-        chat = self.tokenizer.apply_chat_template(
+    def _chat(self, text: str, pictures: int) -> str:
+        """The prompt's text with the template's own marker at each picture's place."""
+        first, *rest = text.split(PLACE)
+        if rest and len(rest) != pictures:
+            raise ValueError(f"the text says {PLACE} {len(rest)} times and has {pictures} pictures")
+        image: dict[str, str] = {"type": "image"}
+        content = [] if rest else [image] * pictures
+        content += [{"type": "text", "text": first}] if first or not rest else []
+        for part in rest:
+            content += [image, {"type": "text", "text": part}] if part else [image]
+        return self.tokenizer.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )
+
+    def prompt_length(self, text: str, sizes: Sequence[Size]) -> int:
+        """Tokens of the prompt `encode` would make of a text and pictures of these sizes."""
+        chat = self._chat(text, len(sizes))
         written = len(self.tokenizer(chat, add_special_tokens=False)["input_ids"])  # each place as one marker
         one = Picture("", {}, 1, (0, 0))
         around = len(self.tokenizer(self.place(one), add_special_tokens=False)["input_ids"]) - 2

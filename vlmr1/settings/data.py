@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from vlmr1.settings.base import Block, Count, Name, Names, Pair
+from vlmr1.settings.base import Block, Count, Name, Names, Pair, Share
 from vlmr1.settings.sources import SourceSpec
 
 SHAPES = 4  # of the world's objects
@@ -77,11 +77,29 @@ class Data(Block):
         return self.root == WORLD_FOLDER
 
 
+Rule = Literal[
+    "path", "exists", "opens", "pixels", "format", "mode", "upright", "size", "text", "text_length", "places",
+    "box_finite", "box_left", "box_top", "box_right", "box_bottom", "box_width", "box_height", "box_share",
+    "labels", "answer", "itself", "duplicate", "contradiction", "leak", "near_leak",
+]  # fmt: skip
+
+
+Rules = Annotated[tuple[Rule, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)]
+
+
 class Validate(Block):
+    """What raw annotations must be before anything is made of them."""
+
     on_failure: Literal["stop", "skip"]  # stop the pipeline, or leave the refused rows out and say so
-    decode: Literal["header", "full"]  # how much of each picture is read to see that it opens
+    warnings: Rules  # that are only told; every other one refuses a row
+    decode: Literal["none", "header", "full"]  # how much of each picture is read; none: annotations alone are judged
+    workers: Count  # processes that read pictures
+    max_picture_pixels: Count  # a larger picture is not opened at all
     min_side: Annotated[float, Field(gt=0)]  # pixels, of a box
+    max_share: Share  # of its picture that a box may cover
+    max_text: Count  # characters of an expression or a question
 
 
 class Convert(Block):
-    max_pixels: Annotated[int, Field(ge=56 * 56)]  # pictures above it are shrunk once, their boxes with them
+    max_pixels: Annotated[int, Field(ge=56 * 56)]  # of a picture as the model sees it
+    store_pictures: bool  # stored again, shrunk to max_pixels, boxes with them; false: read where they lie

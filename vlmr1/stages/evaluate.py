@@ -37,7 +37,7 @@ def main(params: Params, policy: str) -> None:
             "compute": params.compute.model_dump(),
             "max_pixels": params.convert.max_pixels,
         }
-        return of | {"checkpoint": fingerprint_of(checkpoint), "data": inputs_of(CONVERTED, sources)}
+        return of | {"checkpoint": fingerprint_of(checkpoint), "data": inputs_of(CONVERTED / "evaluate", sources)}
 
     work = open_work(Path("work") / f"evaluate-{policy}", about)
     engine = InProcess(checkpoint, params.compute, settings, params.convert.max_pixels)

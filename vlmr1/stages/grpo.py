@@ -27,7 +27,7 @@ def main(params: Params) -> None:
 
     def about() -> dict[str, Any]:
         of = chosen.model_dump(mode="json") | {"compute": told(chosen.compute), "base": fingerprint_of(BASE)}
-        return of | {"data": inputs_of(CONVERTED, sources)}
+        return of | {"data": inputs_of(CONVERTED / "train", sources)}
 
     work = open_work(Path("work/grpo"), about)
     trainer = GrpoTrainer(BASE, sources, chosen, work)

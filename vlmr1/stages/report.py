@@ -31,7 +31,8 @@ def main(params: Params) -> None:
         }
         for policy in LABELS
     }
-    training, index = read_json(Path("metrics/grpo.json")), read_json(CONVERTED / "sources.json")
+    training = read_json(Path("metrics/grpo.json"))
+    index = {k: v for path in sorted(CONVERTED.glob("*/sources.json")) for k, v in read_json(path).items()}
     found = differences(predictions)
 
     def locate(name: str, prediction: Any) -> Path:

@@ -29,7 +29,7 @@ def main(params: Params, variant: str) -> None:
         of: dict[str, Any] = {"steps": [steps, batch, params.grpo.seed], "sft": params.sft.model_dump(mode="json")}
         of |= {"trained": params.trained.model_dump(mode="json"), "compute": told(params.compute)}
         of |= {"max_pixels": params.convert.max_pixels, "base": fingerprint_of(BASE)}
-        return of | {"data": inputs_of(CONVERTED, sources)}
+        return of | {"data": inputs_of(CONVERTED / "train", sources)}
 
     work = open_work(Path("work") / name, about)
     trainer = SftTrainer(

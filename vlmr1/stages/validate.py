@@ -1,89 +1,119 @@
 """validate: look at every raw annotation and picture before anything else does. Run: `python -m vlmr1.stages.validate`.
 
-Writes reports/validation/: validation.json (every rule, every refused row), validation.md (the same for people) and
-refused.jsonl (what convert leaves out). With `validate.on_failure: stop` a refused row ends the pipeline here.
+Writes reports/validation/: validation.json (every rule, every source's balance), validation.md (the same for people,
+with pictures), refused.jsonl (what convert leaves out). With `validate.on_failure: stop` a refused row ends the
+pipeline here; a rule named in `validate.warnings` refuses nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from vlmr1.files import write_atomically, write_json
+from vlmr1.files import rounded, whole_folder, write_atomically, write_json
 from vlmr1.progress import progress
+from vlmr1.rows import Row
 from vlmr1.sample import write_jsonl
 from vlmr1.settings import Params
 from vlmr1.sources import read_source
 from vlmr1.stages import REFUSED, run_stage
-from vlmr1.validation import flat_table, run_suite
+from vlmr1.validation.baselines import Balance
+from vlmr1.validation.findings import Findings
+from vlmr1.validation.gallery import Gallery
+from vlmr1.validation.pictures import Looks
+from vlmr1.validation.rules import Suite
+from vlmr1.validation.table import Repeats, columns
 
-SHOWN = 50  # refused rows a rule shows in the Markdown
+CHUNK = 20_000  # rows in memory at a time
+SHOWN = 50  # rows a rule shows in the Markdown
 
 
 def main(params: Params) -> None:
-    data = params.data
-    rows = {name: list(read_source(spec, Path(data.root))) for name, spec in data.sources.items()}
-    with progress("looking at rows", sum(map(len, rows.values()))) as bar:
-        table = flat_table(data, rows, params.validate_.decode, bar.update)
-    findings = run_suite(table, params.validate_)
-    reasons: dict[tuple[str, int], list[str]] = {}
-    for finding in findings:
-        for r in finding["refused"]:
-            reasons.setdefault((r["source"], r["row"]), []).append(finding["rule"])
-    refused = sorted(reasons)
-    said = {(record["source"], record["row"]): (record["image"], record["expression"]) for record in table}
-    summary = {
-        "rows": {name: len(source) for name, source in rows.items()},
-        "refused": {name: sum(source == name for source, _ in refused) for name in rows},
-        "rules": {finding["rule"]: len(finding["refused"]) for finding in findings},
-    }
-    folder = REFUSED.parent
-    write_json(folder / "validation.json", {"passed": not refused, **summary, "findings": findings})
-    write_atomically(folder / "validation.md", _markdown(params, summary, findings, said))
-    write_jsonl(
-        REFUSED,
-        [{"source": s, "row": r, "image": said[s, r][0], "rules": reasons[s, r]} for s, r in refused],
-    )
-    write_json(Path("metrics/validate.json"), {"rows_looked_at": len(table), "rows_refused": len(refused)})
-    print(f"validate: {len(table)} rows, {len(refused)} refused; see {folder}/validation.md")
-    if refused and params.validate_.on_failure == "stop":
-        broken = next(f for f in findings if f["refused"])
-        first = broken["refused"][0]
+    settings, root = params.validate_, Path(params.data.root)
+    suite, looks, repeats, gallery = Suite(settings), Looks(settings), Repeats(), Gallery()
+    findings = Findings(suite.rules, settings.warnings)
+    balances: dict[str, Balance] = {}
+    # Evaluation first: training rows are held to its pictures.
+    for name, spec in sorted(params.data.sources.items(), key=lambda one: one[1].role != "evaluate"):
+        balance = balances[name] = Balance()
+        findings.rows[name] = 0
+        with progress(f"looking at {name}", None) as bar:
+            for rows in chunks(read_source(spec, root)):
+                if settings.decode != "none":
+                    looks.look(root / spec.images, rows, lambda _: None)
+                offences = suite.run(columns(name, spec, root, rows, looks, repeats))
+                for rule, row in findings.add(name, rows, offences):
+                    gallery.keep(rule, root / spec.images, name, row)
+                for row in rows:
+                    balance.add(row)
+                bar.update(len(rows))
+    told = {name: balances[name].summary() for name in params.data.sources}
+    with whole_folder(REFUSED.parent) as folder:
+        drawn = gallery.draw(folder / "pictures", settings.max_picture_pixels)
+        summary = findings.summary()
+        write_json(folder / "validation.json", rounded({**summary, "findings": findings.report(), "balance": told}))
+        write_atomically(folder / "validation.md", _markdown(params, findings, told, drawn))
+        write_jsonl(folder / REFUSED.name, findings.refused_rows())
+    looked, refused = sum(findings.rows.values()), len(findings.refused)
+    warned = sum(findings.of_rule(rule) for rule in settings.warnings)
+    write_json(Path("metrics/validate.json"), {"rows_looked_at": looked, "rows_refused": refused, "warnings": warned})
+    print(f"validate: {looked} rows, {refused} refused, {warned} warnings; see {REFUSED.parent}/validation.md")
+    if refused and settings.on_failure == "stop":
+        (source, number), (rule, *_) = min(findings.refused.items())
         raise ValueError(
-            f"{len(refused)} rows refused; the first is {first['source']} row {first['row']}"
-            f" ({said[first['source'], first['row']][0]}): want: {broken['wants']}. All are in {folder}/validation.md."
-            " Mend them, or set validate.on_failure to skip to go on without them"
+            f"{refused} rows refused; the first is {source} row {number} ({findings.pictures[source, number]}): want:"
+            f" {suite.rules[rule].says}. All are in {REFUSED.parent}/validation.md. Mend them, or set"
+            " validate.on_failure to skip to go on without them"
         )
 
 
-def _markdown(
-    params: Params,
-    summary: dict[str, Any],
-    findings: list[dict[str, Any]],
-    said: dict[tuple[str, int], tuple[str, str]],
-) -> str:
+def chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    while chunk := list(islice(rows, CHUNK)):
+        yield chunk
+
+
+def _markdown(params: Params, findings: Findings, balances: dict[str, Any], drawn: list[str]) -> str:
     """The report for people."""
-    lines = ["# Validation", "", "| source | used for | rows | refused |", "|---|---|---|---|"]
-    for name, count in summary["rows"].items():
-        lines.append(f"| {name} | {params.data.sources[name].role} | {count} | {summary['refused'][name]} |")
-    lines += ["", "| rule | what is wanted | refused |", "|---|---|---|"]
-    lines += [f"| {f['rule']} | {f['wants']} | {len(f['refused'])} |" for f in findings]
-    for finding in findings:
-        if not finding["refused"]:
-            continue
-        lines += [
-            "",
-            f"## {finding['rule']}: {finding['wants']}",
-            "",
-            "| source | row | picture | expression | value |",
-            "|---|---|---|---|---|",
-        ]
-        for r in finding["refused"][:SHOWN]:
-            image, expression = (_cell(text) for text in said[r["source"], r["row"]])
-            lines.append(f"| {r['source']} | {r['row']} | {image} | {expression} | {r['value']} |")
-        if len(finding["refused"]) > SHOWN:
-            lines.append(f"\n… and {len(finding['refused']) - SHOWN} more, all in validation.json.")
+    summary = findings.summary()
+    lines = ["# Validation", "", "| source | used for | rows | refused | what a constant answer would score |"]
+    lines.append("|---|---|---|---|---|")
+    for name in params.data.sources:
+        constant = ", ".join(f"{what} {score:.3f}" for what, score in balances[name]["constant"].items())
+        cells = (params.data.sources[name].role, summary["rows"][name], summary["refused"][name], _cell(constant))
+        lines.append(f"| {name} | {' | '.join(map(str, cells))} |")
+    lines += ["", "| rule | what is wanted | refused | warned |", "|---|---|---|---|"]
+    for one in findings.report():
+        count = sum(one["rows"].values())
+        lines.append(f"| {one['rule']} | {one['wants']} | {' | '.join(_where(count, one['refuses']))} |")
+    for one in findings.report():
+        if one["examples"]:
+            lines += ["", f"## {one['rule']}: {one['wants']}", ""]
+            if one["rule"] in drawn:
+                lines += [f"![{one['rule']}](pictures/{one['rule']}.png)", ""]
+            lines += ["| source | row | picture | text | value |", "|---|---|---|---|---|"]
+            for e in one["examples"][:SHOWN]:
+                lines.append(
+                    f"| {e['source']} | {e['row']} | {_cell(e['image'])} | {_cell(e['text'])} | {e['value']} |"
+                )
+            if (more := sum(one["rows"].values()) - SHOWN) > 0:
+                lines.append(f"\n… and {more} more; validation.json has the first thousand.")
+    lines += ["", "## Balance", ""]
+    for name, balance in balances.items():
+        for what in ("answers", "labels"):
+            if what in balance:
+                most = ", ".join(f"{_cell(k)} {v}" for k, v in balance[what]["most"].items())
+                lines.append(f"- {name}: {balance[what]['different']} different {what}; most often {most}")
+        if "kinds" in balance:
+            lines.append(f"- {name}: " + ", ".join(f"{_cell(k)} {v}" for k, v in balance["kinds"].items()))
+        if balance.get("without_target"):
+            lines.append(f"- {name}: {balance['without_target']} rows have nothing to find")
     return "\n".join(lines) + "\n"
+
+
+def _where(count: int, refuses: bool) -> tuple[str, str]:
+    return (str(count), "") if refuses else ("", str(count))
 
 
 def _cell(text: str) -> str:

@@ -44,7 +44,7 @@ def _build_and_train(params: Params) -> None:
 
     def about() -> dict[str, Any]:
         of = {"warmup": settings.model_dump(mode="json"), "compute": told(params.compute)}
-        return of | {"max_pixels": params.convert.max_pixels, "data": inputs_of(CONVERTED, sources)}
+        return of | {"max_pixels": params.convert.max_pixels, "data": inputs_of(CONVERTED / "warmup", sources)}
 
     work = open_work(WORK, about)
     start = work / "start"

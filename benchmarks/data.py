@@ -1,0 +1,143 @@
+"""How fast lists of annotations are validated and converted, as the pipeline's own stages do it, imports included.
+
+    python -m benchmarks.data --rows 80000 160000 321327 --json docs/benchmarks/data.json
+    python -m benchmarks.data --lists val.jsonl more.jsonl --json lists.json     # one expression a line
+
+`--rows` draws synthetic RefCOCO lists (four sentences an object, sixteen a picture) in the published form; `--lists`
+takes real ones. Annotation rules alone (`validate.decode: none`), since no pictures are there. Seconds are wall seconds
+on an otherwise idle machine, with CPU seconds and the peak memory of the larger process beside them.
+Left out on purpose: reading pictures, which depends on the disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from vlmr1.recipes import apply
+
+ROOT = Path(__file__).parent.parent
+SIZE = (640, 480)
+OBJECTS, SENTENCES = 4, 4  # of a picture, of an object
+WORDS = ["the", "left", "right", "man", "woman", "red", "dog", "cup", "behind", "near", "top", "of", "in", "white", "small"]
+    "the",
+    "left",
+    "right",
+    "man",
+    "woman",
+    "red",
+    "blue",
+    "dog",
+    "cup",
+    "chair",
+    "behind",
+    "near",
+    "top",
+    "of",
+    "in",
+    "white",
+    "black",
+    "small",
+    "table",
+    "holding",
+]
+
+
+def draw(rows: int, folder: Path) -> None:
+    """A RefCOCO list of so many sentences."""
+    rng, refs, annotations, images = random.Random(0), [], [], []
+    sentence = 0
+    while sentence < rows:
+        number = len(annotations)
+        image = number // OBJECTS
+        if image == len(images):
+            name = f"COCO_train2014_{image:012d}.jpg"
+            images.append({"id": image, "file_name": name, "width": SIZE[0], "height": SIZE[1]})
+        x, y = rng.uniform(0, 400), rng.uniform(0, 300)
+        box = [round(v, 2) for v in (x, y, rng.uniform(8, 640 - x), rng.uniform(8, 480 - y))]
+        annotations.append({"id": number, "image_id": image, "category_id": 1, "bbox": box, "area": 1.0, "iscrowd": 0})
+        said = []
+        for _ in range(min(SENTENCES, rows - sentence)):
+            text = " ".join(rng.choices(WORDS, k=rng.randint(2, 9)))
+            said.append({"sent_id": sentence, "sent": text, "raw": text, "tokens": text.split()})
+            sentence += 1
+        ref = {"ref_id": number, "ann_id": number, "image_id": image, "category_id": 1, "split": "train"}
+        refs.append(ref | {"file_name": images[-1]["file_name"], "sent_ids": [], "sentences": said})
+    folder.mkdir(parents=True)
+    (folder / "refs.json").write_text(json.dumps(refs))
+    (folder / "instances.json").write_text(json.dumps({"images": images, "annotations": annotations, "categories": []}))
+
+
+def stage(name: str, project: Path) -> dict[str, float]:
+    """Run one stage in a project; its wall and CPU seconds and peak memory. Exits with its words where it fails."""
+    start = time.monotonic()
+    child = os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-m", f"vlmr1.stages.{name}"],
+        os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        file_actions=[(os.POSIX_SPAWN_OPEN, 1, project / f"{name}.log", os.O_CREAT | os.O_WRONLY, 0o644)],
+    )
+    _, status, used = os.wait4(child, 0)
+    if status:
+        sys.exit(f"{name} failed; it said:\n{(project / f'{name}.log').read_text()[-2000:]}")
+    wall = time.monotonic() - start
+    return {"wall": wall, "cpu": used.ru_utime + used.ru_stime, "peak_mb": used.ru_maxrss / 1024}
+
+
+def measure(sources: dict[str, Any], project: Path) -> dict[str, Any]:
+    """Validate and convert the sources below project/raw."""
+    shutil.copy(ROOT / "params.yaml", project / "params.yaml")
+    base = {"pretrained": {"model": "any", "revision": None}, "tiny": None, "training": None}  # wants no warmup source
+    overlay = {"world": None, "warmup": base, "data": {"root": "raw", "sources": sources}}
+    overlay |= {"validate": {"decode": "none", "on_failure": "skip"}}
+    (project / "over.json").write_text(json.dumps(overlay))
+    here = Path.cwd()
+    os.chdir(project)
+    try:
+        apply(Path("over.json"), [])
+        found = {name: stage(name, project) for name in ("validate", "convert")}
+        rows = json.loads(Path("metrics/validate.json").read_text())
+        count = json.loads(Path("metrics/convert.json").read_text())["samples"]
+    finally:
+        os.chdir(here)
+    total = sum(one["wall"] for one in found.values())
+    peak = max(one["peak_mb"] for one in found.values())
+    print(f"{rows['rows_looked_at']} rows, {count} samples: {total:.1f} s, peak {peak:.0f} MB", flush=True)
+    return {"rows": rows, "samples": count, "seconds": total, "peak_mb": peak, "stages": found}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="*", default=[])
+    parser.add_argument("--lists", type=Path, nargs="*", default=[])
+    parser.add_argument("--json", type=Path, required=True)
+    chosen = parser.parse_args()
+    runs = []
+    for rows in chosen.rows:
+        with tempfile.TemporaryDirectory(prefix="data-") as folder:
+            draw(rows, Path(folder) / "raw")
+            one = {"format": "refcoco", "annotations": "refs.json", "images": "images", "split": "train"}
+            runs.append(measure({"train": one | {"role": "train"}}, Path(folder)))
+    if chosen.lists:
+        with tempfile.TemporaryDirectory(prefix="data-") as folder:
+            (Path(folder) / "raw").mkdir()
+            sources = {}
+            for n, path in enumerate(chosen.lists):
+                shutil.copy(path, Path(folder) / "raw" / path.name)
+                role = "evaluate" if n + 1 == len(chosen.lists) else "train"
+                one = {"format": "rec_jsonl", "annotations": path.name, "images": "images", "role": role}
+                sources[f"list{n}"] = one
+            runs.append(measure(sources, Path(folder)))
+    chosen.json.write_text(json.dumps({"command": "python -m benchmarks.data", "runs": runs}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""What a picture file is, in plain facts; a fault is a False, never an exception.
+
+Paths never leave their folder, and a picture of too many pixels is never decoded. Files are looked at once each, by
+several processes where there are many. Left out on purpose: pictures in archives or on the net.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from vlmr1.boxes import Size
+from vlmr1.files import inside
+from vlmr1.rows import Row
+from vlmr1.settings import Validate
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+MODES = ("RGB", "L")  # others become RGB in training: transparency, palettes and inks are lost
+ORIENTATION = 274  # EXIF's tag; 1 is upright
+POOLED = 64  # pictures from which on other processes are worth their start
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Of one file. Everything after the first False is unknown, and so says nothing."""
+
+    inside: bool = False
+    exists: bool = False
+    opens: bool = False
+    few_pixels: bool = True
+    format: str = ""
+    mode: str = ""
+    upright: bool = True
+    size: Size | None = None  # (width, height) as stored
+    hash: str = ""  # of its bytes
+    look: int | None = None  # a perceptual hash of 64 bits, where it was decoded
+
+
+class Looks:
+    """Looks at pictures, each once."""
+
+    def __init__(self, settings: Validate) -> None:
+        self.settings = settings
+        self.known: dict[tuple[Path, str], Facts] = {}
+
+    def look(self, folder: Path, rows: Iterable[Row], seen: Callable[[int], object]) -> None:
+        """Look at every picture of the rows that is not known yet; `seen` counts them."""
+        wanted = dict.fromkeys(name for row in rows for name in row.images)
+        new = [name for name in wanted if (folder, name) not in self.known]
+        judge = partial(facts_of, folder, full=self.settings.decode == "full", most=self.settings.max_picture_pixels)
+        if self.settings.workers == 1 or len(new) < POOLED:
+            for name in new:
+                self.known[folder, name] = judge(name)
+                seen(1)
+            return
+        # Spawned: whoever imported Great Expectations or torch has threads that a fork would tear.
+        with ProcessPoolExecutor(self.settings.workers, get_context("spawn")) as pool:
+            for name, facts in zip(new, pool.map(judge, new, chunksize=16), strict=True):
+                self.known[folder, name] = facts
+                seen(1)
+
+    def of(self, folder: Path, row: Row) -> list[Facts]:
+        """The facts of a row's pictures, which `look` has looked at."""
+        return [self.known[folder, name] for name in row.images]
+
+
+def facts_of(folder: Path, name: str, *, full: bool, most: int) -> Facts:
+    """What a picture file is; all its pixels are read where `full`."""
+    try:
+        path = inside(folder, name)
+    except ValueError:
+        return Facts()
+    if not path.is_file():
+        return Facts(inside=True)
+    digest = sha(path)
+    try:
+        with Image.open(path) as picture:
+            few = picture.width * picture.height <= most
+            if full and few:
+                picture.load()
+            return Facts(
+                inside=True,
+                exists=True,
+                opens=True,
+                few_pixels=few,
+                format=picture.format or "",
+                mode=picture.mode,
+                upright=picture.getexif().get(ORIENTATION, 1) in (0, 1),
+                size=picture.size,
+                hash=digest,
+                look=difference_hash(picture) if full and few else None,
+            )
+    except Image.DecompressionBombError:
+        return Facts(inside=True, exists=True, opens=True, few_pixels=False, hash=digest)
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
+        return Facts(inside=True, exists=True, hash=digest)  # whatever is wrong with it, it is one finding
+
+
+def sha(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def difference_hash(picture: Image.Image) -> int:
+    """64 bits, one a pair of neighbours of the picture shrunk to 9 x 8 greys: is the right one brighter?"""
+    grey = picture.convert("L").resize((9, 8), Image.Resampling.BOX).tobytes()
+    bits = 0
+    for y in range(8):
+        for x in range(8):
+            bits = bits << 1 | (grey[9 * y + x + 1] > grey[9 * y + x])
+    return bits
+
+
+class Near:
+    """Finds perceptual hashes within a few bits of known ones: of as many bands as bits + 1, one must be equal."""
+
+    BITS = 2
+
+    def __init__(self) -> None:
+        self.bands: Mapping[int, dict[int, list[tuple[int, str]]]] = {0: {}, 1: {}, 2: {}}
+
+    def add(self, look: int, name: str) -> None:
+        for band, found in self.bands.items():
+            found.setdefault(_band(look, band), []).append((look, name))
+
+    def find(self, look: int) -> str | None:
+        """The name of a known picture that looks the same."""
+        for band, found in self.bands.items():
+            for other, name in found.get(_band(look, band), []):
+                if (look ^ other).bit_count() <= self.BITS:
+                    return name
+        return None
+
+
+def _band(look: int, band: int) -> int:
+    return look >> 22 * band & (1 << 22) - 1
