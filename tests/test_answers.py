@@ -24,11 +24,12 @@ def test_a_good_completion_has_no_problems():
         (GOOD + GOOD, "tags are not"),
         ("I see. " + GOOD, "text outside"),
         (GOOD.replace("</think>", "</think> so "), "text between"),
-        ("<think>a</think><answer>none</answer>", "no box"),
         ("<think>a</think><answer>[9,2,3,40]</answer>", "empty or inverted"),
-        ("<think>a</think><answer>[1,2,3,4] [1,2,9,9]</answer>", "2 boxes"),
-        ("<think>a</think><answer>[1,2,3]</answer>", "no box"),
-        ("<THINK>a</THINK><ANSWER>[1,2,3,4]</ANSWER>", "no closed answer block"),
+        ("<think>a</think><answer>[-9,2,3,40]</answer>", "negative coordinate"),
+        ("<think>a</think><answer>[9,2,1e9,40]</answer>", "beyond any picture"),
+        ("<THINK>a</THINK><ANSWER>[1,2,3,4]</ANSWER>", "tags in capitals"),
+        ("<think>a<answer>[1,2,3,4]", "never closed"),
+        ("<think>" + "a" * 70_000, "longer than 65536"),
     ],
 )
 def test_what_was_wrong_is_said(completion, problem):

@@ -64,7 +64,7 @@ def test_rows_without_a_picture(mixed, tmp_path):
     assert len(blind) == 13 and all(sample.sizes == () for sample in blind)
     said = rec.answer("<think>.</think><answer>[1, 2, 30, 40]</answer>", blind[0], (0, 0))
     assert said.boxes == ((1, 2, 30, 40),)  # there is no frame to carry it from
-    assert rec.rewards(said, blind[0])["iou"].value > 0
+    assert rec.rewards(said, blind[0], ["iou"])["iou"].value > 0
     rows = [row | {"image": None} for row in read_jsonl(mixed.data) if "image" not in row]
     write_jsonl(tmp_path / "null.jsonl", rows)
     assert all(sample.images == () for sample in load_jsonl(tmp_path / "null.jsonl", mixed.images).samples)

@@ -2,7 +2,7 @@ import pytest
 
 from vlmr1.answers import read
 from vlmr1.rewards.detection import iou_reward
-from vlmr1.rewards.shape import format_reward
+from vlmr1.rewards.shape import rec_format_reward
 from vlmr1.sample import Sample
 from vlmr1.tasks import rec
 
@@ -18,8 +18,8 @@ def completion(box="[10,20,30,60]", think="x"):
 def test_the_target_scores_full_reward_and_a_hit():
     text = rec.target(SAMPLE, (112, 112))
     said = rec.answer(text, SAMPLE, (112, 112))
-    assert rec.rewards(said, SAMPLE)["format"].value == 1.0
-    assert rec.rewards(said, SAMPLE)["iou"].value > 0.9  # whole pixels of another frame
+    assert rec.rewards(said, SAMPLE, ["format"])["format"].value == 1.0
+    assert rec.rewards(said, SAMPLE, ["iou"])["iou"].value > 0.9  # whole pixels of another frame
     assert rec.score(said, SAMPLE)["hit"] is True
 
 
@@ -52,7 +52,7 @@ def test_a_hit_is_strictly_above_one_half():
     ],
 )
 def test_ill_formed_completions_get_no_format_reward_and_a_reason(text):
-    reward = format_reward(read(text))
+    reward = rec_format_reward(read(text))
     assert reward.value == 0.0 and reward.reason
 
 
@@ -70,4 +70,4 @@ def test_a_malformed_truth_is_named(solution):
 
 
 def test_a_label_beside_the_box_is_well_formed():
-    assert format_reward(read(completion('[10,20,30,60], "label": "cat"'))).value == 1.0
+    assert rec_format_reward(read(completion('[10,20,30,60], "label": "cat"'))).value == 1.0

@@ -56,7 +56,7 @@ class Scorer:
         """Score one completion. `frame` is the size of the picture as the model saw it."""
         task = TASKS[sample.task]
         answer = task.answer(text, sample, frame)
-        rewards = {name: reward for name, reward in task.rewards(answer, sample).items() if name in self.weights}
+        rewards = task.rewards(answer, sample, [name for name in self.weights if name not in self.own])
         for name, function in self.own.items():
             try:
                 given = function(completion=text, sample=sample, answer=answer, pictures=list(pictures))

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from vlmr1.tasks import rec
+from vlmr1.tasks import gui, math, ovd, rec
 
-TASKS = {"rec": rec}
+TASKS = {"rec": rec, "ovd": ovd, "math": math, "gui": gui}
