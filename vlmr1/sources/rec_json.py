@@ -1,51 +1,44 @@
 """The original project's REC evaluation JSON: a list of {image, height, width, normal_caption, problem, solution}.
 
-`solution` is [x0, y0, x1, y1] in pixels of the picture, or null for an expression without a target.
-Left out on purpose: the variant whose boxes are in thousandths.
+`solution` is [x0, y0, x1, y1], in pixels of the picture or in thousandths of it as the source's `frame` says (the
+InternVL variant), or null for an expression without a target. `normal_caption` is the bare expression; a row without
+it has it inside `problem`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vlmr1.boxes import rescale
 from vlmr1.rows import Row
-from vlmr1.settings.sources import RecJson
-from vlmr1.tasks.rec import QUESTION
+from vlmr1.settings.sources import Frame, RecJson
+from vlmr1.sources.reading import At, corners, expression_of, load_list, size_of, take
+
+THOUSAND = (1000, 1000)
 
 
 def read_rows(spec: RecJson, root: Path) -> Iterator[Row]:
     """Every row of the list, in its order."""
     path = root / spec.annotations
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: not found; data.root and the source's annotations name it together")
-    try:
-        items = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not JSON ({error.msg})") from error
-    if not isinstance(items, list):
-        raise ValueError(f"{path}: a list of rows is needed, not a {type(items).__name__}")
-    if not items:
-        raise ValueError(f"{path}: no rows in it")
-    yield from (_row(path, number, item) for number, item in enumerate(items))
+    for number, item in enumerate(load_list(path)):
+        with At(path, "row", number):
+            row = _row(number, item, spec.frame)
+        yield row
 
 
-def _row(path: Path, number: int, item: dict[str, Any]) -> Row:
-    try:
-        if "normal_caption" not in item and "problem" not in item:
-            raise ValueError("no normal_caption")
-        missing = [key for key in ("image", "width", "height", "solution") if key not in item]
-        if missing:
-            raise ValueError(f"no {missing[0]}")
-        text = item.get("normal_caption") or item.get("problem", "").removeprefix(QUESTION).strip().removesuffix(".")
-        solution = item["solution"]
-        if solution and (not isinstance(solution, list) or len(solution) != 4):
-            raise ValueError(f"solution {solution!r} is not a list of 4 numbers")
-        x0, y0, x1, y1 = (float(v) for v in solution or (0, 0, 0, 0))
-        boxes = ((x0, y0, x1, y1),) if solution else ()
-        size = (int(item["width"]), int(item["height"]))
-        return Row(number, (str(item["image"]),), (size,), "rec", "iou", str(text), boxes)
-    except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ValueError(f"{path}: row {number}: {error}; mend or remove the row") from error
+def _row(number: int, item: Any, frame: Frame) -> Row:
+    image = take(item, "image", str)
+    if item.get("normal_caption") is None and item.get("problem") is None:
+        raise ValueError("no normal_caption")
+    has_caption = item.get("normal_caption") is not None
+    text = take(item, "normal_caption", str) if has_caption else expression_of(take(item, "problem", str))
+    size = size_of(item)
+    if "solution" not in item:
+        raise ValueError("no solution")
+    if item["solution"] in (None, []):
+        return Row(number, (image,), (size,), "rec", "iou", text)
+    box = corners(item["solution"], "solution")
+    box = rescale(box, THOUSAND, size) if frame == "thousandths" else box
+    return Row(number, (image,), (size,), "rec", "iou", text, (box,))

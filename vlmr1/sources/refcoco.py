@@ -1,59 +1,67 @@
 """RefCOCO, RefCOCO+, RefCOCOg: a list of refs beside COCO's instances.json. One sentence makes one row.
 
-The embedded world is written in this form. Left out on purpose: the list as a pickle.
+The list is the published pickle (`refs(unc).p`, `refs(umd).p`, `refs(google).p`), read as data alone, or its twin in
+JSON (`refs.json`), in which form the embedded world is written.
+Left out on purpose: masks, and what pycocotools indexes beyond an annotation's box.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pycocotools.coco import COCO
-
-from vlmr1.boxes import from_xywh
 from vlmr1.rows import Row
 from vlmr1.settings.sources import RefCoco
+from vlmr1.sources.pickles import load_pickle
+from vlmr1.sources.reading import At, load_json, shown, size_of, take, take_id, xywh
+
+Table = dict[int | str, dict[str, Any]]
 
 
 def read_rows(spec: RefCoco, root: Path) -> Iterator[Row]:
-    """Rows of one split of `annotations`/refs.json, boxes from `annotations`/instances.json (xywh to corners)."""
-    folder = root / spec.annotations
-    for name in ("refs.json", "instances.json"):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder / name}: not found; a refcoco source needs refs.json and instances.json")
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-            instances = COCO(str(folder / "instances.json"))
-        refs = json.loads((folder / "refs.json").read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, KeyError, TypeError, AssertionError) as error:
-        raise ValueError(f"{folder}: refs.json or instances.json is not what COCO and RefCOCO hold: {error}") from error
+    """Rows of one split, in the list's order; boxes from instances.json (xywh to corners). `row` counts the split's."""
+    path = root / spec.annotations
+    instances = path.parent / "instances.json"
+    pictures, annotations = _tables(instances)
+    refs = load_json(path, ("tokens",)) if path.suffix == ".json" else load_pickle(path, arrays=False)
     if not isinstance(refs, list):
-        raise ValueError(f"{folder}/refs.json: a list of refs is needed, not a {type(refs).__name__}")
-    rows: list[Row] = []
-    splits = set()
-    for number, ref in enumerate(refs):
-        try:
-            splits.add(ref["split"])
-            if ref["split"] == spec.split:
-                rows += _rows(ref, instances, len(rows))
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            what = f"{type(error).__name__}: {error}"
-            raise ValueError(f"{folder}/refs.json: item {number}: {what}; mend or remove it") from error
-    if not rows:
-        raise ValueError(
-            f"{folder}/refs.json: no ref has split {spec.split!r}; it has {', '.join(sorted(map(str, splits)))}"
-        )
-    yield from rows
+        raise ValueError(f"{path}: a list of refs is needed, not {shown(refs)}")
+    count, splits = 0, set()
+    refs.reverse()  # so that each can be let go of once read
+    for number in range(len(refs)):
+        ref = refs.pop()
+        with At(path, "item", number):
+            split = take(ref, "split", str)
+            splits.add(split)
+            rows = _rows(ref, pictures, annotations, count) if split == spec.split else []
+        count += len(rows)
+        yield from rows
+    if not count:
+        raise ValueError(f"{path}: no ref has split {spec.split!r}; it has {', '.join(sorted(splits)) or 'no refs'}")
 
 
-def _rows(ref: dict[str, Any], instances: COCO, first: int) -> list[Row]:
+def _tables(path: Path) -> tuple[Table, Table]:
+    """Pictures and annotations of instances.json by id."""
+    data = load_json(path, ("segmentation",))
+    with At(path, "field", "images"):
+        pictures = {take_id(item, "id"): item for item in take(data, "images", list)}
+    with At(path, "field", "annotations"):
+        annotations = {take_id(item, "id"): item for item in take(data, "annotations", list)}
+    return pictures, annotations
+
+
+def _rows(ref: dict[str, Any], pictures: Table, annotations: Table, first: int) -> list[Row]:
     """One row a sentence of a ref."""
-    picture, annotation = instances.imgs[ref["image_id"]], instances.anns[ref["ann_id"]]
-    size, box = (int(picture["width"]), int(picture["height"])), from_xywh(annotation["bbox"])
-    said = [str(sentence["sent"]) for sentence in ref["sentences"]]
-    image = str(ref["file_name"])
-    return [Row(first + i, (image,), (size,), "rec", "iou", text, (box,)) for i, text in enumerate(said)]
+    picture = pictures.get(take_id(ref, "image_id"))
+    if picture is None:
+        raise ValueError(f"image_id {shown(ref['image_id'])} is none of instances.json")
+    annotation = annotations.get(take_id(ref, "ann_id"))
+    if annotation is None:
+        raise ValueError(f"ann_id {shown(ref['ann_id'])} is none of instances.json")
+    if "bbox" not in annotation:
+        raise ValueError(f"annotation {ref['ann_id']} of instances.json has no bbox")
+    images, sizes = (take(ref, "file_name", str),), (size_of(picture),)
+    boxes = (xywh(annotation["bbox"], f"bbox of annotation {ref['ann_id']} in instances.json"),)
+    said = [take(sentence, "sent", str) for sentence in take(ref, "sentences", list)]
+    return [Row(first + i, images, sizes, "rec", "iou", text, boxes) for i, text in enumerate(said)]

@@ -1,0 +1,186 @@
+"""What readers share: files opened, fields taken and faults named, in one sentence with file, item, field and mend.
+
+JSON is read whole by the standard library, with the fields nobody asks for (masks, tokens) dropped as each object
+closes: so 321,327 expressions and their instances stay under half a gigabyte, and no streaming parser is needed.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import reprlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from PIL import Image
+
+from vlmr1.boxes import Box, Size
+from vlmr1.files import inside
+from vlmr1.tasks.rec import QUESTION
+
+NOT_FOUND = "not found; data.root and the source's annotations name it together"
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 60
+KINDS = {str: "text", list: "a list", dict: "an object", int: "a whole number", bool: "true or false"}
+
+
+def shown(value: Any) -> str:
+    """A value from data, short enough for a sentence however large or deep it is."""
+    return _SHORT.repr(value)
+
+
+class At:
+    """`with At(path, "row", 3):` puts the place before a ValueError from inside, and the mend after it."""
+
+    __slots__ = ("number", "path", "what")
+
+    def __init__(self, path: Path, what: str, number: int | str) -> None:
+        self.path, self.what, self.number = path, what, number
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if isinstance(error, ValueError):
+            raise ValueError(f"{self.path}: {self.what} {self.number}: {error}; mend or remove it") from error
+
+
+@contextmanager
+def collector_at_rest() -> Iterator[None]:
+    """No garbage collection meanwhile: building millions of plain values it finds none and costs most of the time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def load_json(path: Path, drop: tuple[str, ...] = ()) -> Any:
+    """The JSON of a file, without the fields to `drop`. Raises FileNotFoundError or ValueError naming file and line."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: {NOT_FOUND}")
+
+    def slim(item: dict[str, Any]) -> dict[str, Any]:
+        for key in drop:
+            item.pop(key, None)
+        return item
+
+    try:
+        with path.open(encoding="utf-8-sig") as file, collector_at_rest():  # a byte order mark is no fault
+            return json.load(file, object_hook=slim if drop else None)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}:{error.lineno}: not JSON ({error.msg})") from error
+    except (ValueError, RecursionError) as error:  # other bytes than UTF-8, a number or a nesting without end
+        raise ValueError(f"{path}: not JSON in UTF-8 ({error})") from error
+
+
+def load_list(path: Path) -> list[Any]:
+    """A JSON list with something in it."""
+    items = load_json(path)
+    if not isinstance(items, list):
+        raise ValueError(f"{path}: a list of rows is needed, not {shown(items)}")
+    if not items:
+        raise ValueError(f"{path}: no rows in it")
+    return items
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number from 1, object) of a JSONL file, one after another; empty lines hold none."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: {NOT_FOUND}")
+    number, found = 0, False
+    try:
+        with path.open("rb") as file:  # lines end at \n alone: JSON may hold the other ends of line inside
+            for number, line in enumerate(file, start=1):  # noqa: B007 (the fault below names it)
+                if not line.strip():
+                    continue
+                item = json.loads(line)
+                if not isinstance(item, dict):
+                    raise ValueError(f"an object is needed, not {shown(item)}")
+                found = True
+                yield number, item
+    except (ValueError, RecursionError) as error:
+        what = f"not JSON ({error.msg})" if isinstance(error, json.JSONDecodeError) else str(error)
+        raise ValueError(f"{path}:{number}: {what}; write one JSON object a line") from error
+    if not found:
+        raise ValueError(f"{path}: no rows in it")
+
+
+def take(item: Any, key: str, kind: type) -> Any:
+    """The field of an object, of that type. Raises ValueError."""
+    if not isinstance(item, dict):
+        raise ValueError(f"an object is needed, not {shown(item)}")
+    if key not in item:
+        raise ValueError(f"no {key}")
+    value = item[key]
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ValueError(f"{key} is {shown(value)} where {KINDS[kind]} is needed")
+    if kind is str and not value.isascii():
+        value.encode()  # half a character, which JSON can spell and no file hold, is a ValueError here
+    return value
+
+
+def take_texts(item: Any, key: str) -> list[str]:
+    """A field that is a list of texts."""
+    values: list[Any] = take(item, key, list)
+    for value in values:
+        if not isinstance(value, str):
+            raise ValueError(f"{key} holds {shown(value)} where text is needed")
+    return values
+
+
+def take_id(item: Any, key: str) -> int | str:
+    """A field that names a thing: a whole number or a text."""
+    if isinstance(item, dict) and isinstance(item.get(key), str):
+        return item[key]
+    return take(item, key, int)
+
+
+def numbers(value: Any, count: int, name: str) -> list[float]:
+    """A list of so many numbers; whether they are finite is for validation."""
+    if not isinstance(value, list | tuple) or len(value) != count:
+        raise ValueError(f"{name} {shown(value)} is not a list of {count} numbers")
+    for v in value:
+        if not isinstance(v, int | float) or isinstance(v, bool):
+            raise ValueError(f"{name} holds {shown(v)} where a number is needed")
+    try:
+        return [float(v) for v in value]
+    except OverflowError as error:
+        raise ValueError(f"{name} holds a number beyond all measure") from error
+
+
+def corners(value: Any, name: str) -> Box:
+    """[x0, y0, x1, y1]."""
+    x0, y0, x1, y1 = numbers(value, 4, name)
+    return (x0, y0, x1, y1)
+
+
+def xywh(value: Any, name: str) -> Box:
+    """COCO's [x, y, width, height] as corners."""
+    x, y, w, h = numbers(value, 4, name)
+    return (x, y, x + w, y + h)
+
+
+def size_of(item: Any) -> Size:
+    """`width` and `height` of an object, whole numbers."""
+    return (take(item, "width", int), take(item, "height", int))
+
+
+def size_of_picture(folder: Path, name: str) -> Size:
+    """(width, height) from the head of a picture below `folder`. Raises ValueError when there is none to be read."""
+    try:
+        with Image.open(inside(folder, name)) as picture:
+            return picture.size
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"image {name!r}: its size is needed and {folder / name} does not open") from error
+
+
+def expression_of(question: str) -> str:
+    """The expression inside the original project's REC question, or the text itself where it is not that question."""
+    text = question.strip()
+    return text.removeprefix(QUESTION).strip().removesuffix(".") if text.startswith(QUESTION) else text
