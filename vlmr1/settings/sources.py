@@ -116,7 +116,7 @@ class Questions(Source):
     """Benchmarks of questions with checkable answers, each in its own published form."""
 
     format: Literal["mathvista", "mathvision", "mathverse", "dynamath", "wemath", "logicvista"]
-    reward: Name  # of every row; auto: mcq for the letter of a choice, numeric for a number, math for the rest
+    reward: Name  # of every row; auto: mcq for choices, numeric for a number, math for the rest
     only: str | None  # rows of this kind alone, e.g. MathVerse's Vision Only
 
 

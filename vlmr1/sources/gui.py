@@ -44,8 +44,8 @@ def _row(number: int, item: dict[str, Any]) -> Row:
         (),
         "gui",
         text(item.get("accu_reward_method")) or REWARD,
-        text=question,
-        answer=answer.strip(),
+        text=text(question),
+        answer=text(answer).strip(),
         group=text(item.get("group")),
         kind=text(item.get("kind")),
     )

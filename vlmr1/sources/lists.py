@@ -50,10 +50,8 @@ def lines(path: Path) -> Iterator[Item]:
             where = f"{path}:{number}"
             try:
                 item = json.loads(line.removeprefix(b"\xef\xbb\xbf"))
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{where}: not UTF-8; save the file as UTF-8") from error
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{where}: not JSON ({error.msg}); write one JSON object a line") from error
+            except (ValueError, RecursionError) as error:  # other bytes than UTF-8, a nesting without end
+                raise ValueError(f"{where}: not JSON in UTF-8 ({error}); write one JSON object a line") from error
             yield where, _fields(where, item)
 
 
@@ -61,11 +59,9 @@ def _json(path: Path) -> Iterator[Item]:
     """A list of objects, or an object of objects by their ids, as MathVista and LogicVista have it."""
     try:
         whole = json.loads(path.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8; save the file as UTF-8") from error
-    except json.JSONDecodeError as error:
-        mend = "; if it holds one object a line, end its name in .jsonl" if error.msg == "Extra data" else ""
-        raise ValueError(f"{path}:{error.lineno}: not JSON ({error.msg}){mend}") from error
+    except (ValueError, RecursionError) as error:
+        mend = "; if it holds one object a line, end its name in .jsonl" if "Extra data" in str(error) else ""
+        raise ValueError(f"{path}: not JSON in UTF-8 ({error}){mend}") from error
     if isinstance(whole, dict):
         for name, item in whole.items():
             where = f"{path}: item {name!r}"
@@ -138,10 +134,14 @@ def field(item: dict[str, Any], *names: str) -> Any:
 
 
 def text(value: Any) -> str:
-    """A cell as text: strings as they are, nothing as "", lists as JSON, numbers as written."""
-    if isinstance(value, str):
-        return value
-    return "" if value is None else json.dumps(value, ensure_ascii=False)
+    """A cell as text: strings as they are, nothing as "", lists as JSON, numbers as written.
+
+    Raises ValueError for half a character, which JSON can spell and no file can hold.
+    """
+    said = value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
+    if not said.isascii():
+        said.encode()
+    return said
 
 
 def pictures(value: Any) -> tuple[str, ...]:
@@ -151,9 +151,9 @@ def pictures(value: Any) -> tuple[str, ...]:
     if isinstance(value, list):
         return tuple(name for each in value for name in pictures(each))
     if isinstance(value, dict) and isinstance(value.get("path"), str):
-        return (value["path"],)  # the picture's bytes beside its name, as Parquet files of data sets have it
+        return (text(value["path"]),)  # the picture's bytes beside its name, as Parquet files of data sets have it
     if isinstance(value, str):
-        return (value,)
+        return (text(value),)
     what = "a picture's bytes" if isinstance(value, dict | bytes) else f"{value!r}"
     raise ValueError(
         f"{what} where a picture's file name is needed; write the picture to the picture folder and name it"

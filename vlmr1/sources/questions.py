@@ -21,7 +21,6 @@ from vlmr1.settings.sources import Questions
 from vlmr1.sources.lists import items, text
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
-_LETTERS = re.compile(r"[A-Z](\s*,\s*[A-Z])+")
 _NUMBERED_PLACE = re.compile(r"<image(\d+)>")
 
 
@@ -32,7 +31,7 @@ class Question:
     text: str
     answer: str  # of a choice its letter; else the value as written
     images: tuple[str, ...] = ()
-    chosen: bool = False  # whether the answer is a letter
+    chosen: bool = False  # whether the answer is a letter, or several
     choices: tuple[str, ...] = ()  # to be written below the text; none where it has them already
     unit: str = ""
     notes: tuple[str, ...] = ()  # what else the question fixes, e.g. its precision
@@ -53,7 +52,7 @@ def read_questions(spec: Questions, root: Path, question: Callable[[dict[str, An
             row = _row(number, question(item), spec.reward)
         except KeyError as error:
             raise ValueError(f"{where}: no {error.args[0]}; mend or remove the row") from error
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ValueError(f"{where}: {error}; mend or remove the row") from error
         kinds.add(row.kind)
         if spec.only in (None, row.kind):
@@ -68,8 +67,8 @@ def letter_of(answer: str, choices: tuple[str, ...]) -> str:
 
 
 def reward_of(question: Question) -> str:
-    """`reward: auto`: mcq for the letter of a choice, numeric for a number, math for the rest (several letters too)."""
-    if question.chosen and not _LETTERS.fullmatch(question.answer):
+    """`reward: auto`: mcq for choices, numeric for a number, math for the rest."""
+    if question.chosen:
         return "mcq"
     return "numeric" if _NUMBER.fullmatch(question.answer) else "math"
 

@@ -109,7 +109,7 @@ def _boxes(column: str, value: Any, several: bool) -> tuple[Box, ...]:
 def _box(column: str, value: Any) -> Box:
     try:
         x0, y0, x1, y1 = (float(number) for number in value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{column}: {value!r} is not 4 numbers, x0, y0, x1, y1") from error
     return (x0, y0, x1, y1)
 
