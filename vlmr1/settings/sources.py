@@ -116,7 +116,8 @@ class Questions(Source):
     """Benchmarks of questions with checkable answers, each in its own published form."""
 
     format: Literal["mathvista", "mathvision", "mathverse", "dynamath", "wemath", "logicvista"]
-    reward: Name
+    reward: Name  # of every row; auto: mcq for choices, numeric for a number, math for the rest
+    only: str | None  # rows of this kind alone, e.g. MathVerse's Vision Only
 
 
 class Gui(Source):
@@ -125,14 +126,37 @@ class Gui(Source):
     format: Literal["gui"]
 
 
+Column = Literal["image", "text", "answer", "box", "label", "group", "kind"]
+COLUMNS: dict[str, tuple[set[Column], set[Column]]] = {  # of a task: those it needs, and those it can do without
+    "rec": ({"image", "text", "box"}, {"group", "kind"}),
+    "ovd": ({"image", "text", "box", "label"}, {"group", "kind"}),
+    "math": ({"text", "answer"}, {"image", "group", "kind"}),
+    "gui": ({"image", "text", "answer"}, {"group", "kind"}),
+}
+
+
 class Table(Source):
-    """A table of one's own: .jsonl, .csv or .parquet, with the names of its columns."""
+    """A table of one's own: .jsonl, .json, .csv or .parquet, with the names of its columns."""
 
     format: Literal["table"]
-    task: Name
+    task: Literal["rec", "ovd", "math", "gui"]
     reward: Name
     frame: Frame | None  # of boxes; null without any
-    columns: dict[Literal["image", "text", "answer", "box", "group", "kind"], str]
+    columns: dict[Column, str]  # box may name four, as "x0,y0,x1,y1"
+
+    @model_validator(mode="after")
+    def _columns_of_the_task(self) -> Table:
+        needed, free = COLUMNS[self.task]
+        if missing := sorted(needed - set(self.columns)):
+            raise ValueError(f"columns: task {self.task} needs {', '.join(missing)}")
+        if idle := sorted(set(self.columns) - needed - free):
+            raise ValueError(f"columns: task {self.task} has no use for {', '.join(idle)}")
+        if (self.frame is None) != ("box" not in self.columns):
+            raise ValueError("frame: belongs to a column of boxes, and only to one (else null)")
+        several = sorted(key for key, name in self.columns.items() if "," in name)
+        if several and (several != ["box"] or self.task != "rec" or self.columns["box"].count(",") != 3):
+            raise ValueError(f"columns: {several[0]}: one column, or, for the box of task rec, four")
+        return self
 
 
 SourceSpec = Annotated[
