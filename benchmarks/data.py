@@ -26,40 +26,20 @@ from vlmr1.recipes import apply
 
 ROOT = Path(__file__).parent.parent
 SIZE = (640, 480)
+VAL = 1000  # rows of an evaluation list beside, which a run must have
 OBJECTS, SENTENCES = 4, 4  # of a picture, of an object
-WORDS = ["the", "left", "right", "man", "woman", "red", "dog", "cup", "behind", "near", "top", "of", "in", "white", "small"]
-    "the",
-    "left",
-    "right",
-    "man",
-    "woman",
-    "red",
-    "blue",
-    "dog",
-    "cup",
-    "chair",
-    "behind",
-    "near",
-    "top",
-    "of",
-    "in",
-    "white",
-    "black",
-    "small",
-    "table",
-    "holding",
-]
+WORDS = ("the", "left", "right", "man", "woman", "red", "dog", "cup", "behind", "near", "top", "of", "in", "white")
 
 
-def draw(rows: int, folder: Path) -> None:
-    """A RefCOCO list of so many sentences."""
-    rng, refs, annotations, images = random.Random(0), [], [], []
+def draw(rows: int, folder: Path, split: str) -> None:
+    """A RefCOCO list of so many sentences, with pictures of its own."""
+    rng, refs, annotations, images = random.Random(split), [], [], []
     sentence = 0
     while sentence < rows:
         number = len(annotations)
         image = number // OBJECTS
         if image == len(images):
-            name = f"COCO_train2014_{image:012d}.jpg"
+            name = f"COCO_{split}_{image:012d}.jpg"
             images.append({"id": image, "file_name": name, "width": SIZE[0], "height": SIZE[1]})
         x, y = rng.uniform(0, 400), rng.uniform(0, 300)
         box = [round(v, 2) for v in (x, y, rng.uniform(8, 640 - x), rng.uniform(8, 480 - y))]
@@ -69,7 +49,7 @@ def draw(rows: int, folder: Path) -> None:
             text = " ".join(rng.choices(WORDS, k=rng.randint(2, 9)))
             said.append({"sent_id": sentence, "sent": text, "raw": text, "tokens": text.split()})
             sentence += 1
-        ref = {"ref_id": number, "ann_id": number, "image_id": image, "category_id": 1, "split": "train"}
+        ref = {"ref_id": number, "ann_id": number, "image_id": image, "category_id": 1, "split": split}
         refs.append(ref | {"file_name": images[-1]["file_name"], "sent_ids": [], "sentences": said})
     folder.mkdir(parents=True)
     (folder / "refs.json").write_text(json.dumps(refs))
@@ -123,9 +103,12 @@ def main() -> None:
     runs = []
     for rows in chosen.rows:
         with tempfile.TemporaryDirectory(prefix="data-") as folder:
-            draw(rows, Path(folder) / "raw")
-            one = {"format": "refcoco", "annotations": "refs.json", "images": "images", "split": "train"}
-            runs.append(measure({"train": one | {"role": "train"}}, Path(folder)))
+            sources = {}
+            for split, role, count in (("train", "train", rows), ("val", "evaluate", VAL)):
+                draw(count, Path(folder) / "raw" / split)
+                one = {"format": "refcoco", "annotations": f"{split}/refs.json", "images": "images", "split": split}
+                sources[split] = one | {"role": role}
+            runs.append(measure(sources, Path(folder)))
     if chosen.lists:
         with tempfile.TemporaryDirectory(prefix="data-") as folder:
             (Path(folder) / "raw").mkdir()

@@ -84,7 +84,8 @@ def to_sample(row: Row, sizes: tuple[tuple[Size, Size], ...], source: str, split
     """A row as a sample. `sizes` has for each picture its size as annotated and as it will be opened."""
     if row.boxes:
         old, new = sizes[0]
-        row = replace(row, boxes=tuple(_clipped(rescale(box, old, new), new) for box in row.boxes))
+        boxes = tuple(_clipped(rescale(box, old, new) if old != new else box, new) for box in row.boxes)
+        row = row if boxes == row.boxes else replace(row, boxes=boxes)
     task = TASKS[row.task]
     return Sample(
         id=row.row,

@@ -96,7 +96,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     number, found = 0, False
     try:
         with path.open("rb") as file:  # lines end at \n alone: JSON may hold the other ends of line inside
-            for number, line in enumerate(file, start=1):  # noqa: B007 (the fault below names it)
+            for number, line in enumerate(file, start=1):
                 if not line.strip():
                     continue
                 item = json.loads(line)

@@ -7,7 +7,9 @@ pipeline here; a rule named in `validate.warnings` refuses nothing.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,18 +25,28 @@ from vlmr1.validation.baselines import Balance
 from vlmr1.validation.findings import Findings
 from vlmr1.validation.gallery import Gallery
 from vlmr1.validation.pictures import Looks
-from vlmr1.validation.rules import Suite
+from vlmr1.validation.rules import Judge, Offence
 from vlmr1.validation.table import Repeats, columns
 
-CHUNK = 20_000  # rows in memory at a time
+CHUNK = 20_000  # rows
+AHEAD = 2  # chunks that are read while the suite looks at others
 SHOWN = 50  # rows a rule shows in the Markdown
 
 
 def main(params: Params) -> None:
     settings, root = params.validate_, Path(params.data.root)
-    suite, looks, repeats, gallery = Suite(settings), Looks(settings), Repeats(), Gallery()
-    findings = Findings(suite.rules, settings.warnings)
+    judge, looks, repeats, gallery = Judge(settings), Looks(settings), Repeats(), Gallery()
+    findings = Findings(judge.rules, settings.warnings)
     balances: dict[str, Balance] = {}
+    waiting: deque[tuple[str, list[Row], Future[list[Offence]]]] = deque()  # chunks that the suite looks at
+
+    def note(most: int) -> None:
+        """Note what was found until at most so many chunks wait."""
+        while len(waiting) > most:
+            name, rows, found = waiting.popleft()
+            for rule, row in findings.add(name, rows, found.result()):
+                gallery.keep(rule, root / params.data.sources[name].images, name, row)
+
     # Evaluation first: training rows are held to its pictures.
     for name, spec in sorted(params.data.sources.items(), key=lambda one: one[1].role != "evaluate"):
         balance = balances[name] = Balance()
@@ -43,12 +55,13 @@ def main(params: Params) -> None:
             for rows in chunks(read_source(spec, root)):
                 if settings.decode != "none":
                     looks.look(root / spec.images, rows, lambda _: None)
-                offences = suite.run(columns(name, spec, root, rows, looks, repeats))
-                for rule, row in findings.add(name, rows, offences):
-                    gallery.keep(rule, root / spec.images, name, row)
+                waiting.append((name, rows, judge.look(columns(name, spec, root, rows, looks, repeats))))
                 for row in rows:
                     balance.add(row)
                 bar.update(len(rows))
+                note(AHEAD)
+    note(0)
+    judge.close()
     told = {name: balances[name].summary() for name in params.data.sources}
     with whole_folder(REFUSED.parent) as folder:
         drawn = gallery.draw(folder / "pictures", settings.max_picture_pixels)
@@ -64,7 +77,7 @@ def main(params: Params) -> None:
         (source, number), (rule, *_) = min(findings.refused.items())
         raise ValueError(
             f"{refused} rows refused; the first is {source} row {number} ({findings.pictures[source, number]}): want:"
-            f" {suite.rules[rule].says}. All are in {REFUSED.parent}/validation.md. Mend them, or set"
+            f" {judge.rules[rule].says}. All are in {REFUSED.parent}/validation.md. Mend them, or set"
             " validate.on_failure to skip to go on without them"
         )
 

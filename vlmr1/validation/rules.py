@@ -7,7 +7,9 @@ facts, in `baselines`.
 from __future__ import annotations
 
 import os
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from typing import Any
 
 from vlmr1.settings import Validate
@@ -113,6 +115,44 @@ class Suite:
         shape = {"result_format": "COMPLETE", "unexpected_index_column_names": INDEX}
         results = {one.expectation_config.id: one for one in batch.validate(suite, result_format=shape).results}
         return [offence for name in wanted for offence in _offences(name, results[expectations[name].id])]
+
+
+class Judge:
+    """A suite at work: here, or in a process of its own, which starts while the first rows are still being read."""
+
+    def __init__(self, settings: Validate) -> None:
+        self.rules = rules(settings)
+        self.here = Suite(settings) if settings.workers == 1 else None
+        self.pool = None
+        if self.here is None:
+            self.pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin, initargs=(settings,))
+            self.pool.submit(os.getpid)  # so that it starts now
+
+    def look(self, table: dict[str, list[Any]]) -> Future[list[Offence]]:
+        """The offences of a chunk, in time."""
+        if self.pool is not None:
+            return self.pool.submit(_look, table)
+        assert self.here is not None
+        found: Future[list[Offence]] = Future()
+        found.set_result(self.here.run(table))
+        return found
+
+    def close(self) -> None:
+        if self.pool is not None:
+            self.pool.shutdown(cancel_futures=True)
+
+
+def _begin(settings: Validate) -> None:
+    """Make this process's suite."""
+    global _suite
+    _suite = Suite(settings)
+
+
+def _look(table: dict[str, list[Any]]) -> list[Offence]:
+    return _suite.run(table)
+
+
+_suite: Suite  # of a process that a Judge started
 
 
 def _expectation(name: str, wanted: Wanted) -> Any:

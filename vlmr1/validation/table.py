@@ -42,11 +42,12 @@ def columns(
 ) -> dict[str, list[Any]]:
     """The table of a chunk. Evaluation sources are to be given first, so that training rows can be held to them."""
     folder = root / spec.images
+    where = str(folder)
     table: dict[str, list[Any]] = {}
     for row in rows:
         facts = looks.of(folder, row) if looks.settings.decode != "none" else None
         line = {"source": name, "row": row.row, **_pictures(row, facts), **_text(row), **_boxes(row, facts)}
-        line |= _truth(name, row, facts) | _repeats(name, spec, folder, row, facts, repeats)
+        line |= _truth(name, row, facts) | _repeats(name, spec, where, row, facts, repeats)
         for key, value in line.items():
             table.setdefault(key, []).append(value)
     return table
@@ -133,9 +134,9 @@ def _around(row: Row) -> Size:
 
 
 def _repeats(
-    name: str, spec: SourceSpec, folder: Path, row: Row, facts: Sequence[Facts] | None, repeats: Repeats
+    name: str, spec: SourceSpec, folder: str, row: Row, facts: Sequence[Facts] | None, repeats: Repeats
 ) -> dict[str, Any]:
-    marks = [f.hash for f in facts if f.hash] if facts else [str(folder / image) for image in row.images]
+    marks = [f.hash for f in facts if f.hash] if facts else [f"{folder}/{image}" for image in row.images]
     question = (name, *(marks or row.images), row.text.strip().lower(), row.asked)
     same, other = repeats.earlier(question, (row.boxes, row.labels, row.answer.strip().lower()))
     line: dict[str, Any] = {"duplicate": not same, "contradiction": not other, "leak": True, "near_leak": True}
