@@ -26,7 +26,7 @@ def test_a_good_completion_has_no_problems():
         (GOOD.replace("</think>", "</think> so "), "text between"),
         ("<think>a</think><answer>[9,2,3,40]</answer>", "empty or inverted"),
         ("<think>a</think><answer>[-9,2,3,40]</answer>", "negative coordinate"),
-        ("<think>a</think><answer>[9,2,1e9,40]</answer>", "beyond any picture"),
+        ("<think>a</think><answer>[9,2,1e13,40]</answer>", "beyond any picture"),
         ("<THINK>a</THINK><ANSWER>[1,2,3,4]</ANSWER>", "tags in capitals"),
         ("<think>a<answer>[1,2,3,4]", "never closed"),
         ("<think>" + "a" * 70_000, "longer than 65536"),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from vlmr1.answers.scan import Found, is_none, scan
+from vlmr1.answers.scanning import Found, is_none, scan
 from vlmr1.answers.tags import blocks
 from vlmr1.boxes import Box, Size, rescale
 

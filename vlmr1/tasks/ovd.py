@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import lru_cache
 
 from vlmr1.answers import Answer, Found, read
-from vlmr1.answers.scan import is_none, scan
+from vlmr1.answers.scanning import is_none, scan
 from vlmr1.boxes import Size, rescale
 from vlmr1.rewards import Reward
 from vlmr1.rewards.detection import DETECTION, LENIENT, detection_reward
@@ -50,7 +51,7 @@ def truth(sample: Sample) -> tuple[Found, ...]:
     """
     if is_none(sample.solution):
         return ()
-    found, refused, faults = scan(sample.solution)
+    found, refused, faults = _scanned(sample.solution)
     if refused or not found or not all(one.label for one in found):
         wrong = "; ".join(faults) or ("a box without a label" if found else "no boxes in it")
         raise ValueError(
@@ -87,6 +88,9 @@ def score(said: Answer, sample: Sample) -> dict[str, float | bool]:
     ap = detection_reward("od_ap", said, truth(sample))
     half = detection_reward("od_ap50", said, truth(sample))
     return {"ap": ap.value, "ap50": half.value, "parsed": said.text is not None and (said.none or bool(said.found))}
+
+
+_scanned = lru_cache(maxsize=4096)(scan)  # a truth serves every completion of its group
 
 
 def _fenced(boxes: Iterable[Found], digits: int) -> str:

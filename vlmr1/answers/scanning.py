@@ -14,14 +14,14 @@ from vlmr1.boxes import Box
 # Possessive quantifiers: no backtracking, so no input makes the search slow.
 _NUMBER = r"\s*+(-?+\d{1,40}+(?:\.\d{1,40}+)?+(?:[eE][-+]?+\d{1,3}+)?+)\s*+"
 _BOX = rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]"
-_KEY = r"(?:label|name|class|category|class_name|category_name)"
+_KEY = r"(?i:label|name|class|category|class_name|category_name)"
 _VALUE = r"(?:\"((?:[^\"\\]|\\.){0,400}+)\"|'((?:[^'\\]|\\.){0,400}+)'|([^\s\"',{}\[\]][^\"',{}\[\]\n]{0,400}+))"
-_TOKEN = re.compile(rf"{_BOX}|(?<!\w)[\"']?+{_KEY}[\"']?+\s*+:\s*+{_VALUE}|[{{}}]", re.IGNORECASE | re.DOTALL)
+_TOKEN = re.compile(rf"{_BOX}|(?<!\w)[\"']?+{_KEY}[\"']?+\s*+:\s*+{_VALUE}|[{{}}]", re.DOTALL)
 _FENCE = re.compile(r"```")
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
 _PLAIN = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 _NOTHING = {"none", "null", "[]", "[none]", "[null]"}
-FARTHEST = 1e6  # pixels: no picture is that large
+FARTHEST = 1e12  # pixels: no picture is that large
 NAMED = 8  # faulty boxes that are named one by one
 
 
@@ -55,26 +55,27 @@ def scan(text: str) -> tuple[tuple[Found, ...], int, list[str]]:
     labels: list[str] = []
     faults: list[str] = []
     refused = 0
-    label, first = "", 0  # of the object that is open: its label, and the place of its first box
+    label, first = "", 0  # of the object that is open: its label, and the place of its first box without one
     for match in _TOKEN.finditer(fenced(text)):
-        x0, y0, x1, y1, *value = match.groups()
-        if x0 is not None:
-            box = (float(x0), float(y0), float(x1), float(y1))
-            wrong = _fault(box)
-            if wrong:
-                refused += 1
-                if refused <= NAMED:
-                    faults.append(f"box {match.group(0)[:60]} {wrong}")
-                continue
-            if min(box) < 0 and len(faults) < NAMED:
-                faults.append(f"box {match.group(0)[:60]} has a negative coordinate")
-            boxes.append(box)
+        kind = match.lastindex  # 4 of a box, none of a brace, above of a label
+        if kind == 4:
+            x0, y0, x1, y1 = map(float, match.group(1, 2, 3, 4))
+            if not (0 <= x0 < x1 < FARTHEST and 0 <= y0 < y1 < FARTHEST):  # not plainly good
+                wrong = _fault((x0, y0, x1, y1))
+                if wrong:
+                    refused += 1
+                if len(faults) < NAMED:
+                    faults.append(f"box {match.group(0)[:60]} {wrong or 'has a negative coordinate'}")
+                if wrong:
+                    continue
+            boxes.append((x0, y0, x1, y1))
             labels.append(label)
-        elif match.group(0) in "{}":
+        elif kind is None:
             label, first = "", len(boxes)
         else:
-            label = _text(next(v for v in value if v is not None), quoted=value[2] is None)
+            label = _text(match.group(kind), quoted=kind < 7)
             labels[first:] = [label] * (len(boxes) - first)
+            first = len(boxes)
     return tuple(map(Found, boxes, labels)), refused, faults
 
 
