@@ -22,7 +22,7 @@ class Source(Block):
 
 
 class RefCoco(Source):
-    """RefCOCO, RefCOCO+, RefCOCOg: the list of refs (pickle or JSON), COCO's instances.json beside it."""
+    """RefCOCO, RefCOCO+, RefCOCOg: the list of refs (.p or .json), COCO's instances.json beside it."""
 
     format: Literal["refcoco"]
     split: str  # train, val, testA, …
@@ -92,7 +92,7 @@ class D3(Source):
     format: Literal["d3"]
     sentences: Literal["full", "pres", "abs"]
     asked: Literal["intra", "inter", "train"]  # the group's sentences, all, or the present ones and drawn negatives
-    negatives: Pair | None  # asked: train only; fewest and most
+    negatives: Pair | None  # with asked: train only; fewest and most of them a picture
     reward: Name
     seed: int
 
@@ -100,6 +100,8 @@ class D3(Source):
     def _negatives_of_training(self) -> D3:
         if (self.asked == "train") != (self.negatives is not None):
             raise ValueError("negatives: belongs to asked: train, and only to it (else null)")
+        if self.negatives is not None and not 0 <= self.negatives[0] <= self.negatives[1]:
+            raise ValueError("negatives: fewest and most, at least 0 and in this order")
         return self
 
 
@@ -107,6 +109,7 @@ class Voc(Source):
     """Pascal VOC: a folder of XML files, as some ODinW sets have."""
 
     format: Literal["voc"]
+    corners: Literal["pascal", "plain"]  # pixels counted from 1, the last included; or coordinates as they stand
     negatives: Negatives
     reward: Name
     seed: int

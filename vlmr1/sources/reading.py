@@ -17,7 +17,7 @@ from typing import Any
 
 from PIL import Image
 
-from vlmr1.boxes import Box, Size
+from vlmr1.boxes import Box, Size, from_xywh
 from vlmr1.files import inside
 from vlmr1.tasks.rec import QUESTION
 
@@ -33,11 +33,14 @@ def shown(value: Any) -> str:
 
 
 class At:
-    """`with At(path, "row", 3):` puts the place before a ValueError from inside, and the mend after it."""
+    """`with At(path, "row", 3):` puts the place before a ValueError from inside, and the mend after it.
+
+    A file that is one item has no further place: `At(path)`.
+    """
 
     __slots__ = ("number", "path", "what")
 
-    def __init__(self, path: Path, what: str, number: int | str) -> None:
+    def __init__(self, path: Path, what: str = "", number: int | str = "") -> None:
         self.path, self.what, self.number = path, what, number
 
     def __enter__(self) -> None:
@@ -45,7 +48,8 @@ class At:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if isinstance(error, ValueError):
-            raise ValueError(f"{self.path}: {self.what} {self.number}: {error}; mend or remove it") from error
+            place = f"{self.path}: {self.what} {self.number}" if self.what else f"{self.path}"
+            raise ValueError(f"{place}: {error}; mend or remove it") from error
 
 
 @contextmanager
@@ -117,8 +121,9 @@ def take(item: Any, key: str, kind: type) -> Any:
         raise ValueError(f"an object is needed, not {shown(item)}")
     if key not in item:
         raise ValueError(f"no {key}")
-    value = item[key]
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+    value: Any = item[key]
+    fits: bool = isinstance(value, kind)
+    if not fits or (kind is int and isinstance(value, bool)):
         raise ValueError(f"{key} is {shown(value)} where {KINDS[kind]} is needed")
     if kind is str and not value.isascii():
         value.encode()  # half a character, which JSON can spell and no file hold, is a ValueError here
@@ -139,6 +144,15 @@ def take_id(item: Any, key: str) -> int | str:
     if isinstance(item, dict) and isinstance(item.get(key), str):
         return item[key]
     return take(item, key, int)
+
+
+def take_ids(item: Any, key: str) -> list[int | str]:
+    """A field that is a list of ids."""
+    values: list[Any] = take(item, key, list)
+    for value in values:
+        if not isinstance(value, int | str):
+            raise ValueError(f"{key} holds {shown(value)} where an id is needed")
+    return values
 
 
 def numbers(value: Any, count: int, name: str) -> list[float]:
@@ -162,8 +176,7 @@ def corners(value: Any, name: str) -> Box:
 
 def xywh(value: Any, name: str) -> Box:
     """COCO's [x, y, width, height] as corners."""
-    x, y, w, h = numbers(value, 4, name)
-    return (x, y, x + w, y + h)
+    return from_xywh(numbers(value, 4, name))
 
 
 def size_of(item: Any) -> Size:

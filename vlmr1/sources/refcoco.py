@@ -44,9 +44,9 @@ def read_rows(spec: RefCoco, root: Path) -> Iterator[Row]:
 def _tables(path: Path) -> tuple[Table, Table]:
     """Pictures and annotations of instances.json by id."""
     data = load_json(path, ("segmentation",))
-    with At(path, "field", "images"):
+    with At(path):
         pictures = {take_id(item, "id"): item for item in take(data, "images", list)}
-    with At(path, "field", "annotations"):
+    with At(path):
         annotations = {take_id(item, "id"): item for item in take(data, "annotations", list)}
     return pictures, annotations
 

@@ -1,0 +1,31 @@
+"""OVDEval: COCO's form with phrases as category names, and `text` (there) and `neg_text` (hard negatives) by picture.
+
+`asked: listed` asks for the picture's `text` and `neg_text`, as the official evaluation does for colour, material,
+position, relationship and negation; `asked: all` for every category, as it does for celebrity, logo, landmark and
+object. Ids start at 0 there, which is an id like any other here.
+Boxes of a name the picture does not list keep it: validation sees that it is not asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from vlmr1.rows import Row
+from vlmr1.settings.sources import OvdEval
+from vlmr1.sources.instances import detection_row, distinct, generator, read_instances
+from vlmr1.sources.reading import At, take_texts
+
+
+def read_rows(spec: OvdEval, root: Path) -> Iterator[Row]:
+    """One row a picture, in the list's order; boxes xywh to corners."""
+    data = read_instances(root / spec.annotations)
+    every = distinct(data.names.values())
+    for number, picture in enumerate(data.pictures):
+        with At(data.path, "image", number):
+            listed = spec.asked == "listed"
+            asked = distinct(take_texts(picture, "text") + take_texts(picture, "neg_text")) if listed else list(every)
+            found = [(data.names[thing.category], thing.box) for thing in data.things[picture["id"]]]
+            row = detection_row(number, picture, found, asked, spec.reward, generator(spec.seed, picture["id"]))
+        if row.asked:
+            yield row
