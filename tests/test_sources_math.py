@@ -115,7 +115,7 @@ def test_parquet_names_its_pictures_beside_their_bytes(tmp_path):
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "x.parquet").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"needs pyarrow; pip install 'vlmr1\[parquet\]'"):
+    with pytest.raises(ValueError, match=r"needs pyarrow; pip install -e '\.\[parquet\]'"):
         list(read_source(spec_of("wemath", "x.parquet"), tmp_path))
 
 
