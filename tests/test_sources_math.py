@@ -123,9 +123,11 @@ def test_mathvision_places_are_kept(tmp_path):
     row = one(tmp_path, "mathvision", VISION)
     assert (row.text, row.images, row.kind) == ("<image>\nHow many?", ("images/9.jpg",), "algebra")
     assert row.reward == "numeric"
-    # one picture that holds all that the text numbers: its place is the first
-    text = "Which?\n<image1>\n<image2> <image3> now"
-    assert one(tmp_path, "mathvision", VISION | {"question": text}).text == "Which?\n<image> now"
+    # one picture in which all that the text names is drawn, each under its name
+    text = "Does <image1> weigh more than <image2>?"
+    assert one(tmp_path, "mathvision", VISION | {"question": text}).text == text
+    text = "Turn <image1> by 90°. Is it <image1>?"
+    assert one(tmp_path, "mathvision", VISION | {"question": text}).text == "Turn <image> by 90°. Is it <image1>?"
     # several: in the order of their places, those unmentioned before the text
     text = "<image3> against <image1>"
     row = one(tmp_path, "mathvision", VISION | {"question": text, "image": ["a.png", "b.png", "c.png"]})
