@@ -115,7 +115,7 @@ def test_parquet_names_its_pictures_beside_their_bytes(tmp_path):
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "x.parquet").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"needs pyarrow; pip install 'vlmr1\[parquet\]'"):
+    with pytest.raises(ValueError, match=r"needs pyarrow; pip install -e '\.\[parquet\]'"):
         list(read_source(spec_of("wemath", "x.parquet"), tmp_path))
 
 
@@ -123,9 +123,11 @@ def test_mathvision_places_are_kept(tmp_path):
     row = one(tmp_path, "mathvision", VISION)
     assert (row.text, row.images, row.kind) == ("<image>\nHow many?", ("images/9.jpg",), "algebra")
     assert row.reward == "numeric"
-    # one picture that holds all that the text numbers: its place is the first
-    text = "Which?\n<image1>\n<image2> <image3> now"
-    assert one(tmp_path, "mathvision", VISION | {"question": text}).text == "Which?\n<image> now"
+    # one picture in which all that the text names is drawn, each under its name
+    text = "Does <image1> weigh more than <image2>?"
+    assert one(tmp_path, "mathvision", VISION | {"question": text}).text == text
+    text = "Turn <image1> by 90°. Is it <image1>?"
+    assert one(tmp_path, "mathvision", VISION | {"question": text}).text == "Turn <image> by 90°. Is it <image1>?"
     # several: in the order of their places, those unmentioned before the text
     text = "<image3> against <image1>"
     row = one(tmp_path, "mathvision", VISION | {"question": text, "image": ["a.png", "b.png", "c.png"]})

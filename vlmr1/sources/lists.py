@@ -101,7 +101,7 @@ def _parquet(path: Path, columns: Collection[str] | None) -> Iterator[Item]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise ValueError(f"{path}: a Parquet file needs pyarrow; pip install 'vlmr1[parquet]'") from error
+        raise ValueError(f"{path}: a Parquet file needs pyarrow; pip install -e '.[parquet]'") from error
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names

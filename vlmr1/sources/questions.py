@@ -106,15 +106,12 @@ def _choices(choices: tuple[str, ...]) -> list[str]:
 def _placed(asked: str, images: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     """Numbered places made `<image>`, pictures in the order of their places; unmentioned pictures stand before.
 
-    With one picture the first place is its own: MathVision draws the pictures of a question side by side in one file
-    and numbers them all the same. A place without a picture stays, for validation to name.
+    MathVision draws the several pictures of a question into one file, each under its name `<image1>:`. Then the names
+    stay in the text and the one picture stands before it. A place without a picture stays, for validation to name.
     """
     numbers = [int(match.group(1)) for match in _NUMBERED_PLACE.finditer(asked)]
-    if not numbers:
-        return asked, images
     if len(images) == 1:
-        before, after = _NUMBERED_PLACE.split(asked, maxsplit=1)[0::2]
-        return before + PLACE + re.sub(r"[ \t]*\n?<image\d+>", "", after), images
+        return (asked if len(set(numbers)) > 1 else _NUMBERED_PLACE.sub(PLACE, asked, count=1)), images
     mentioned = tuple(images[n - 1] for n in numbers if 1 <= n <= len(images))
-    others = tuple(image for image in images if image not in mentioned)
-    return PLACE * len(others) + _NUMBERED_PLACE.sub(PLACE, asked), others + mentioned
+    others = tuple(image for image in images if image not in mentioned) if mentioned else ()
+    return PLACE * len(others) + _NUMBERED_PLACE.sub(PLACE, asked), others + mentioned or images
