@@ -20,19 +20,20 @@ from vlmr1.settings.sources import RefCoco
 
 
 def read_rows(spec: RefCoco, root: Path) -> Iterator[Row]:
-    """Rows of one split of `annotations`/refs.json, boxes from `annotations`/instances.json (xywh to corners)."""
-    folder = root / spec.annotations
-    for name in ("refs.json", "instances.json"):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder / name}: not found; a refcoco source needs refs.json and instances.json")
+    """Rows of one split of the list of refs, boxes from the instances.json beside it (xywh to corners)."""
+    path = root / spec.annotations
+    folder = path.parent
+    for file in (path, folder / "instances.json"):
+        if not file.is_file():
+            raise FileNotFoundError(f"{file}: not found; a refcoco source needs a list of refs and instances.json")
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
             instances = COCO(str(folder / "instances.json"))
-        refs = json.loads((folder / "refs.json").read_text(encoding="utf-8"))
+        refs = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, KeyError, TypeError, AssertionError) as error:
         raise ValueError(f"{folder}: refs.json or instances.json is not what COCO and RefCOCO hold: {error}") from error
     if not isinstance(refs, list):
-        raise ValueError(f"{folder}/refs.json: a list of refs is needed, not a {type(refs).__name__}")
+        raise ValueError(f"{path}: a list of refs is needed, not a {type(refs).__name__}")
     rows: list[Row] = []
     splits = set()
     for number, ref in enumerate(refs):
@@ -42,11 +43,9 @@ def read_rows(spec: RefCoco, root: Path) -> Iterator[Row]:
                 rows += _rows(ref, instances, len(rows))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             what = f"{type(error).__name__}: {error}"
-            raise ValueError(f"{folder}/refs.json: item {number}: {what}; mend or remove it") from error
+            raise ValueError(f"{path}: item {number}: {what}; mend or remove it") from error
     if not rows:
-        raise ValueError(
-            f"{folder}/refs.json: no ref has split {spec.split!r}; it has {', '.join(sorted(map(str, splits)))}"
-        )
+        raise ValueError(f"{path}: no ref has split {spec.split!r}; it has {', '.join(sorted(map(str, splits)))}")
     yield from rows
 
 
