@@ -13,7 +13,6 @@ from importlib import metadata, util
 from pathlib import Path
 
 from vlmr1.settings import Params, World, load_params
-from vlmr1.settings.sources import RefCoco
 
 DISK_GB, MEMORY_GB = 3, 4  # the default run's needs, with room to spare
 EXTRAS = {"torch": "train", "transformers": "train", "dvc": "flows", "prefect": "flows", "great_expectations": "flows"}
@@ -113,17 +112,19 @@ def _data(params: Params) -> list[Finding]:
 
 def _world(params: Params, world: World) -> list[Finding]:
     """The embedded data by what params say of it, whether drawn yet or not."""
-    from vlmr1.world.dataset import check_world
+    from vlmr1.world.dataset import check_world, lists
 
     try:
         check_world(world)
     except ValueError as error:
         return [Finding(False, "world", str(error).removeprefix("params.yaml: "))]
+    rows = lists(world)
     counts: Counter[str] = Counter()
     for name, spec in params.data.sources.items():
-        if not isinstance(spec, RefCoco) or spec.split not in world.splits:
-            return [Finding(False, f"data.sources.{name}", "the embedded world has no such split")]
-        counts[spec.role] += world.splits[spec.split].pictures
+        drawn = (spec.annotations, getattr(spec, "split", None))
+        if drawn not in rows:
+            return [Finding(False, f"data.sources.{name}", "the embedded world has no such list or split")]
+        counts[spec.role] += rows[drawn]
     return _steps(params, counts) or [Finding(True, "data", "the embedded world, drawn by the first stage")]
 
 

@@ -15,7 +15,8 @@ from ruamel.yaml import YAML
 from vlmr1.files import write_atomically
 from vlmr1.settings import PARAMS, load_params, read_value, read_yaml
 
-NAMED = ("data.sources", "world.splits", "grpo.rewards")
+WORLDS = ("world.rec.splits", "world.ovd.splits", "world.math.splits", "world.gui.splits")
+NAMED = ("data.sources", "grpo.rewards", *WORLDS)
 
 
 def apply(recipe: Path, sets: list[str], params: Path = PARAMS) -> list[str]:

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from vlmr1.settings.base import Block
-from vlmr1.settings.data import WORLD_FOLDER, Convert, Data, Validate, World, WorldSplit
+from vlmr1.settings.data import Convert, Data, Validate
 from vlmr1.settings.grpo import Grpo, Holdout, SyncReference
 from vlmr1.settings.results import Evaluate, Publish, Report
 from vlmr1.settings.sources import SourceSpec
@@ -33,10 +33,24 @@ from vlmr1.settings.training import (
     WarmupTraining,
     fits,
 )
+from vlmr1.settings.world import (
+    WORLD_FOLDER,
+    GuiSplit,
+    GuiWorld,
+    MathSplit,
+    MathWorld,
+    Objects,
+    OvdSplit,
+    OvdWorld,
+    RecSplit,
+    RecWorld,
+    World,
+)
 
 PARAMS = Path("params.yaml")
 __all__ = [
     "PARAMS",
+    "WORLD_FOLDER",
     "Block",
     "Compute",
     "Convert",
@@ -44,13 +58,22 @@ __all__ = [
     "DeepSpeed",
     "Evaluate",
     "Grpo",
+    "GuiSplit",
+    "GuiWorld",
     "Holdout",
     "Launch",
     "Lora",
+    "MathSplit",
+    "MathWorld",
+    "Objects",
     "Optimisation",
+    "OvdSplit",
+    "OvdWorld",
     "Params",
     "Pretrained",
     "Publish",
+    "RecSplit",
+    "RecWorld",
     "Report",
     "Sft",
     "SourceSpec",
@@ -62,7 +85,6 @@ __all__ = [
     "Warmup",
     "WarmupTraining",
     "World",
-    "WorldSplit",
     "explain",
     "load_params",
     "read_yaml",

@@ -1,55 +1,15 @@
-"""The data blocks of params.yaml: the embedded world, sources, validation, conversion."""
+"""The data blocks of params.yaml: sources, validation, conversion."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from vlmr1.settings.base import Block, Count, Name, Names, Pair, Share
+from vlmr1.settings.base import Block, Count, Name, Share
 from vlmr1.settings.sources import SourceSpec
-
-SHAPES = 4  # of the world's objects
-WORLD_FOLDER = "data/world"  # where the world stage writes
-Kind = Literal["attribute", "shape", "place", "relation", "superlative", "negation"]  # of expression
-
-
-class WorldSplit(Block):
-    """One split of the embedded world."""
-
-    pictures: Count
-    objects: Pair  # fewest and most objects of a picture
-    colours: Names
-    sides: Pair  # shortest and longest side of an object, pixels
-    grid: Count  # sides and positions are multiples of it
-    distinct: Literal["colours", "names"]  # what no two objects of a picture share
-    expressions: tuple[Kind, ...] = Field(min_length=1)  # drawn with equal chance; one named twice, twice as often
-
-    @model_validator(mode="after")
-    def _drawable(self) -> WorldSplit:
-        if not 1 <= self.objects[0] <= self.objects[1]:
-            raise ValueError("objects: fewest and most, at least 1 and in this order")
-        if not 7 <= self.sides[0] <= self.sides[1]:
-            raise ValueError("sides: shortest and longest, at least 7 and in this order")
-        most = len(set(self.colours)) * (1 if self.distinct == "colours" else SHAPES)
-        if self.objects[1] > most:
-            raise ValueError(f"objects: these colours give at most {most} objects of distinct {self.distinct}")
-        return self
-
-    @model_validator(mode="before")
-    @classmethod
-    def _lists(cls, value: Any) -> Any:
-        return (
-            value | {"expressions": tuple(value["expressions"])}
-            if isinstance(value, dict) and isinstance(value.get("expressions"), list)
-            else value
-        )
-
-
-class World(Block):
-    seed: int
-    splits: dict[Name, WorldSplit] = Field(min_length=1)
+from vlmr1.settings.world import WORLD_FOLDER
 
 
 class Data(Block):

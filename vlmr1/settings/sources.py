@@ -10,6 +10,7 @@ from vlmr1.settings.base import Block, Name, Pair
 
 Role = Literal["warmup", "train", "evaluate"]
 Frame = Literal["pixels", "thousandths"]  # of a list's boxes: of the stored picture, or 0 to 1000 on both axes
+Method = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]  # an accuracy reward; the original's have capitals
 Negatives = Annotated[int, Field(ge=0)] | Literal["all"]  # absent names asked for beside the present ones
 
 
@@ -82,7 +83,7 @@ class OvdEval(Source):
 
     format: Literal["ovdeval"]
     asked: Literal["listed", "all"]  # a picture's own names, or every category of the set
-    reward: Name
+    reward: Method
     seed: int
 
 
@@ -119,7 +120,7 @@ class Questions(Source):
     """Benchmarks of questions with checkable answers, each in its own published form."""
 
     format: Literal["mathvista", "mathvision", "mathverse", "dynamath", "wemath", "logicvista"]
-    reward: Name  # of every row; auto: mcq for choices, numeric for a number, math for the rest
+    reward: Name  # of every row; auto: mcq for the letter of a choice, numeric for a number, math for the rest
     only: str | None  # rows of this kind alone, e.g. MathVerse's Vision Only
 
 

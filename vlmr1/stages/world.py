@@ -11,7 +11,7 @@ from vlmr1.files import whole_folder
 from vlmr1.progress import progress
 from vlmr1.settings import WORLD_FOLDER, Params
 from vlmr1.stages import run_stage
-from vlmr1.world.dataset import write_world
+from vlmr1.world.dataset import lists, write_world
 
 
 def main(params: Params) -> None:
@@ -20,10 +20,9 @@ def main(params: Params) -> None:
             (folder / "NOT_DRAWN.txt").write_text("data.root names another data set; the embedded one is not drawn.\n")
             print("world: data.root names another data set; nothing drawn")
             return
-        total = sum(split.pictures for split in params.world.splits.values())
-        with progress("drawing", total) as bar:
-            counts = write_world(params.world, folder, lambda _split, n: bar.update(n))
-    print("world: " + ", ".join(f"{split} {count}" for split, count in counts.items()))
+        with progress("drawing", sum(lists(params.world).values())) as bar:
+            counts = write_world(params.world, folder, bar.update)
+    print("world: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
 
 
 if __name__ == "__main__":

@@ -1,18 +1,21 @@
 """Expressions: phrases that are true of exactly one thing of a scene, checked against every thing before use.
 
 A phrase is a text and a predicate; `describe` tries the phrases of a kind in random order and keeps the first whose
-predicate holds for the target alone. Left out on purpose: expressions without a target.
+predicate holds for the target alone. `describe_nothing` does the reverse: a phrase that could well be true of something
+in the picture and is true of nothing there.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from vlmr1.world.scenes import COLOURS, SHAPES, SIDE, Thing
 
 Holds = Callable[[Thing], bool]
 MARGIN = 7  # pixels by which a comparison must be clear to a human eye
+SIDES = {"left of": (0, -1), "right of": (0, 1), "above": (1, -1), "below": (1, 1)}  # axis and direction
 
 
 def describe(rng: random.Random, target: Thing, scene: list[Thing], kind: str) -> str | None:
@@ -23,6 +26,20 @@ def describe(rng: random.Random, target: Thing, scene: list[Thing], kind: str) -
         if [thing for thing in scene if holds(thing)] == [target]:
             return text
     return None
+
+
+def describe_nothing(rng: random.Random, scene: list[Thing], colours: Sequence[str]) -> str | None:
+    """A phrase that holds for nothing in the scene, though each asks for something near; None when there is none."""
+    phrases: list[tuple[str, Holds]] = []
+    for thing in scene:
+        for colour in colours:
+            phrases += _attribute(replace(thing, colour=colour), scene)
+        for shape in SHAPES:
+            phrases += _attribute(replace(thing, shape=shape), scene)
+        for text, (axis, sign) in SIDES.items():
+            phrases.append((f"the object {text} the {thing.name}", _beyond(thing, axis, sign)))
+    rng.shuffle(phrases)
+    return next((text for text, holds in phrases if not any(map(holds, scene))), None)
 
 
 def _attribute(target: Thing, scene: list[Thing]) -> Iterator[tuple[str, Holds]]:
@@ -53,14 +70,10 @@ def _relation(target: Thing, scene: list[Thing]) -> Iterator[tuple[str, Holds]]:
     for other in scene:
         if other is target or [t.name for t in scene].count(other.name) != 1:
             continue
-        if target.box[2] + MARGIN <= other.box[0]:
-            yield f"the object left of the {other.name}", _beyond(other, axis=0, sign=-1)
-        if target.box[0] >= other.box[2] + MARGIN:
-            yield f"the object right of the {other.name}", _beyond(other, axis=0, sign=1)
-        if target.box[3] + MARGIN <= other.box[1]:
-            yield f"the object above the {other.name}", _beyond(other, axis=1, sign=-1)
-        if target.box[1] >= other.box[3] + MARGIN:
-            yield f"the object below the {other.name}", _beyond(other, axis=1, sign=1)
+        for text, (axis, sign) in SIDES.items():
+            near, far = (target, other) if sign < 0 else (other, target)
+            if near.box[axis + 2] + MARGIN <= far.box[axis]:
+                yield f"the object {text} the {other.name}", _beyond(other, axis, sign)
 
 
 def _beyond(other: Thing, axis: int, sign: int) -> Holds:
@@ -94,6 +107,23 @@ def _lacks(attribute: str, value: str) -> Holds:
     return lambda thing: getattr(thing, attribute) != value
 
 
+def _exclusion(target: Thing, scene: list[Thing]) -> Iterator[tuple[str, Holds]]:
+    """All of a sort but one: named so that the one left out is there, and clearly meant."""
+    for other in scene:
+        if other is target or [t.name for t in scene].count(other.name) != 1:
+            continue
+        yield f"the object other than the {other.name}", _but(other)
+        if other.shape == target.shape:
+            yield f"the {target.shape} other than the {other.colour} one", _but(other, "shape")
+        if other.colour == target.colour:
+            yield f"the {target.colour} object other than the {other.shape}", _but(other, "colour")
+
+
+def _but(other: Thing, shared: str | None = None) -> Holds:
+    """Whether a thing is another one than that, sharing an attribute with it where one is named."""
+    return lambda t: t is not other and (shared is None or getattr(t, shared) == getattr(other, shared))
+
+
 KINDS: dict[str, Callable[[Thing, list[Thing]], Iterator[tuple[str, Holds]]]] = {
     "attribute": _attribute,
     "shape": _shape,
@@ -101,4 +131,5 @@ KINDS: dict[str, Callable[[Thing, list[Thing]], Iterator[tuple[str, Holds]]]] = 
     "relation": _relation,
     "superlative": _superlative,
     "negation": _negation,
+    "exclusion": _exclusion,
 }

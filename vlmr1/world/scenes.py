@@ -6,11 +6,12 @@ A box is the tight bound of the pixels drawn. Left out on purpose: overlap, text
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
-from vlmr1.boxes import Box
+from vlmr1.boxes import Box, Size
 
 SIDE = 112  # pixels; 4 x 4 visual tokens of a Qwen2.5-VL
 GROUND = (122, 117, 104)  # about zero after CLIP's normalisation: a zero-mean ground is what made learning fast
@@ -24,7 +25,9 @@ COLOURS = {
     "white": (245, 245, 245),
     "black": (10, 10, 10),
 }
-SHAPES = ("square", "disc", "cross", "frame")
+SHAPES = ("square", "disc", "cross", "frame")  # of the things that expressions are about
+MORE_SHAPES = ("triangle", "diamond")
+INK = {"square": 1, "disc": 0.785, "cross": 5 / 9, "frame": 8 / 9, "triangle": 0.5, "diamond": 0.5}  # share of the box
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Thing:
     @property
     def ink(self) -> float:
         """Pixels painted, about."""
-        return self.side**2 * {"square": 1, "disc": 0.785, "cross": 5 / 9, "frame": 8 / 9}[self.shape]
+        return self.side**2 * INK[self.shape]
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,24 @@ def compose(rng: random.Random, layout: Layout, distinct: str) -> list[Thing] | 
     """
     things = [_place(rng, layout) for _ in range(rng.randint(*layout.objects))]
     keys = [t.colour if distinct == "colours" else t.name for t in things]
-    apart = not any(_touch(a.box, b.box) for i, a in enumerate(things) for b in things[:i])
-    return things if apart and len(set(keys)) == len(keys) else None
+    return things if _apart(things) and len(set(keys)) == len(keys) else None
+
+
+def scatter(
+    rng: random.Random, names: Sequence[str], sides: tuple[int, int], grid: int, size: Size = (SIDE, SIDE)
+) -> list[Thing] | None:
+    """Place one thing of each name, a colour and a shape, on a picture of `size`; None where two would touch."""
+    things = []
+    for name in names:
+        colour, shape = name.split()
+        side = rng.randrange(sides[0], sides[1] + 1, grid)
+        x, y = (rng.randrange(0, length - side + 1, grid) for length in size)
+        things.append(Thing(shape, colour, (x, y, x + side, y + side)))
+    return things if _apart(things) else None
+
+
+def _apart(things: list[Thing]) -> bool:
+    return not any(_touch(a.box, b.box) for i, a in enumerate(things) for b in things[:i])
 
 
 def _place(rng: random.Random, layout: Layout) -> Thing:
@@ -85,9 +104,9 @@ def _touch(a: Box, b: Box) -> bool:
     return a[0] < b[2] + margin and b[0] < a[2] + margin and a[1] < b[3] + margin and b[1] < a[3] + margin
 
 
-def draw(things: list[Thing]) -> Image.Image:
-    """The picture of a scene, RGB, SIDE x SIDE."""
-    picture = Image.new("RGB", (SIDE, SIDE), GROUND)
+def draw(things: Sequence[Thing], size: Size = (SIDE, SIDE)) -> Image.Image:
+    """The picture of a scene, RGB, of that (width, height)."""
+    picture = Image.new("RGB", size, GROUND)
     pen = ImageDraw.Draw(picture)
     for thing in things:
         x0, y0, x1, y1 = thing.box
@@ -100,6 +119,11 @@ def draw(things: list[Thing]) -> Image.Image:
         elif thing.shape == "frame":
             pen.rectangle(edge, fill=colour)
             pen.rectangle((x0 + third, y0 + third, x1 - 1 - third, y1 - 1 - third), fill=GROUND)
+        elif thing.shape == "triangle":
+            pen.polygon([((x0 + x1 - 1) / 2, y0), (x1 - 1, y1 - 1), (x0, y1 - 1)], fill=colour)
+        elif thing.shape == "diamond":
+            x, y = (x0 + x1 - 1) / 2, (y0 + y1 - 1) / 2
+            pen.polygon([(x, y0), (x1 - 1, y), (x, y1 - 1), (x0, y)], fill=colour)
         else:  # cross
             pen.rectangle((x0 + third, y0, x1 - 1 - third, y1 - 1), fill=colour)
             pen.rectangle((x0, y0 + third, x1 - 1, y1 - 1 - third), fill=colour)
