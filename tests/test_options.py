@@ -99,7 +99,7 @@ def test_a_reward_of_the_users_sees_the_picture(trained, tmp_path):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("accuracy", "'accuracy' is no reward of task rec; it has iou, format"),
+        ("odLength", "'odLength' is no reward of task rec; it has accuracy, format, length, repetition, iou"),
         ("tests.test_options:missing", "cannot be imported"),
         ("no_such_module:function", "cannot be imported"),
     ],
@@ -313,7 +313,7 @@ def test_the_ten_lines_of_the_trainers_docstring_say_what_is(trained):
 
     example = [line.strip() for line in module.__doc__.splitlines() if line.startswith("    ")]
     compile("\n".join(example), "example", "exec")
-    chosen = defaults(["rewards={iou: 1.0, my_rewards:brevity: 0.2}"])
-    assert chosen.grpo.rewards == {"iou": 1.0, "my_rewards:brevity": 0.2}
-    assert isinstance(defaults(["steps=200", "prompts_per_step=4", "rewards={iou: 1.0, format: 1.0}"]), Training)
+    chosen = defaults(["rewards={accuracy: 1.0, my_rewards:brevity: 0.2}"])
+    assert chosen.grpo.rewards == {"accuracy": 1.0, "my_rewards:brevity": 0.2}
+    assert isinstance(defaults(["steps=200", "prompts_per_step=4", "rewards={accuracy: 1.0, format: 1.0}"]), Training)
     assert ALL and COMPUTE

@@ -45,7 +45,7 @@ GRPO = Grpo(
     max_prompt_length=None,
     max_completion_length=24,
     mask_truncated_completions=False,
-    rewards={"iou": 1.0, "format": 0.5},
+    rewards={"accuracy": 1.0, "format": 0.5},
     share_prefix=True,
     holdout=None,
     log_rollouts=True,
@@ -100,7 +100,7 @@ def test_grpo_logs_what_is_worth_watching(trained, tmp_path):
     wanted = {
         "reward",
         "reward_std",
-        "rewards/iou",
+        "rewards/accuracy",
         "rewards/format",
         "completion_length",
         "parse_failure_rate",
@@ -117,7 +117,7 @@ def test_grpo_logs_what_is_worth_watching(trained, tmp_path):
     assert rows[0]["entropy"] > 0 and rows[0]["reward"] > 0
     rollout = json.loads((tmp_path / "rollouts.jsonl").read_text().splitlines()[0])
     assert set(rollout) == {"step", "source", "id", "completion", "reward", "advantage", "judged", "rewards"}
-    assert set(rollout["rewards"]["iou"]) == {"value", "parsed", "reason"}
+    assert set(rollout["rewards"]["accuracy"]) == {"value", "parsed", "reason"}
 
 
 def test_a_checkpoint_that_was_cut_short_is_not_resumed_from(trained, tmp_path):

@@ -131,10 +131,12 @@ def _train(chosen: argparse.Namespace) -> None:
 
     settings = defaults(chosen.set_param)
     sources = [load_jsonl(*one) for one in lists(chosen.data, chosen.images, chosen.reward_method)]
-    odd = [name for name in (chosen.reward_method or "").split(":") if name and name not in settings.grpo.rewards]
-    if odd:
+    weighed = settings.grpo.rewards
+    idle = [name for name in (chosen.reward_method or "").split(":") if name and not {"accuracy", name} & set(weighed)]
+    if idle:
         raise ValueError(
-            f"--reward-method: {odd[0]} is not among grpo.rewards; weigh it there, e.g. -S rewards={{{odd[0]}: 1.0}}"
+            f"--reward-method: without accuracy among grpo.rewards {idle[0]} rewards nothing; weigh it there, e.g."
+            " -S rewards={accuracy: 1.0, format: 1.0}"
         )
     start_processes(settings.compute, "vlmr1.cli", sys.argv[1:])
     policy = train_grpo(chosen.model, sources, settings, chosen.output)

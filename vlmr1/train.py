@@ -47,8 +47,9 @@ def defaults(sets: Sequence[str] = ()) -> Training:
         raise ValueError("\n".join(explain(Path("-S"), fault) for fault in error.errors())) from None
 
 
-def load_jsonl(path: Path, images: Path, reward: str | None = None, task: str = "rec") -> Source:
-    """A training list. `reward` is the accuracy reward of rows that name none; `task` of rows that name none.
+def load_jsonl(path: Path, images: Path, reward: str | None = None, task: str | None = None) -> Source:
+    """A training list. `reward` is the accuracy reward of rows that name none; `task` of rows that name none, if not
+    given the task that the row's reward belongs to (`task_of`), or rec where it has none either.
 
     Raises ValueError naming file, line and the mend for a row without a question or an answer, with an unknown task,
     or with a picture that leaves its folder or does not open.
@@ -63,7 +64,7 @@ def load_jsonl(path: Path, images: Path, reward: str | None = None, task: str = 
     return Source(path.stem, "train", images, tuple(samples))
 
 
-def _sample(path: Path, number: int, row: dict[str, Any], images: Path, reward: str | None, task: str) -> Sample:
+def _sample(path: Path, number: int, row: dict[str, Any], images: Path, reward: str | None, task: str | None) -> Sample:
     where = f"{path}:{number}"
     turns = row.get("conversations")
     if not isinstance(turns, list) or len(turns) < 2 or not all(isinstance(t, dict) and "value" in t for t in turns):
@@ -83,6 +84,8 @@ def _sample(path: Path, number: int, row: dict[str, Any], images: Path, reward: 
         "accu_reward_method": row.get("accu_reward_method", reward),
         "size": row.get("size") or [_size(where, images, name) for name in names],
     }
+    if whole["task"] is None:
+        whole["task"] = task_of(whole["accu_reward_method"])
     if whole["task"] not in TASKS:
         raise ValueError(f"{where}: task: {whole['task']!r} is not known; one of {', '.join(TASKS)}")
     known = TASKS[whole["task"]].METHODS
@@ -94,6 +97,12 @@ def _sample(path: Path, number: int, row: dict[str, Any], images: Path, reward: 
             f" of {', '.join(known)} (or --reward-method, for rows that name none)"
         )
     return from_json(whole)
+
+
+def task_of(reward: str | None) -> str:
+    """The task whose default accuracy reward it is, else the first that knows it; rec for none or an unknown one."""
+    first = next((name for name, task in TASKS.items() if task.METHODS[0] == reward), None)
+    return first or next((name for name, task in TASKS.items() if reward in task.METHODS), "rec")
 
 
 def _size(where: str, images: Path, name: Any) -> list[int]:

@@ -1,5 +1,7 @@
 """Rewards of completions: the task's own and the user's, weighted, each with its reason.
 
+The name `accuracy` means the accuracy reward that the row asks for (`accu_reward_method`), any other name itself.
+
 A user's reward is a function named `package.module:function`, called with keywords as
 `function(completion=…, sample=…, answer=…, pictures=…)`: the text, the `vlmr1.sample.Sample`, the read
 `vlmr1.answers.Answer`, and the paths of the sample's pictures. It returns a number or a `vlmr1.rewards.Reward`.
@@ -11,13 +13,15 @@ import importlib
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vlmr1.answers import read
 from vlmr1.boxes import Size
 from vlmr1.rewards import Reward
+from vlmr1.rewards.judge import asked, judge_of_environment
 from vlmr1.sample import Sample
 from vlmr1.tasks import TASKS
 
@@ -50,12 +54,31 @@ class Scorer:
                     f" {', '.join(TASKS[task].REWARDS)}; a function of yours is written package.module:function"
                 )
         for sample in samples:
-            TASKS[sample.task].truth(sample)  # an answer that cannot be read is refused before any training
+            its = TASKS[sample.task]
+            its.truth(sample)  # an answer that cannot be read is refused before any training
+            if sample.reward not in its.METHODS:
+                raise ValueError(
+                    f"{sample.source} id {sample.id}: accu_reward_method: {sample.reward!r} is not known for task"
+                    f" {sample.task}; one of {', '.join(its.METHODS)}"
+                )
+        asks = "llm" in weights or any(sample.reward == "llm" for sample in samples)
+        self.llm = judge_of_environment() if asks else None
 
-    def judge(self, text: str, sample: Sample, frame: Size, pictures: Sequence[Path]) -> Judged:
-        """Score one completion. `frame` is the size of the picture as the model saw it."""
+    def foresee(self, said: Iterable[tuple[str, Sample]]) -> None:
+        """Put completions to the language model that judges, all at once, where one does; then `judge` need not wait.
+
+        Raises ConnectionError when it cannot be reached.
+        """
+        if self.llm is not None:
+            wanted = [(read(text), one) for text, one in said if one.reward == "llm" or "llm" in self.weights]
+            self.llm.verdicts([asked(answer, one.solution.strip(), one.problem) for answer, one in wanted])
+
+    def judge(
+        self, text: str, sample: Sample, frame: Size, pictures: Sequence[Path], tokens: int | None = None
+    ) -> Judged:
+        """Score one completion of so many tokens. `frame` is the size of the picture as the model saw it."""
         task = TASKS[sample.task]
-        answer = task.answer(text, sample, frame)
+        answer = replace(task.answer(text, sample, frame), tokens=tokens)
         rewards = task.rewards(answer, sample, [name for name in self.weights if name not in self.own])
         for name, function in self.own.items():
             try:

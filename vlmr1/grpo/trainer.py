@@ -13,7 +13,7 @@ Ten lines train a policy:
     from vlmr1.sample import load_jsonl
     from vlmr1.train import defaults
 
-    chosen = defaults(["steps=200", "prompts_per_step=4", "rewards={iou: 1.0, format: 1.0}"])
+    chosen = defaults(["steps=200", "prompts_per_step=4", "rewards={accuracy: 1.0, format: 1.0}"])
     source = load_jsonl(Path("train.jsonl"), images=Path("images"))
     trainer = GrpoTrainer(Path("base"), [source], chosen, Path("work/grpo"))
     trainer.run()
@@ -169,6 +169,11 @@ class GrpoTrainer(VlmTrainer):
                 None if prefix is None else _reading(prefix, len(prompts)),
                 features,
             )
+        self.scorer.foresee(
+            (self.family.decode(c), self.prompts.sample(i))
+            for i, group in zip(indices, completions, strict=True)
+            for c in group
+        )
         judged = [
             [self.judge(index, prompt, completion) for completion in group]
             for index, prompt, group in zip(indices, prompts, completions, strict=True)
@@ -237,7 +242,8 @@ class GrpoTrainer(VlmTrainer):
     def judge(self, index: int, prompt: Prompt, completion: list[int]) -> Judged:
         """Score one completion of a prompt of the data set."""
         text = self.family.decode(completion)
-        return self.scorer.judge(text, self.prompts.sample(index), prompt.size, self.prompts.pictures(index))
+        tokens = sum(token not in self.family.end_ids for token in completion)
+        return self.scorer.judge(text, self.prompts.sample(index), prompt.size, self.prompts.pictures(index), tokens)
 
     # The loss of a pass.
 

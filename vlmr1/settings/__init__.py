@@ -188,7 +188,9 @@ def read_value(pair: str, text: str) -> Any:
     try:
         return YAML(typ="safe", pure=True).load(text)  # the compiled loader takes no key such as module:function
     except YAMLError as error:
-        raise ValueError(f"-S {pair}: the value is not YAML; write it as in params.yaml, e.g. {{iou: 1.0}}") from error
+        raise ValueError(
+            f"-S {pair}: the value is not YAML; write it as in params.yaml, e.g. {{accuracy: 1.0}}"
+        ) from error
 
 
 def explain(path: Path, fault: Any) -> str:

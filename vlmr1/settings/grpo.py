@@ -52,7 +52,7 @@ class Grpo(Optimisation):
     max_prompt_length: Count | None  # tokens; longer prompts are left out, and counted
     max_completion_length: Count
     mask_truncated_completions: bool
-    rewards: dict[str, float] = Field(min_length=1)  # weights, by the task's names or package.module:function
+    rewards: dict[str, float] = Field(min_length=1)  # weights by accuracy, a task's names or package.module:function
     share_prefix: bool  # false: every completion a sequence of its own, several times slower
     holdout: Holdout | None
     log_rollouts: bool

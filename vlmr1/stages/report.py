@@ -55,7 +55,7 @@ def main(params: Params) -> None:
         write_json(folder / "facts.json", rounded(facts))
         figures.accuracy(metrics, folder / "accuracy.png")
         rows = read_jsonl(Path("logs/grpo/metrics.jsonl"))
-        parts = {"reward": "total", "rewards/iou": "IoU", "rewards/format": "format"}
+        parts = {"reward": "total", "rewards/accuracy": "accuracy", "rewards/format": "format"}
         figures.curves(rows, {k: v for k, v in parts.items() if k in rows[0]}, "reward", folder / "reward.png")
         figures.curves(rows, {"completion_length": "length"}, "completion length, tokens", folder / "length.png")
         for policy in LABELS:
