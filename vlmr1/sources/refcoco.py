@@ -61,7 +61,8 @@ def _rows(ref: dict[str, Any], pictures: Table, annotations: Table, first: int) 
         raise ValueError(f"ann_id {shown(ref['ann_id'])} is none of instances.json")
     if "bbox" not in annotation:
         raise ValueError(f"annotation {ref['ann_id']} of instances.json has no bbox")
-    images, sizes = (take(ref, "file_name", str),), (size_of(picture),)
+    # The picture's own name: the published lists append the annotation's number to it in `file_name`.
+    images, sizes = (take(picture, "file_name", str),), (size_of(picture),)
     boxes = (xywh(annotation["bbox"], f"bbox of annotation {ref['ann_id']} in instances.json"),)
     said = [take(sentence, "sent", str) for sentence in take(ref, "sentences", list)]
     return [Row(first + i, images, sizes, "rec", "iou", text, boxes) for i, text in enumerate(said)]

@@ -92,7 +92,7 @@ def facts_of(folder: Path, name: str, *, full: bool, most: int) -> Facts:
                 few_pixels=few,
                 format=picture.format or "",
                 mode=picture.mode,
-                upright=picture.getexif().get(ORIENTATION, 1) in (0, 1),
+                upright=_upright(picture),
                 size=picture.size,
                 hash=digest,
                 look=difference_hash(picture) if full and few else None,
@@ -101,6 +101,13 @@ def facts_of(folder: Path, name: str, *, full: bool, most: int) -> Facts:
         return Facts(inside=True, exists=True, opens=True, few_pixels=False, hash=digest)
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
         return Facts(inside=True, exists=True, hash=digest)  # whatever is wrong with it, it is one finding
+
+
+def _upright(picture: Image.Image) -> bool:
+    """Whether no EXIF tag turns it. A PNG without the tag in its head is not asked: looking would decode it."""
+    if picture.format == "PNG" and "exif" not in picture.info:
+        return True
+    return picture.getexif().get(ORIENTATION, 1) in (0, 1)
 
 
 def sha(path: Path) -> str:
