@@ -14,7 +14,7 @@ from vlmr1.world.scenes import GROUND
 Colour = tuple[int, int, int]
 Told = Callable[[int], object]  # called with how many more are drawn
 TIRED = 2000  # pictures tried for one before the settings are called impossible
-FINE = 3  # pictures are drawn this many times larger and averaged, which makes edges smooth
+FINE = 2  # pictures are drawn this many times larger and averaged, which makes edges smooth
 INK, PAPER, LINE = (250, 250, 250), (62, 60, 56), (96, 92, 84)  # text, dark fields, thin lines
 
 

@@ -35,6 +35,7 @@ def lists(settings: MathWorld) -> dict[tuple[str, str | None], int]:
 def write_math(settings: MathWorld, seed: int, folder: Path, told: Told) -> None:
     """Draw every split below `folder`. Raises ValueError where its families cannot give enough different diagrams."""
     seen = Seen()
+    told_before: set[str] = set()  # what is told in words alone must differ too
     for split, wanted in settings.splits.items():
         rng = random.Random(f"{seed}/math/{split}")
         (folder / "images" / split).mkdir(parents=True)
@@ -43,7 +44,7 @@ def write_math(settings: MathWorld, seed: int, folder: Path, told: Told) -> None
             family = wanted.families[(number - 1) % len(wanted.families)]
             vary = FAMILIES[family](rng)
             for variant in range(1, wanted.variants + 1):
-                problem, picture = _example(rng, split, wanted, vary, seen)
+                problem, picture = _example(rng, split, wanted, vary, seen, told_before)
                 name = f"{split}/q{number:04d}_v{variant:02d}"
                 for form in wanted.forms:
                     question, image = _asked(problem, form, name)
@@ -53,20 +54,24 @@ def write_math(settings: MathWorld, seed: int, folder: Path, told: Told) -> None
                     rows.append(row)
                     if form == "vision_only":
                         drawn(problem, written=True).save(folder / "images" / image)
-                    elif image:
-                        picture.save(folder / "images" / image)
                     told(1)
+                if set(wanted.forms) - {"text_only", "vision_only"}:
+                    picture.save(folder / "images" / f"{name}.png")
         write_jsonl(folder / f"{split}.jsonl", rows)
 
 
 def _example(
-    rng: random.Random, split: str, wanted: MathSplit, vary: Variant, seen: Seen
+    rng: random.Random, split: str, wanted: MathSplit, vary: Variant, seen: Seen, told_before: set[str]
 ) -> tuple[Problem, Image.Image]:
-    """A problem whose diagram was not drawn before."""
+    """A problem whose diagram was not drawn before, nor its facts told where they are to be told."""
     for _ in range(TIRED):
         problem = vary(rng)
+        words = f"{problem.facts} {problem.whole.text}"
+        if "text_only" in wanted.forms and words in told_before:
+            continue
         picture = drawn(problem)
         if seen.new(picture):
+            told_before.add(words)
             return problem, picture
     raise no_new_picture("math", split, "fewer questions or variants, or other families")
 

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 
 from vlmr1.boxes import Box, Size
 
+PATIENCE = 30  # places tried for a thing among others
 SIDE = 112  # pixels; 4 x 4 visual tokens of a Qwen2.5-VL
 GROUND = (122, 117, 104)  # about zero after CLIP's normalisation: a zero-mean ground is what made learning fast
 COLOURS = {
@@ -73,24 +74,27 @@ def compose(rng: random.Random, layout: Layout, distinct: str) -> list[Thing] | 
     """
     things = [_place(rng, layout) for _ in range(rng.randint(*layout.objects))]
     keys = [t.colour if distinct == "colours" else t.name for t in things]
-    return things if _apart(things) and len(set(keys)) == len(keys) else None
+    apart = not any(_touch(a.box, b.box) for i, a in enumerate(things) for b in things[:i])
+    return things if apart and len(set(keys)) == len(keys) else None
 
 
 def scatter(
     rng: random.Random, names: Sequence[str], sides: tuple[int, int], grid: int, size: Size = (SIDE, SIDE)
 ) -> list[Thing] | None:
-    """Place one thing of each name, a colour and a shape, on a picture of `size`; None where two would touch."""
-    things = []
+    """Place one thing of each name, a colour and a shape, on a picture of `size`; None where they find no room."""
+    things: list[Thing] = []
     for name in names:
         colour, shape = name.split()
-        side = rng.randrange(sides[0], sides[1] + 1, grid)
-        x, y = (rng.randrange(0, length - side + 1, grid) for length in size)
-        things.append(Thing(shape, colour, (x, y, x + side, y + side)))
-    return things if _apart(things) else None
-
-
-def _apart(things: list[Thing]) -> bool:
-    return not any(_touch(a.box, b.box) for i, a in enumerate(things) for b in things[:i])
+        for _ in range(PATIENCE):
+            side = rng.randrange(sides[0], sides[1] + 1, grid)
+            x, y = (rng.randrange(0, length - side + 1, grid) for length in size)
+            box = (x, y, x + side, y + side)
+            if not any(_touch(box, thing.box) for thing in things):
+                things.append(Thing(shape, colour, box))
+                break
+        else:
+            return None
+    return things
 
 
 def _place(rng: random.Random, layout: Layout) -> Thing:

@@ -1,7 +1,7 @@
 """Screens of a small app as a state machine: four pages, what can be done on each, and what that should lead to.
 
-What the app is asked to do is in the state; what changes by itself (clock, battery, a dot, the cursor, a banner) is
-too, and no action touches it. Left out on purpose: scrolling, gestures, and the looks of any real app.
+What the app is asked to do is in the state; what changes by itself (clock, battery, a dot, the cursor, a banner, the
+light of the display) is too, and no action touches it. Left out on purpose: scrolling, gestures, and the looks of any real app.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class Screen:
     dot: bool = False  # of a message that came
     cursor: bool = True  # lit, in a field with focus
     banner: int = 0
+    dim: bool = False  # the whole display
 
     def seen(self) -> tuple[object, ...]:
         """What of the app's state can be seen, without what changes by itself and what other pages hold."""
@@ -100,6 +101,7 @@ def situation(rng: random.Random, kind: str) -> tuple[Screen, Action]:
         dot=rng.random() < 0.5,
         cursor=rng.random() < 0.5,
         banner=rng.randrange(len(BANNERS)),
+        dim=rng.random() < 0.5,
     )
     offered = {
         "tab": [name for name in PAGES if name != page],
@@ -124,7 +126,7 @@ def spoken(action: Action) -> str:
 
 def drift(rng: random.Random, screen: Screen, changes: int) -> Screen:
     """The screen with that many harmless changes, each in a different part of it."""
-    parts = ["clock", "battery", "dot", "banner", "cursor"]
+    parts = ["clock", "battery", "dot", "banner", "dim", "cursor"]
     if not (screen.page == "find" and screen.focus) or screen.keyboard == "high":
         parts.remove("cursor")  # it could not be seen
     for part in rng.sample(parts, changes):
@@ -136,6 +138,8 @@ def drift(rng: random.Random, screen: Screen, changes: int) -> Screen:
             screen = replace(screen, dot=not screen.dot)
         elif part == "cursor":
             screen = replace(screen, cursor=not screen.cursor)
+        elif part == "dim":
+            screen = replace(screen, dim=not screen.dim)
         else:
             screen = replace(screen, banner=(screen.banner + rng.randint(1, 2)) % len(BANNERS))
     return screen
@@ -162,12 +166,13 @@ def draw(screen: Screen) -> Image.Image:
         middle = width / 4 * (place + 0.5)
         chosen = page == screen.page
         canvas.box(middle - 12, height - 17, middle + 12, height - 3, hue if chosen else LINE, 4)
-        canvas.text(middle, height - 10, page, 9)
+        canvas.text(middle, height - 10, page, 8.5)
     if screen.keyboard:
         _keyboard(canvas, screen.keyboard)
     if screen.dialog:
         _dialog(canvas)
-    return canvas.done()
+    picture = canvas.done()
+    return picture.point(lambda value: value * 3 // 4) if screen.dim else picture
 
 
 def _home(canvas: Canvas, screen: Screen) -> None:
