@@ -12,8 +12,9 @@ from vlmr1.rewards import Reward
 from vlmr1.rows import Row
 from vlmr1.settings import load_params
 from vlmr1.settings.data import Rule
-from vlmr1.settings.sources import Jsonl
-from vlmr1.tasks import math
+from vlmr1.settings.sources import Gui, Jsonl
+from vlmr1.settings.world import Label
+from vlmr1.tasks import gui, math
 from vlmr1.validation.baselines import Balance
 from vlmr1.validation.pictures import Looks, Near, difference_hash, facts_of
 from vlmr1.validation.rules import Judge, Suite, rules
@@ -103,7 +104,7 @@ FAULTS = {
     "box_height": [rec(box=(5, 50, 50, 51))],
     "box_share": [rec(box=(0, 0, 100, 80))],
     "labels": [ovd(labels=("cow",)), ovd(labels=("cat", "dog"))],
-    "answer": [question(task="gui", reward="all_match", answer="Something Else"), question(reward="unheard_of")],
+    "answer": [question(reward="numeric", answer="none"), question(reward="unheard_of")],
 }
 BESIDE = {  # what the same fault cannot but break as well
     "format": {"mode"}, "text": {"answer"}, "labels": {"answer", "itself"}, "places": {"answer"},
@@ -140,6 +141,16 @@ def test_repeats_and_leaks(suite, root):
 def test_a_truth_that_does_not_earn_its_own_reward_is_found(suite, root, monkeypatch):
     monkeypatch.setattr(math, "rewards", lambda said, sample, names: {"accuracy": Reward(0.5, True, "half")})
     assert found(suite, root, [question()]) == {(1, "itself")}
+
+
+def test_a_defect_nobody_knows_is_found(suite, root):
+    spec, looks = Gui(format="gui", role="train", annotations="t", images="images"), Looks(SETTINGS)
+    pair = {"images": ("a.png", "b.png"), "sizes": (SIZE, SIZE), "task": "gui", "reward": "all_match"}
+    rows = [question(n, **pair, text=f"{n}?", answer=answer) for n, answer in enumerate((*gui.DEFECTS, "Some Defect"))]
+    looks.look(root / "images", rows, lambda n: None)
+    offences = suite.run(columns("t", spec, root, rows, looks, Repeats()))
+    assert [(o.row, o.rule) for o in offences] == [(len(gui.DEFECTS), "labels")]
+    assert set(gui.DEFECTS) == set(get_args(Label))
 
 
 def test_every_rule_has_a_name_a_fault_and_a_place_in_the_settings():

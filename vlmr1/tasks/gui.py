@@ -16,6 +16,13 @@ THOUGHT = "I compare them."
 METHODS = ("all_match", *(name for name in common.IN_WORDS if name != "all_match"))
 REWARDS = ("accuracy", *common.SHAPE, *METHODS)
 JUDGED = "correct"
+DEFECTS = (  # the answers of the original's form, in its words
+    "No Defect",
+    "Operation No Response",
+    "Virtual Keyboard Related Issue",
+    "Navigation Logic Error",
+    "Unexpected Task Result",
+)
 
 
 def question(row: Row) -> str:

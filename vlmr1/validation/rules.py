@@ -53,7 +53,7 @@ def rules(settings: Validate) -> dict[str, Wanted]:
         "box_width": Wanted(f"the box is at least {side:g} px wide", "between", low=side),
         "box_height": Wanted(f"the box is at least {side:g} px high", "between", low=side),
         "box_share": Wanted(f"the box covers at most {share:.0%} of the picture", "between", high=share),
-        "labels": Wanted("every box has a label that is asked for", "true"),
+        "labels": Wanted("every box has a label that is asked for, every defect is a known one", "true"),
         "answer": Wanted("the answer can be read by the task, and the row's reward is one of the task's", "true"),
         "itself": Wanted("the truth, given as an answer, earns the row's reward in full", "true"),
         "duplicate": Wanted("no earlier row of the source is the same", "true"),

@@ -15,7 +15,7 @@ from vlmr1.conversion import to_sample
 from vlmr1.rows import Row
 from vlmr1.sample import PLACE
 from vlmr1.settings.sources import SourceSpec
-from vlmr1.tasks import TASKS
+from vlmr1.tasks import TASKS, gui
 from vlmr1.validation.pictures import FORMATS, MODES, Facts, Looks, Near
 
 ASKS_A_JUDGE = "llm"  # a reward that costs a request a row, and so is not asked here
@@ -47,7 +47,7 @@ def columns(
     for row in rows:
         facts = looks.of(folder, row) if looks.settings.decode != "none" else None
         line = {"source": name, "row": row.row, **_pictures(row, facts), **_text(row), **_boxes(row, facts)}
-        line |= _truth(name, row, facts) | _repeats(name, spec, where, row, facts, repeats)
+        line |= _truth(name, spec, row, facts) | _repeats(name, spec, where, row, facts, repeats)
         for key, value in line.items():
             table.setdefault(key, []).append(value)
     return table
@@ -99,9 +99,10 @@ def _boxes(row: Row, facts: Sequence[Facts] | None) -> dict[str, Any]:
     return {"box_finite": finite, **found}
 
 
-def _truth(name: str, row: Row, facts: Sequence[Facts] | None) -> dict[str, Any]:
+def _truth(name: str, spec: SourceSpec, row: Row, facts: Sequence[Facts] | None) -> dict[str, Any]:
     """Whether the task can read the truth, and whether the truth earns the row's reward in full."""
     labels = row.task != "ovd" or (len(row.labels) == len(row.boxes) and set(row.labels) <= set(row.asked))
+    labels &= spec.format != "gui" or row.answer in gui.DEFECTS
     task = TASKS[row.task]
     if any(not math.isfinite(v) for box in row.boxes for v in box):
         return {"labels": labels, "answer": True, "itself": True}  # said by another rule
