@@ -133,6 +133,7 @@ def test_an_expression_a_line(tmp_path):
         (json.dumps({**LINE, "bbox": [1, 2, 3, True]}), "line 2: bbox holds True where a number"),
         (json.dumps({**LINE, "bbox": [1, 2, 3, 10**400]}), "line 2: bbox holds a number beyond all measure"),
         (json.dumps({**LINE, "width": "640"}), "line 2: width is '640' where a whole number is needed"),
+        (json.dumps({**LINE, "height": 10**400}), "line 2: a width or height beyond all measure"),
         (json.dumps({**LINE, "expression": "\ud800"}), "line 2: .*surrogates"),
         (json.dumps({k: v for k, v in LINE.items() if k != "bbox"}), "line 2: no bbox"),
         (json.dumps({k: v for k, v in LINE.items() if k != "img_path"}), "line 2: no img_path"),

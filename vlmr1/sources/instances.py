@@ -2,7 +2,7 @@
 
 Annotations become compact tuples as they are checked; masks are never kept. Names that stand twice count once. A
 picture for which no name is asked, present or absent, makes no row: there is no question in it.
-Left out on purpose: pycocotools' index, which costs several times the time and memory.
+Left out on purpose: pycocotools' index, which would hold every mask.
 """
 
 from __future__ import annotations

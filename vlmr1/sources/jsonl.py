@@ -29,6 +29,7 @@ from vlmr1.sources.reading import (
     corners,
     expression_of,
     json_lines,
+    measured,
     numbers,
     shown,
     size_of_picture,
@@ -87,7 +88,7 @@ def _sizes(item: dict[str, Any]) -> tuple[Size, ...]:
         width, height = numbers(pair, 2, "size")
         if not (width.is_integer() and height.is_integer()):
             raise ValueError(f"size {shown(pair)} is not two whole numbers")
-        sizes.append((int(width), int(height)))
+        sizes.append(measured(int(width), int(height)))
     return tuple(sizes)
 
 

@@ -3,7 +3,7 @@
 A pickle is a program for a stack machine. It is walked once before it runs: only the instructions that build plain
 values may stand in it, and no index into its notes may be out of all proportion. Whatever would fetch a name from a
 module is refused, but for the few names by which numpy writes numbers and arrays; those are answered by stand-ins
-of our own, so that not even numpy's code runs on the file's word, and arrays come out as lists.
+of our own, which have numpy read plain numbers and nothing else, and arrays come out as lists.
 
 What memory is left to an attacker grows with the file alone.
 """
