@@ -8,21 +8,27 @@ from ruamel.yaml import YAML
 
 from tests.conftest import default_params
 from vlmr1.files import whole_folder
-from vlmr1.settings import Params, World
+from vlmr1.settings import Params, RecWorld, World
 from vlmr1.work import fingerprint_of
-from vlmr1.world.dataset import write_world
-from vlmr1.world.expressions import KINDS, describe
-from vlmr1.world.scenes import COLOURS, GROUND, SHAPES, SIDE, Layout, Thing, compose, draw
+from vlmr1.world.dataset import lists, write_world
+from vlmr1.world.expressions import KINDS, describe, describe_nothing
+from vlmr1.world.scenes import COLOURS, GROUND, MORE_SHAPES, SHAPES, SIDE, Layout, Thing, compose, draw
 
 DEFAULT = Params.model_validate(YAML(typ="safe").load(default_params()))
 
 
+SPLITS = DEFAULT.world.rec.splits
+
+
+def world(splits, seed=0):
+    return World(seed=seed, rec=RecWorld(splits=splits), ovd=None, math=None, gui=None)
+
+
 def small(seed=0, pictures=6):
-    splits = DEFAULT.world.splits
-    return World(seed=seed, splits={n: s.model_copy(update={"pictures": pictures}) for n, s in splits.items()})
+    return world({n: s.model_copy(update={"pictures": pictures}) for n, s in SPLITS.items()}, seed)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", SHAPES + MORE_SHAPES)
 @pytest.mark.parametrize("side", [21, 34, 70])
 def test_a_box_is_the_exact_bound_of_what_is_drawn(shape, side):
     thing = Thing(shape, "red", (14, 21, 14 + side, 21 + side))
@@ -50,8 +56,30 @@ def test_an_expression_holds_for_its_target_alone(kind):
     assert told > 50
 
 
+def test_an_expression_without_a_target_holds_for_nothing():
+    rng = random.Random(1)
+    colours = ("red", "green", "blue")
+    kinds = set()
+    for _ in range(600):
+        scene = compose(rng, Layout((1, 3), colours, (21, 42), 7), "names")
+        text = scene and describe_nothing(rng, scene, colours)
+        if not text:
+            continue
+        assert not [t for t in scene if meant(text, t, scene)], (text, scene)
+        words = set(text.split()) - {"the", "object"}
+        kinds.add("relation" if words & {"left", "right", "above", "below"} else len(words))
+        if kinds == {"relation"} or len(words) == 2:
+            assert any(words & {t.colour, t.shape} for t in scene)  # near enough to be looked for
+    assert kinds == {"relation", 1, 2}
+
+
 def meant(text, thing, scene):
     """A second reading of the phrases, from their words."""
+    if " other than the " in text:
+        sort, left_out = text.removeprefix("the ").split(" other than the ")
+        named = set(left_out.split()) - {"one"} | set(sort.split()) - {"object"}
+        (spared,) = [t for t in scene if named <= {t.colour, t.shape}]
+        return thing is not spared and set(sort.split()) - {"object"} <= {thing.colour, thing.shape}
     words = text.split()
     if "not" in words:
         return words[-1] not in (thing.colour, thing.shape)
@@ -103,35 +131,55 @@ def test_things_do_not_touch_and_stay_inside():
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         with whole_folder(tmp_path / name) as folder:
-            write_world(small(seed), folder, lambda *_: None)
+            write_world(small(seed), folder, lambda _: None)
     assert fingerprint_of(tmp_path / "a") == fingerprint_of(tmp_path / "b") != fingerprint_of(tmp_path / "c")
 
 
 def test_the_files_are_cocos_and_refcocos(tmp_path):
     with whole_folder(tmp_path / "w") as folder:
-        counts = write_world(small(), folder, lambda *_: None)
-    refs = json.loads((tmp_path / "w/refs.json").read_text())
-    instances = json.loads((tmp_path / "w/instances.json").read_text())
-    assert len(refs) == sum(counts.values()) == len(instances["images"])
+        counts = write_world(small(), folder, lambda _: None)
+    refs = json.loads((tmp_path / "w/rec/refs.json").read_text())
+    instances = json.loads((tmp_path / "w/rec/instances.json").read_text())
+    nothing = json.loads((tmp_path / "w/rec/no_target.json").read_text())
+    assert counts == {f"rec/refs.json {n}": 6 for n in SPLITS if n != "no_target"} | {"rec/no_target.json": 6}
+    assert list(lists(small()).values()) == [6] * len(SPLITS)
+    assert len(refs) == sum(counts.values()) - len(nothing) == len(instances["images"])
+    assert all(row["solution"] is None and row["normal_caption"] for row in nothing)
     assert {"ref_id", "ann_id", "image_id", "category_id", "split", "file_name", "sent_ids", "sentences"} == set(
         refs[0]
     )
     assert {"id", "image_id", "category_id", "bbox", "area", "iscrowd"} == set(instances["annotations"][0])
-    with Image.open(tmp_path / "w/images" / refs[0]["file_name"]) as picture:
+    with Image.open(tmp_path / "w/rec/images" / refs[0]["file_name"]) as picture:
         assert picture.size == (SIDE, SIDE)
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"pictures": 200, "sides": (112, 112)}, r"world\.splits\.tight: no new picture"),
-        ({"objects": (3, 3), "sides": (70, 70)}, r"world\.splits\.tight: no new picture"),
-        ({"colours": ("purple",)}, r"world\.splits\.tight\.colours: purple is none of red"),
-        ({"sides": (112, 140)}, r"world\.splits\.tight\.sides: pictures are 112"),
+        ({"pictures": 200, "sides": (112, 112)}, r"world\.rec\.splits\.tight: no new picture"),
+        ({"objects": (3, 3), "sides": (70, 70)}, r"world\.rec\.splits\.tight: no new picture"),
+        ({"colours": ("purple",)}, r"world\.rec\.splits\.tight\.colours: purple is none of red"),
+        ({"sides": (112, 140)}, r"world\.rec\.splits\.tight\.sides: pictures are 112"),
     ],
 )
 def test_an_impossible_layout_is_refused_by_name(tmp_path, change, said):
-    split = DEFAULT.world.splits["in_domain"].model_copy(update=change)
+    split = SPLITS["in_domain"].model_copy(update=change)
     with pytest.raises(ValueError, match=said), whole_folder(tmp_path / "w") as folder:
-        write_world(World(seed=0, splits={"tight": split}), folder, lambda *_: None)
+        write_world(world({"tight": split}), folder, lambda _: None)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_split_may_mix_expressions_with_a_target_and_without(tmp_path):
+    split = SPLITS["no_target"].model_copy(update={"pictures": 30, "expressions": ("attribute", "no_target")})
+    with whole_folder(tmp_path / "w") as folder:
+        write_world(world({"mixed": split}), folder, lambda _: None)
+    rows = json.loads((tmp_path / "w/rec/mixed.json").read_text())
+    targets = [row["solution"] for row in rows if row["solution"]]
+    assert 5 < len(targets) < 25
+    for row in rows:
+        with Image.open(tmp_path / "w/rec/images" / row["image"]) as picture:
+            colours = {tuple(c) for _, c in picture.getcolors()}
+        words = row["normal_caption"].split()
+        if row["solution"]:
+            assert all(COLOURS[w] in colours for w in words if w in COLOURS)
+            assert row["normalized_solution"] == [1000 * v // SIDE for v in row["solution"]]

@@ -95,7 +95,7 @@ def test_the_action_alone_says_little_of_the_label(examples):
 
 
 def best_threshold(differences, labels):
-    """The share of labels right under the best rule "label A up to t changed pixels, label B above", told afterwards."""
+    """The share of labels right under the best rule "A up to a difference of t, B above it", chosen with hindsight."""
     order = np.argsort(differences, kind="stable")
     differences, labels = np.asarray(differences)[order], np.asarray(labels)[order]
     best = 0

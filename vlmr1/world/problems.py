@@ -240,8 +240,12 @@ def _maybe(rng: random.Random, chosen: bool, text: str, right: float, *mistakes:
     """A question for a number, or for one of three: the right one among likely mistakes and near values."""
     if not chosen:
         return Question(text, f"{right:g}")
-    wrong = [*mistakes, right - step, right + step, right + 2 * step]
-    return _choice(rng, text, f"{right:g}", [f"{value:g}" for value in wrong if value > 0])
+    wrong = {*mistakes, *(right + n * step for n in (-2, -1, 1, 2))} - {right}
+    lower = [value for value in wrong if 0 <= value < right]
+    higher = [value for value in wrong if value > right]
+    below = min(rng.randrange(3), len(lower))  # so that the right one is the least, the middle or the most alike
+    others = rng.sample(sorted(lower), below) + rng.sample(sorted(higher), 2 - below)
+    return _choice(rng, text, f"{right:g}", [f"{value:g}" for value in others])
 
 
 def _choice(rng: random.Random, text: str, right: str, wrong: Sequence[str]) -> Question:

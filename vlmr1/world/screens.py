@@ -1,7 +1,8 @@
 """Screens of a small app as a state machine: four pages, what can be done on each, and what that should lead to.
 
 What the app is asked to do is in the state; what changes by itself (clock, battery, a dot, the cursor, a banner, the
-light of the display) is too, and no action touches it. Left out on purpose: scrolling, gestures, and the looks of any real app.
+light of the display) is too, and no action touches it. Left out on purpose: scrolling, gestures, and the looks of any
+real app.
 """
 
 from __future__ import annotations
