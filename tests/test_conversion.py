@@ -19,10 +19,11 @@ ROWS = [
     Row(0, ("a.png",), (SIZE,), "rec", "iou", "the left cup", ((1.0, 2.5, 30.0, 40.0),), kind="place"),
     Row(1, ("a.png",), (SIZE,), "rec", "iou", "the cup that is not there"),
     Row(2, ("a.png",), (SIZE,), "ovd", "od_ap", "", ((1.0, 2.0, 9.0, 9.0),) * 2, ("cat", "dog"), ("dog", "cat", "cow")),
-    Row(3, ("a.png",), (SIZE,), "ovd", "odLength", asked=("cow",)),
-    Row(4, (), (), "math", "numeric", "2 + 2?", answer="4", group="sums"),
-    Row(5, ("a.png", "b.png"), (SIZE, SIZE), "math", "mcq", "<image> or <image>?\n(A) 1\n(B) 2", answer="B"),
-    Row(6, ("a.png", "b.png"), (SIZE, SIZE), "gui", "all_match", "what is wrong?", answer="No Defect"),
+    Row(3, ("a.png",), (SIZE,), "ovd", "od_ap", asked=("a cup, red", "a cup, blue")),
+    Row(4, ("a.png",), (SIZE,), "ovd", "odLength", asked=("cow",)),
+    Row(5, (), (), "math", "numeric", "2 + 2?", answer="4", group="sums"),
+    Row(6, ("a.png", "b.png"), (SIZE, SIZE), "math", "mcq", "<image> or <image>?\n(A) 1\n(B) 2", answer="B"),
+    Row(7, ("a.png", "b.png"), (SIZE, SIZE), "gui", "all_match", "what is wrong?", answer="No Defect"),
 ]
 
 
@@ -32,7 +33,7 @@ def test_every_tasks_rows_survive_the_jsonl(tmp_path):
     lines = read_jsonl(tmp_path / "all.jsonl")
     for key in lines[0]:
         assert len({type(line[key]) for line in lines}) == 1, key  # what a typed table would want
-    assert [line["conversations"][0]["value"].count("<image>") for line in lines] == [1, 1, 1, 1, 0, 2, 2]
+    assert [line["conversations"][0]["value"].count("<image>") for line in lines] == [1, 1, 1, 1, 1, 0, 2, 2]
     spec = spec_of("jsonl", tmp_path / "all.jsonl", tmp_path, [])
     assert list(read_source(spec, Path())) == ROWS
 
@@ -47,8 +48,8 @@ def lists(tmp_path):
     """Two lists in the evaluation form, over one picture."""
     Image.new("RGB", SIZE).save(tmp_path / "a.png")
     for name, count in (("one", 2), ("two", 1)):
-        rows = [{"image": "a.png", "width": 100, "height": 80, "normal_caption": f"{name} {i}", "solution": [1, 2, 50, 60]}
-                for i in range(count)]  # fmt: skip
+        one = {"image": "a.png", "width": 100, "height": 80, "solution": [1, 2, 50, 60]}
+        rows = [one | {"normal_caption": f"{name} {i}"} for i in range(count)]
         (tmp_path / f"{name}.json").write_text(json.dumps(rows))
     return tmp_path
 

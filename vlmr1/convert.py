@@ -28,6 +28,8 @@ DEFAULTS: dict[str, Any] = {
     "crowd": "drop",
     "sentences": "full",
     "task": None,
+    "only": None,
+    "corners": "pascal",
     "seed": 1,
 }
 REWARDS = {"coco": "odLength", "lvis": "odLength", "ovdeval": "odLength", "d3": "odLength", "voc": "odLength"}

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from vlmr1.settings.base import Block, Name, Pair
 
+Reward = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]  # one of the task's METHODS
 Role = Literal["warmup", "train", "evaluate"]
 Frame = Literal["pixels", "thousandths"]  # of a list's boxes: of the stored picture, or 0 to 1000 on both axes
 Method = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]  # an accuracy reward; the original's have capitals
@@ -55,7 +56,7 @@ class Jsonl(Source):
     format: Literal["jsonl"]
     frame: Frame
     task: Name | None  # of rows that name none
-    reward: Name | None  # accuracy reward of rows that name none
+    reward: Reward | None  # accuracy reward of rows that name none
 
 
 class Coco(Source):
@@ -65,7 +66,7 @@ class Coco(Source):
     keep: Literal["all", "filtered", "pos_2", "pos_3"]
     negatives: Negatives
     crowd: Literal["drop", "keep"]  # crowd regions as boxes of their category, or not at all
-    reward: Name
+    reward: Reward
     seed: int
 
 
@@ -74,7 +75,7 @@ class Lvis(Source):
 
     format: Literal["lvis"]
     negatives: Negatives
-    reward: Name
+    reward: Reward
     seed: int
 
 
@@ -94,7 +95,7 @@ class D3(Source):
     sentences: Literal["full", "pres", "abs"]
     asked: Literal["intra", "inter", "train"]  # the group's sentences, all, or the present ones and drawn negatives
     negatives: Pair | None  # with asked: train only; fewest and most of them a picture
-    reward: Name
+    reward: Reward
     seed: int
 
     @model_validator(mode="after")
@@ -112,7 +113,7 @@ class Voc(Source):
     format: Literal["voc"]
     corners: Literal["pascal", "plain"]  # pixels counted from 1, the last included; or coordinates as they stand
     negatives: Negatives
-    reward: Name
+    reward: Reward
     seed: int
 
 
@@ -120,7 +121,7 @@ class Questions(Source):
     """Benchmarks of questions with checkable answers, each in its own published form."""
 
     format: Literal["mathvista", "mathvision", "mathverse", "dynamath", "wemath", "logicvista"]
-    reward: Name  # of every row; auto: mcq for the letter of a choice, numeric for a number, math for the rest
+    reward: Reward  # of every row; auto: mcq for the letter of a choice, numeric for a number, math for the rest
     only: str | None  # rows of this kind alone, e.g. MathVerse's Vision Only
 
 
@@ -144,7 +145,7 @@ class Table(Source):
 
     format: Literal["table"]
     task: Literal["rec", "ovd", "math", "gui"]
-    reward: Name
+    reward: Reward
     frame: Frame | None  # of boxes; null without any
     columns: dict[Column, str]  # box may name four, as "x0,y0,x1,y1"
 
