@@ -105,7 +105,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="data-") as folder:
             sources = {}
             for split, role, count in (("train", "train", rows), ("val", "evaluate", VAL)):
-                draw(count, Path(folder) / "raw" / split)
+                draw(count, Path(folder) / "raw" / split, split)
                 one = {"format": "refcoco", "annotations": f"{split}/refs.json", "images": "images", "split": split}
                 sources[split] = one | {"role": role}
             runs.append(measure(sources, Path(folder)))
