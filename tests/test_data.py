@@ -191,7 +191,7 @@ def test_malformed_refcoco_is_named_by_file_and_item(tmp_path, change, said):
     change(refs, instances)
     (tmp_path / "refs.json").write_text(json.dumps(refs))
     (tmp_path / "instances.json").write_text(json.dumps(instances))
-    spec = RefCoco(format="refcoco", role="train", annotations=".", images="images", split="a")
+    spec = RefCoco(format="refcoco", role="train", annotations="refs.json", images="images", split="a")
     with pytest.raises(ValueError, match=said):
         list(read_source(spec, tmp_path))
 
