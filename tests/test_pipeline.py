@@ -43,7 +43,7 @@ def bytes_of(project: Path) -> dict[str, str]:
 def killed_run(project: Path) -> list[str]:
     """Start the pipeline again and again, SIGKILL it and all its children when a sign appears, then let it end."""
     signs = {
-        "world": lambda: (project / "data/.world.tmp/images").exists(),
+        "world": lambda: (project / "data/.world.tmp/rec/images").exists(),
         "warmup": lambda: (project / "work/warmup/checkpoint-20/optimizer.pt").exists(),
         "grpo": lambda: (project / "work/grpo/checkpoint-4/whole.json").exists(),
         "publish": lambda: any((project / "releases").glob("*/*/*")),
@@ -160,7 +160,7 @@ def test_a_refused_row_stops_the_graph_before_anything_long(projects, tmp_path):
     for name in ("params.yaml", "vlmr1", "data/world"):
         source = plain / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
-    picture = next((tmp_path / "data/world/images/train").glob("*.png"))
+    picture = next((tmp_path / "data/world/rec/images/train").glob("*.png"))
     picture.unlink()
     done = subprocess.run(
         ["python", "-m", "vlmr1.stages.validate"], cwd=tmp_path, env=environment(), capture_output=True, text=True

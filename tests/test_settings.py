@@ -57,7 +57,7 @@ def test_every_recipe_gives_valid_params(params, recipe):
         ("save_steps: 60", "save_steps: 6000", r"save_steps: is beyond the run's 240 steps"),
         ("root: data/world", "root: ./data/world", r"data: root: name a folder plainly, e\.g\. data/world"),
         ("root: data/world", "root: data/mine", r"params\.yaml: world: belongs to data\.root data/world"),
-        ("objects: [1, 1]", "objects: [2, 1]", r"world\.splits\.warmup: objects: fewest and most"),
+        ("objects: [1, 1]", "objects: [2, 1]", r"world\.rec\.splits\.warmup: objects: fewest and most"),
         (
             "  compute_ratio: 4\n",
             "  compute_ratio: 4\n  warmup_stepz: 1\n",

@@ -6,9 +6,10 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from tests.conftest import default_params
+from tests.conftest import ROOT, default_params
 from vlmr1.files import whole_folder
-from vlmr1.settings import Params, RecWorld, World
+from vlmr1.recipes import apply
+from vlmr1.settings import Params, RecWorld, World, load_params
 from vlmr1.work import fingerprint_of
 from vlmr1.world.dataset import lists, write_world
 from vlmr1.world.expressions import KINDS, describe, describe_nothing
@@ -183,3 +184,15 @@ def test_a_split_may_mix_expressions_with_a_target_and_without(tmp_path):
         if row["solution"]:
             assert all(COLOURS[w] in colours for w in words if w in COLOURS)
             assert row["normalized_solution"] == [1000 * v // SIDE for v in row["solution"]]
+
+
+@pytest.mark.parametrize("recipe", [None, "smoke", "world-ovd", "world-math", "world-gui"])
+def test_the_sources_of_a_recipe_are_lists_that_its_world_draws(tmp_path, recipe):
+    params = tmp_path / "params.yaml"
+    params.write_text(default_params())
+    if recipe:
+        apply(ROOT / f"recipes/{recipe}.yaml", [], params)
+    settings = load_params(params)
+    drawn = lists(settings.world)
+    assert {(s.annotations, getattr(s, "split", None)) for s in settings.data.sources.values()} == set(drawn)
+    assert all(s.images == f"{s.annotations.split('/')[0]}/images" for s in settings.data.sources.values())

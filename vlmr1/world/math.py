@@ -66,12 +66,12 @@ def _example(
     """A problem whose diagram was not drawn before, nor its facts told where they are to be told."""
     for _ in range(TIRED):
         problem = vary(rng)
-        words = f"{problem.facts} {problem.whole.text}"
-        if "text_only" in wanted.forms and words in told_before:
+        words = {f"{problem.facts} {problem.whole.text}"} if "text_only" in wanted.forms else set()
+        if words & told_before:
             continue
         picture = drawn(problem)
         if seen.new(picture):
-            told_before.add(words)
+            told_before |= words
             return problem, picture
     raise no_new_picture("math", split, "fewer questions or variants, or other families")
 
