@@ -11,7 +11,7 @@ from vlmr1.settings.base import Block, Name, Pair
 Reward = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]  # one of the task's METHODS
 Role = Literal["warmup", "train", "evaluate"]
 Frame = Literal["pixels", "thousandths"]  # of a list's boxes: of the stored picture, or 0 to 1000 on both axes
-Method = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]  # an accuracy reward; the original's have capitals
+
 Negatives = Annotated[int, Field(ge=0)] | Literal["all"]  # absent names asked for beside the present ones
 
 
@@ -84,7 +84,7 @@ class OvdEval(Source):
 
     format: Literal["ovdeval"]
     asked: Literal["listed", "all"]  # a picture's own names, or every category of the set
-    reward: Method
+    reward: Reward
     seed: int
 
 
