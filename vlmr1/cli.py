@@ -49,6 +49,12 @@ def main(arguments: list[str] | None = None) -> None:
     grpo.add_argument("-S", "--set-param", action="append", default=[], metavar="KEY=VALUE", help="e.g. steps=200")
     grpo.set_defaults(run=_train)
 
+    reward = verbs.add_parser("reward", help="score completions from a file with a reward, and say why")
+    reward.add_argument("name", metavar="NAME", help="e.g. iou, odLength, format, mcq, or package.module:function")
+    reward.add_argument("--input", type=Path, required=True, metavar="JSONL", help="rows of completion and solution")
+    reward.add_argument("--output", type=Path, required=True, metavar="JSONL")
+    reward.set_defaults(run=_reward)
+
     merge = verbs.add_parser("merge", help="make one checkpoint of a base and an adapter")
     merge.add_argument("adapter", type=Path, help="a folder with adapter_model.safetensors")
     merge.add_argument("--base", type=Path, metavar="DIR", help="the base (default: where the adapter says)")
@@ -133,6 +139,12 @@ def _train(chosen: argparse.Namespace) -> None:
     leave()
     if is_first():
         print(f"the policy is in {policy}")
+
+
+def _reward(chosen: argparse.Namespace) -> None:
+    from vlmr1.scoring import score_rows, summary
+
+    print(summary(chosen.name, score_rows(chosen.name, chosen.input, chosen.output)))
 
 
 def _merge(chosen: argparse.Namespace) -> None:
