@@ -8,7 +8,7 @@ export PREFECT_HOME ?= $(CURDIR)/.prefect
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: run test test-slow test-trl ui lint seeds
+.PHONY: run test test-slow test-trl fuzz ui lint seeds
 .DEFAULT_GOAL := run
 
 # Everything installed and byte-compiled; made again when what is to be installed changes.
@@ -35,6 +35,10 @@ test-trl: $(VENV)/ready
 	@test -d $(VENV)-trl || $(PYTHON) -m venv $(VENV)-trl
 	@$(VENV)-trl/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/cpu-py311.txt -e '.[train,bench,dev]'
 	$(VENV)-trl/bin/python -m pytest -m trl
+
+# A million hostile completions for the parser and every reward: minutes.
+fuzz: $(VENV)/ready
+	VLMR1_FUZZ=1000000 pytest tests/test_fuzz.py
 
 ui: $(VENV)/ready
 	@python -m flows.ui

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-HEAVY = {"torch", "transformers", "accelerate", "deepspeed", "peft", "vllm"}
+HEAVY = {"torch", "transformers", "accelerate", "deepspeed", "peft", "vllm", "sympy"}
 LIGHT = [
     "vlmr1.answers",
     "vlmr1.boxes",
@@ -17,7 +17,11 @@ LIGHT = [
     "vlmr1.rows",
     "vlmr1.tasks",
     "vlmr1.rewards.detection",
+    "vlmr1.rewards.judge",
     "vlmr1.rewards.shape",
+    "vlmr1.rewards.text",
+    "vlmr1.grpo.scoring",
+    "vlmr1.scoring",
     "vlmr1.sources",
     "vlmr1.world.dataset",
     "vlmr1.validation.table",
@@ -40,7 +44,7 @@ FLOORS = [
     {"sources", "world", "conversion", "release", "recipes", "families"},
     {"validation", "convert"},
     {"prompts", "adapters"},
-    {"grpo", "training", "sft", "train", "doctor"},
+    {"grpo", "training", "sft", "train", "doctor", "scoring"},
     {"evaluation"},
     {"report"},
     {"stages", "ask", "cli"},

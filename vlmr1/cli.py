@@ -59,6 +59,12 @@ def main(arguments: list[str] | None = None) -> None:
     convert.add_argument("--max-pixels", type=int, default=401408, help="of a stored picture (default: 401408)")
     convert.set_defaults(run=_convert)
 
+    reward = verbs.add_parser("reward", help="score completions from a file with a reward, and say why")
+    reward.add_argument("name", metavar="NAME", help="e.g. iou, odLength, format, mcq, or package.module:function")
+    reward.add_argument("--input", type=Path, required=True, metavar="JSONL", help="rows of completion and solution")
+    reward.add_argument("--output", type=Path, required=True, metavar="JSONL")
+    reward.set_defaults(run=_reward)
+
     merge = verbs.add_parser("merge", help="make one checkpoint of a base and an adapter")
     merge.add_argument("adapter", type=Path, help="a folder with adapter_model.safetensors")
     merge.add_argument("--base", type=Path, metavar="DIR", help="the base (default: where the adapter says)")
@@ -160,6 +166,12 @@ def _convert(chosen: argparse.Namespace) -> None:
     pairs = [(Path(a), Path(b)) for a, b in zip(lists, folders, strict=True)]
     count = convert(chosen.source, pairs, chosen.output, chosen.set_param, chosen.store_pictures, chosen.max_pixels)
     print(f"{count} samples in {chosen.output}")
+
+
+def _reward(chosen: argparse.Namespace) -> None:
+    from vlmr1.scoring import score_rows, summary
+
+    print(summary(chosen.name, score_rows(chosen.name, chosen.input, chosen.output)))
 
 
 def _merge(chosen: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ _NUMBER = re.compile(
     r"(?:\s*/\s*(?P<under>\d{1,40}(?:\.\d{1,40})?))?"
 )
 _POWER = re.compile(r"\s*(?:\\times|×|\\cdot|\*)\s*10\s*\^\s*\{?\s*([-+]?\d{1,3})\s*\}?")
-_WORD = r"[A-Za-zµμ€£¥Ω²³/·.]{1,20}+(?:\^\{?-?\d\}?|(?<=[a-z])\d)?"
+_WORD = r"(?![a-fijn-rt-z](?![A-Za-z/·]))[A-Za-zµμ€£¥Ω²³/·.]{1,20}+(?:\^\{?-?\d\}?|(?<=[a-z])\d)?"
 _UNIT = re.compile(
     rf"\s*+(\\?%|°(?:\s?[CF]\b)?|(?!(?:or|and|to)\b){_WORD}(?: (?!(?:or|and|to)\b){_WORD}){{0,2}}+)?+\s*+[.,;!]*+\s*+"
 )
