@@ -126,8 +126,8 @@ def test_an_expression_a_line(tmp_path):
     ("line", "said"),
     [
         ("{", r"l\.jsonl:2: not JSON .*; write one JSON object a line"),
-        ("[1]", r"l\.jsonl:2: an object is needed, not \[1\]"),
-        ("[" * 100_000, r"l\.jsonl:2: maximum recursion"),
+        ("[1]", r"l\.jsonl:2: a list where a JSON object"),
+        ("[" * 100_000, r"l\.jsonl:2: not JSON \(maximum recursion"),
         (json.dumps({**LINE, "bbox": [1, 2, 3]}), r"line 2: bbox \[1, 2, 3\] is not a list of 4 numbers; mend or rem"),
         (json.dumps({**LINE, "bbox": [1, 2, 3, "4"]}), "line 2: bbox holds '4' where a number is needed"),
         (json.dumps({**LINE, "bbox": [1, 2, 3, True]}), "line 2: bbox holds True where a number"),

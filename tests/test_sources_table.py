@@ -64,7 +64,7 @@ def test_boxes_in_thousandths_are_carried_to_the_picture(tmp_path):
     file = write(tmp_path, "jsonl", [{"file": "a.png", "said": "x", "box": [100, 200, 500, 1000]}])
     (row,) = read_source(spec_of(file, frame="thousandths"), tmp_path)
     assert (row.boxes, row.sizes) == (((20.0, 10.0, 100.0, 50.0),), ((200, 50),))
-    for name, said in {"b.png": "b.png: no picture whose size", "../x": "leaves its folder", "": "no picture"}.items():
+    for name, said in {"b.png": "its size is needed", "../x": "leaves its folder", "": "no picture"}.items():
         file = write(tmp_path, "jsonl", [{"file": name, "said": "x", "box": [100, 200, 500, 1000]}])
         with pytest.raises(ValueError, match=rf"x\.jsonl:1: .*{said}"):
             list(read_source(spec_of(file, frame="thousandths"), tmp_path))

@@ -100,16 +100,27 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def stream_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """One JSON object a line, as they are asked for. Raises ValueError that names file, line and the mend."""
-    with path.open(encoding="utf-8", newline="\n") as file:
+    """The objects of `numbered_jsonl`."""
+    return (row for _, row in numbered_jsonl(path))
+
+
+def numbered_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number from 1, object) of a JSONL file, as they are asked for; blank lines hold none.
+
+    Raises ValueError that names file, line and the mend.
+    """
+    with path.open("rb") as file:  # bytes break at \n alone, not at the other ends of line that JSON may hold
         for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}:{number}: not JSON ({error.msg}); write one JSON object a line") from error
+                row = json.loads(line.removeprefix(b"\xef\xbb\xbf"))
+            except (ValueError, RecursionError) as error:  # other bytes than UTF-8 too, a nesting without end
+                what = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+                raise ValueError(f"{path}:{number}: not JSON ({what}); write one JSON object a line") from error
             if not isinstance(row, dict):
                 raise ValueError(f"{path}:{number}: a {type(row).__name__} where a JSON object is needed")
-            yield row
+            yield number, row
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,9 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from vlmr1.sample import numbered_jsonl
+from vlmr1.sources.reading import NOT_FOUND
+
 Item = tuple[str, dict[str, Any]]  # its place, its fields
 ROWS_AT_ONCE = 1024  # of a Parquet file
 
@@ -23,7 +26,7 @@ def items(path: Path, columns: Collection[str] | None = None) -> Iterator[Item]:
     Raises FileNotFoundError, or ValueError naming file, line or row, and the mend.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: not found; data.root and the source's annotations name it together")
+        raise FileNotFoundError(f"{path}: {NOT_FOUND}")
     kind = path.suffix.lower()
     if kind == ".parquet":
         found = _parquet(path, columns)
@@ -41,18 +44,9 @@ def items(path: Path, columns: Collection[str] | None = None) -> Iterator[Item]:
         raise ValueError(f"{path}: no rows in it")
 
 
-def lines(path: Path) -> Iterator[Item]:
-    """JSON Lines: one object a line; blank lines are passed over."""
-    with path.open("rb") as file:  # bytes break at \n alone, not at the other line ends that JSON may hold
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            where = f"{path}:{number}"
-            try:
-                item = json.loads(line.removeprefix(b"\xef\xbb\xbf"))
-            except (ValueError, RecursionError) as error:  # other bytes than UTF-8, a nesting without end
-                raise ValueError(f"{where}: not JSON in UTF-8 ({error}); write one JSON object a line") from error
-            yield where, _fields(where, item)
+def _lines(path: Path) -> Iterator[Item]:
+    """JSON Lines: one object a line."""
+    return ((f"{path}:{number}", item) for number, item in numbered_jsonl(path))
 
 
 def _json(path: Path) -> Iterator[Item]:
@@ -122,7 +116,7 @@ def _fields(where: str, item: Any) -> dict[str, Any]:
     return item
 
 
-READERS = {".json": _json, ".jsonl": lines, ".csv": _csv}
+READERS = {".json": _json, ".jsonl": _lines, ".csv": _csv}
 
 
 def field(item: dict[str, Any], *names: str) -> Any:

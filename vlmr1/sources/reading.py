@@ -19,6 +19,7 @@ from PIL import Image
 
 from vlmr1.boxes import Box, Size, from_xywh
 from vlmr1.files import inside
+from vlmr1.sample import numbered_jsonl
 from vlmr1.tasks.rec import QUESTION
 
 NOT_FOUND = "not found; data.root and the source's annotations name it together"
@@ -95,23 +96,13 @@ def load_list(path: Path) -> list[Any]:
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number from 1, object) of a JSONL file, one after another; empty lines hold none."""
+    """(line number from 1, object) of a JSONL file with something in it, one after another."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: {NOT_FOUND}")
-    number, found = 0, False
-    try:
-        with path.open("rb") as file:  # lines end at \n alone: JSON may hold the other ends of line inside
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                item = json.loads(line)
-                if not isinstance(item, dict):
-                    raise ValueError(f"an object is needed, not {shown(item)}")
-                found = True
-                yield number, item
-    except (ValueError, RecursionError) as error:
-        what = f"not JSON ({error.msg})" if isinstance(error, json.JSONDecodeError) else str(error)
-        raise ValueError(f"{path}:{number}: {what}; write one JSON object a line") from error
+    found = False
+    for line in numbered_jsonl(path):
+        found = True
+        yield line
     if not found:
         raise ValueError(f"{path}: no rows in it")
 

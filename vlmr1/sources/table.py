@@ -12,13 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from vlmr1.boxes import Box, Size, rescale
-from vlmr1.files import inside
 from vlmr1.rows import Row
 from vlmr1.settings.sources import Column, Table
 from vlmr1.sources.lists import items, pictures, text
+from vlmr1.sources.reading import size_of_picture
 
 THOUSANDTHS: Size = (1000, 1000)
 
@@ -125,8 +123,4 @@ def _size(folder: Path, images: tuple[str, ...]) -> Size:
     """The size of the first picture, from its head."""
     if not images:
         raise ValueError("no picture, whose size a box in thousandths needs")
-    try:
-        with Image.open(inside(folder, images[0])) as picture:
-            return picture.size
-    except (OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{images[0]}: no picture whose size can be read, which a box in thousandths needs") from error
+    return size_of_picture(folder, images[0])
