@@ -46,9 +46,16 @@ def test_choices(text, letter):
     assert read_choice(text, CHOICES)[0] == letter
 
 
+def test_choices_are_compared_without_their_wrapping():
+    choices = {"A": "$\\frac{1}{2}$", "B": "P", "C": "$45k"}
+    assert [read_choice(t, choices)[0] for t in ("\\frac{1}{2}", "$\\frac{1}{2}$", "P", "B", "45k")] == [*"AABBC"]
+
+
 def test_the_choices_of_a_question():
     assert choices_of("Which?\nA. cat\nB. a dog\nC. none of them") == {"A": "cat", "B": "a dog", "C": "none of them"}
     assert choices_of("Which?\n(A) 1\n(B) 2") == {"A": "1", "B": "2"}
+    assert choices_of("Is it? choice: (A) Yes (B) No") == {"A": "Yes", "B": "No"}
+    assert choices_of("What is it ()\nChoices:\nA:40°\nB:60°\nNow answer") == {"A": "40°", "B": "60°"}
     assert choices_of("Who is J. Smith? A. Nobody knows") == {}
 
 
