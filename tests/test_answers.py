@@ -79,3 +79,74 @@ def test_hostile_completions_are_read_quickly_and_never_raise():
         said = read(text)
         assert time.perf_counter() - start < 1.0
         assert said.box is None or (said.box[0] < said.box[2] and said.box[1] < said.box[3])
+
+
+def boxes(text):
+    return [(tuple(map(int, one.box)), one.label) for one in read(f"<think>a</think><answer>{text}</answer>").found]
+
+
+CAT, DOG = ((1, 2, 3, 4), "cat"), ((5, 6, 7, 8), "dog")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '```json\n[{"bbox_2d": [1, 2, 3, 4], "label": "cat"}, {"bbox_2d": [5, 6, 7, 8], "label": "dog"}]\n```',
+        '[{"bbox": [1, 2, 3, 4], "label": "cat"}, {"label": "dog", "box": [5.0, 6, 7, 8]}]',
+        "[{'box_2d': [1,2,3,4], 'label': 'cat'}, {'bounding_box': [5,6,7,8], 'name': 'dog'}]",
+        '{"bbox_2d":[1,2,3,4],"label":"cat"}\n{"bbox_2d":[5,6,7,8],"label":"dog"}',
+        '[{"bbox_2d":[1,2,3,4],"label":"cat",},{"bbox_2d":[5,6,7,8],"label":"dog"},{"bbox_2d":[9,9',
+        "[{bbox_2d:[1,2,3,4], label: cat}, {bbox_2d:[5,6,7,8], label: dog}]",
+        '```\n[]\n``` no: ```json\n[{"bbox_2d":[1,2,3,4],"label":"cat"},{"bbox_2d":[5,6,7,8],"label":"d\\u006fg"}]```',
+        '```json\n[{"bbox_2d":[1e0,2,3,4],"label":"cat"},{"bbox_2d":[5,6,7,8],"label":"dog"}',
+    ],
+)
+def test_boxes_and_labels_are_read_whole_or_broken_fenced_or_bare(text):
+    assert boxes(text) == [CAT, DOG]
+
+
+def test_a_box_without_a_label_borrows_none():
+    assert boxes('[{"bbox_2d":[1,2,3,4]},{"bbox_2d":[5,6,7,8],"label":"dog"}]') == [((1, 2, 3, 4), ""), DOG]
+
+
+def test_the_last_fence_counts_and_what_is_cut_off_only_alone():
+    assert boxes("```json [1,2,3,4] ``` then ```json [5,6,7,8] ```") == [((5, 6, 7, 8), "")]
+    assert boxes("```json [1,2,3,4] ``` then ```json [5,6,7,8]") == [((1, 2, 3, 4), "")]
+
+
+@pytest.mark.parametrize("text", ["None", "none.", " null ", "[]", "```json\n[]\n```", "```json\nNone\n```", '"None"'])
+def test_nothing_is_an_answer(text):
+    said = read(f"<think>a</think><answer>{text}</answer>")
+    assert said.none and said.box is None and said.problems == ()
+
+
+def test_half_a_surrogate_is_no_text():
+    ((_, label),) = boxes('{"bbox_2d":[1,2,3,4],"label":"\\ud800"}')
+    label.encode()
+    assert boxes('{"bbox_2d":[1,2,3,4],"label":"\\ud83d\\ude00"}')[0][1] == "😀"
+
+
+def test_refused_boxes_are_counted_and_named():
+    said = read("<think>a</think><answer>[9,2,3,40] [1,2,30,40] [5,5,5,5]</answer>")
+    assert said.refused == 2 and said.box == (1, 2, 30, 40)
+    assert sum("empty or inverted" in problem for problem in said.problems) == 2
+
+
+def test_a_box_outside_its_picture_is_named_and_kept():
+    said = read("<think>a</think><answer>[10,10,300,40]</answer>").carried((200, 100), (100, 50))
+    assert said.box == (5, 5, 150, 20) and any("reaches outside the picture, 100 x 50" in p for p in said.problems)
+
+
+def test_what_stands_in_for_a_missing_answer_block():
+    assert read("42").said == "42"
+    assert read("<think>41</think> 42").said == " 42"
+    assert read("<think>41</think><answer>42").said == "42"
+    assert read("<think>[1,2,3,4]</think>[1,2,3,4]").boxes == ()  # boxes want their block, as in the original
+    assert read("<think>a<answer>b</think></answer>").text is None
+
+
+def test_a_short_answer_takes_microseconds():
+    start = time.process_time()
+    for _ in range(2000):
+        read(GOOD)
+    assert (time.process_time() - start) / 2000 < 100e-6

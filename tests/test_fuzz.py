@@ -196,7 +196,7 @@ def score(completion, sample):
 
 
 def timed(completion, sample):
-    """Seconds of this process; of a few tries the least where the first is long: libraries warm up on new forms."""
+    """Seconds of this process; where the first try is long the least of a few, since libraries warm up on new forms."""
     seconds = []
     while not seconds or (min(seconds) > LONGEST and len(seconds) < 4):
         mathematics.equal.cache_clear()

@@ -30,6 +30,7 @@ TRACKED = (
     "reports/run",
     "metrics",
 )
+SETS = ("in_domain", "larger", "new_colours", "off_grid", "distractors", "relations")
 PATIENCE = 240  # seconds for a smoke run on a busy machine
 
 
@@ -89,7 +90,7 @@ def ended(projects, name):
 def test_the_smoke_run_ends_with_figures_a_report_and_a_release(projects):
     folder, _ = ended(projects, "plain")
     figures = read_json(folder / "predictions/grpo/figures.json")
-    assert set(figures) == {"in_domain", "larger", "new_colours", "off_grid", "distractors", "relations"}
+    assert set(figures) == {*SETS, "no_target"}
     assert all(
         f["n"] == 24 and 0 <= f["acc_0.5_low"] <= f["acc_0.5_high"] <= 1 for by in figures.values() for f in by.values()
     )
@@ -133,6 +134,20 @@ def test_one_changed_key_reruns_only_what_depends_on_it(projects, tmp_path):
         assert "report:" in status and "evaluate" not in status and "grpo:" not in status
     finally:
         params.write_text(before)
+
+
+def test_another_evaluation_source_trains_nothing_anew(projects, tmp_path):
+    plain, _ = ended(projects, "plain")
+    shutil.copytree(plain, tmp_path / "p", symlinks=True, ignore=shutil.ignore_patterns("releases", ".prefect"))
+    folder = tmp_path / "p"
+    again = "{format: refcoco, role: evaluate, annotations: rec/refs.json, images: rec/images, split: off_grid}"
+    params = folder / "params.yaml"
+    params.write_text(params.read_text().replace("  sources:", "  sources:\n    again: " + again, 1))
+    run(["dvc", "repro", "convert"], folder)
+    status = run(["dvc", "status"], folder)
+    assert "evaluate@grpo:" in status
+    assert not any(f"{name}:" in status for name in ("warmup", "sft@samples", "sft@compute", "grpo\n"))
+    assert "\ngrpo:" not in status and not status.startswith("grpo:")
 
 
 def test_the_flow_runs_the_same_graph_to_the_same_bytes(projects):

@@ -17,7 +17,7 @@ _STATED = re.compile(rf"(?i:\b(?:answer|option|choice|correct){_LINK})\(?([A-Z])
 _LETTER = re.compile(r"(?<![A-Za-z0-9'])([A-Z])(?![A-Za-z0-9'])")
 _LIST = re.compile(r"\(?[A-Z]\)?(?:\s*(?:,\s*(?:and\s)?|;|&|\band\b|\s)\s*\(?[A-Z]\)?)+\.?")
 _OR = re.compile(r"(?<![A-Za-z])\(?[A-Z]\)?\s*(?:,\s*)?(?:\bor\b|/|\|)\s*\(?[A-Z]\)?(?![A-Za-z])", re.IGNORECASE)
-_OPTION = re.compile(r"(?:^|[\n;]|\s)\(?([A-Z])[).:]\s*([^\n]{1,300})")
+_MARK = re.compile(r"(?:^|(?<=\s))(?:\(([A-Z])\)|([A-Z])[.):])\s*+", re.MULTILINE)
 _YES_NO = re.compile(r"(?<![A-Za-z'])(yes|no)(?![A-Za-z'])", re.IGNORECASE)
 LONGEST = 4_000  # characters from the end in which a choice is looked for
 
@@ -36,11 +36,12 @@ def read_choice(text: str, choices: Mapping[str, str] | None = None) -> tuple[st
     "A", "(A)", "A.", "A) cat", "The answer is A", and where `choices` maps letters to texts the text alone. Letters
     with `or` between them are no choice.
     """
-    text = _WRAPPING.sub("", text[-LONGEST:]).strip()
+    text = _bare(text[-LONGEST:])
+    known = {letter: plain(_bare(words)) for letter, words in (choices or {}).items()}
     whole = _ALONE.fullmatch(text)
-    if whole:
+    if whole and (whole[1].upper() in known or not known):
         return whole[1].upper(), "the letter"
-    named = [letter for letter, words in (choices or {}).items() if plain(words) == plain(text)]
+    named = [letter for letter, words in known.items() if words == plain(text)]
     if len(named) == 1:
         return named[0], "the choice's text"
     if _LIST.fullmatch(text):
@@ -57,10 +58,15 @@ def read_choice(text: str, choices: Mapping[str, str] | None = None) -> tuple[st
     letters = {m[1] for m in _LETTER.finditer(text) if not _is_word(text, m)}
     if len(letters) == 1:
         return letters.pop(), "the one letter in it"
-    within = [letter for letter, words in (choices or {}).items() if words and plain(words) in plain(text)]
+    within = [letter for letter, words in known.items() if words and words in plain(text)]
     if len(within) == 1:
         return within[0], "the one choice's text in it"
     return None, "several letters in it" if letters else "no letter of a choice"
+
+
+def _bare(text: str) -> str:
+    """Text without what LaTeX and Markdown wrap round a choice."""
+    return _WRAPPING.sub("", text).strip()
 
 
 def _is_word(text: str, match: re.Match[str]) -> bool:
@@ -70,12 +76,16 @@ def _is_word(text: str, match: re.Match[str]) -> bool:
 
 
 def choices_of(question: str) -> dict[str, str]:
-    """The choices a question lists as "A. …" or "(A) …", a line each, by letter; none unless they run from A on."""
-    found: dict[str, str] = {}
-    for match in _OPTION.finditer(question):
-        if match[1] == chr(ord("A") + len(found)):
-            found[match[1]] = match[2].strip()
-    return found if len(found) > 1 else {}
+    """The choices a question lists as "(A) …", "A. …" or "A: …", by letter; none unless they run from A on."""
+    marks: list[re.Match[str]] = []
+    for match in _MARK.finditer(question):
+        if (match[1] or match[2]) == chr(ord("A") + len(marks)):
+            marks.append(match)
+    if len(marks) < 2:
+        return {}
+    ends = [*(mark.start() for mark in marks[1:]), len(question)]
+    texts = (question[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True))
+    return {chr(ord("A") + i): text.split("\n")[0].strip(" ,;") for i, text in enumerate(texts)}
 
 
 def read_yes_no(text: str) -> tuple[str | None, str]:
