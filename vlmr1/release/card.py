@@ -13,7 +13,7 @@ TASKS = {  # by task: tag of the hub, what the model does
     "math": ("visual-question-answering", "answers questions about diagrams with a number, a word or a letter"),
     "gui": ("visual-question-answering", "names the defect that two screenshots and the action between them show"),
 }
-BOXES = " Boxes are `[x0, y0, x1, y1]` in pixels of the resized input, whose\nsides are multiples of 28."  # as it was trained
+BOXES = " Boxes are `[x0, y0, x1, y1]` in pixels of the resized input, whose\nsides are multiples of 28."
 ASK = (
     'Ask it with `vlmr1 ask FOLDER picture.png "the red square"`: that is the prompt and the reading of the\n'
     "answer it was trained with. "
@@ -45,8 +45,8 @@ tags: [{tags}]
 # {name}@{version}
 
 A vision-language model that {does}, trained by GRPO with rule-based rewards.
-{ASK if tasks == ["rec"] else ""}`AutoModelForImageTextToText`, `AutoTokenizer` and `AutoImageProcessor` load the folder;
-`AutoProcessor` does where torchvision is installed.{BOXES if {"rec", "ovd"} & set(tasks) else ""}
+{ASK if tasks == ["rec"] else ""}`AutoModelForImageTextToText`, `AutoTokenizer` and `AutoImageProcessor` load the
+folder; `AutoProcessor` does where torchvision is installed.{BOXES if {"rec", "ovd"} & set(tasks) else ""}
 
 Base: {about["base"]}.
 

@@ -64,10 +64,10 @@ def _tile(source: Source, sample: Sample, prediction: Mapping[str, Any]) -> Imag
     true, said = _boxes(sample, prediction)
     if shown:
         pen = ImageDraw.Draw(shown[0])
-        for box in true:
-            _outline(pen, [v * scale for v in box], TRUE)
-        for box in said:
-            _outline(pen, _drawable([v * scale for v in box], shown[0].size), SAID)
+        for right_one in true:
+            _outline(pen, [v * scale for v in right_one], TRUE)
+        for answered in said:
+            _outline(pen, _drawable([v * scale for v in answered], shown[0].size), SAID)
     lines = _lines(source.name, sample, prediction)
     height = max((p.height for p in shown), default=0)
     tile = Image.new("RGB", (TILE, height + 8 + LINE * len(lines)), "white")

@@ -1,7 +1,7 @@
 """What a run showed, as plain data: the table, differences on the same items with intervals, and sentences about them.
 
-A difference counts as one only when its 95 % interval leaves zero out; everything else is called unclear. Sources may be
-of any task; each is judged by its own measure.
+A difference counts as one only when its 95 % interval leaves zero out; everything else is called unclear. Sources may
+be of any task; each is judged by its own measure.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def _reward_sentence(training: Mapping[str, Any]) -> str:
 
 
 def _comparison(ours: str, theirs: str, part: Sequence[Mapping[str, Any]], title: str) -> str:
-    """What a pair's greedy answers show by what they are judged by, then where other measures say that ours is worse."""
+    """What a pair's greedy answers show by their judged measure, then where others say that ours is worse."""
     main = [d for d in part if d["judged"] and d["way"] == "greedy"]
 
     def listed(verdict: str) -> str:

@@ -62,7 +62,7 @@ def details(facts: dict[str, Any]) -> list[list[str]]:
 
 
 def parts(facts: dict[str, Any], way: str = "greedy") -> list[list[str]]:
-    """What the sources are judged by, told apart by kind, target, truth and worst case of a group; no row where none."""
+    """What the sources are judged by, told apart by kind, target, truth and worst case of a group."""
     rows = [["source", "part", "", "n", *[facts["labels"][policy] for policy in facts["table"]]]]
     for source, ways in facts["table"]["base"].items():
         key, by_policy = ways[way]["judged"], [figures[source][way] for figures in facts["table"].values()]

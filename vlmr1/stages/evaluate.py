@@ -34,7 +34,7 @@ def main(params: Params, policy: str) -> None:
     sources = load_sources(CONVERTED, "evaluate")
 
     def about() -> dict[str, Any]:
-        of = {"evaluate": settings.model_dump(), "compute": told(params.compute)}
+        of: dict[str, Any] = {"evaluate": settings.model_dump(), "compute": told(params.compute)}
         of |= {"max_pixels": params.convert.max_pixels, "checkpoint": fingerprint_of(checkpoint)}
         return of | {"data": inputs_of(CONVERTED / "evaluate", sources)}
 
