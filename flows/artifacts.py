@@ -22,7 +22,7 @@ from vlmr1.policies import LABELS
 from vlmr1.sample import lines_of
 
 DESCRIBED = {
-    "accuracy": "Accuracy of every policy on every source",
+    "accuracy": "What every policy is judged by on every source",
     "reward": "GRPO's reward by step",
     "length": "GRPO's completion length by step",
 }
@@ -76,10 +76,9 @@ def _alarms(name: str, folder: Path, shown: int) -> int:
 
 
 def _curves(name: str, rows: list[dict[str, float]]) -> None:
-    from vlmr1.report.figures import curves  # matplotlib, wanted only here
+    from vlmr1.report.figures import curves, reward_curves  # matplotlib, wanted only here
 
-    parts = [key for key in rows[0] if key.startswith("rewards/") and not key.endswith(("_std", "_failures"))]
-    keys = {"reward": "total", **{key: key.removeprefix("rewards/") for key in parts}}
+    keys = reward_curves(rows)
     keys = {key: label for key, label in keys.items() if key in rows[0]} or {"loss": "loss"}
     label = "reward" if "reward" in keys else "loss"
     with tempfile.TemporaryDirectory() as folder:
@@ -134,14 +133,19 @@ def _validation() -> None:
 def _evaluation(policy: str) -> Callable[[], None]:
     def show() -> None:
         figures = json.loads(Path(f"predictions/{policy}/figures.json").read_text(encoding="utf-8"))
-        rows = [{"source": source, "decoding": way, **f} for source, ways in figures.items() for way, f in ways.items()]
+        rows = [
+            {"source": source, "decoding": way}
+            | {key: value for key, value in f.items() if not isinstance(value, dict)}
+            for source, ways in figures.items()
+            for way, f in ways.items()
+        ]
         create_table_artifact(rows, key=_key("scores", policy), description=f"{policy}: figures with 95 % intervals")
 
     return show
 
 
 def _report() -> None:
-    from vlmr1.report.page import table_that_matters
+    from vlmr1.report.page import parts, table_that_matters
 
     run = Path("reports/run")
     facts = json.loads((run / "facts.json").read_text(encoding="utf-8"))
@@ -149,8 +153,12 @@ def _report() -> None:
     create_table_artifact(
         [dict(zip(head, row, strict=True)) for row in rows],
         key="evaluation",
-        description="`Acc@0.5`, greedy, with its 95 % interval, then mean IoU",
+        description=f"`{facts['title']}`, greedy, with its 95 % interval",
     )
+    head, *rows = parts(facts)
+    if rows:
+        told = [dict(zip(head, row, strict=True)) for row in rows]
+        create_table_artifact(told, key="evaluation-parts", description="The same, told apart")
     said = "\n".join(f"- {sentence}" for sentence in facts["sentences"]).replace("Acc@0.5", "`Acc@0.5`")  # no address
     create_markdown_artifact(f"## What the run shows\n\n{said}\n", key="findings", description="In plain sentences")
     for path in sorted(run.glob("*.png")):

@@ -26,7 +26,8 @@ LIGHT = [
     "vlmr1.world.dataset",
     "vlmr1.validation.table",
     "vlmr1.convert",
-    "vlmr1.evaluation.rec",
+    "vlmr1.evaluation.asking",
+    "vlmr1.evaluation.summary",
     "vlmr1.evaluation.intervals",
     "vlmr1.release.publish",
     "vlmr1.release.pull",
@@ -38,7 +39,7 @@ LIGHT = [
 # A room may import what stands below it, never above.
 FLOORS = [
     {"files", "boxes", "settings", "progress", "device", "launch", "watching", "products"},
-    {"answers", "sample", "rows", "policies"},
+    {"answers", "sample", "rows", "policies", "measures"},
     {"rewards", "work", "provenance"},
     {"tasks"},
     {"sources", "world", "conversion", "release", "recipes", "families"},

@@ -12,6 +12,8 @@ from vlmr1.release.store import open_store
 from vlmr1.work import fingerprint_of
 
 FIGURES = {
+    "task": "rec",
+    "judged": "acc_0.5",
     "acc_0.5": 0.5,
     "acc_0.5_low": 0.4,
     "acc_0.5_high": 0.6,

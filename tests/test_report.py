@@ -1,9 +1,11 @@
 import pytest
 
 from vlmr1.evaluation.intervals import bootstrap_mean, paired_difference, wilson
-from vlmr1.evaluation.rec import summarise
+from vlmr1.evaluation.summary import summarise
 from vlmr1.policies import LABELS
 from vlmr1.report.facts import differences, sentences
+from vlmr1.sample import Sample
+from vlmr1.tasks import TASKS
 
 
 def test_wilson_by_the_book():
@@ -31,8 +33,13 @@ def prediction(index, iou, parsed=True):
     return {"index": index, "iou": iou, "hit": iou > 0.5, "parsed": parsed, "tokens": 16}
 
 
+def sample(index, task="rec", solution="[0, 0, 10, 10]", **more):
+    return Sample(index, ("a.png",), "q", solution, task, TASKS[task].METHODS[0], "s", "test", ((100, 100),), **more)
+
+
 def test_figures_count_what_could_not_be_read():
-    figures = summarise([prediction(0, 0.9), prediction(1, 0.5), prediction(2, 0.0, parsed=False)])
+    rows = [prediction(0, 0.9), prediction(1, 0.5), prediction(2, 0.0, parsed=False)]
+    figures = summarise(rows, [sample(i) for i in range(3)])
     assert figures["n"] == 3 and figures["acc_0.5"] == pytest.approx(1 / 3)
     assert figures["parse_failure_rate"] == pytest.approx(1 / 3)
     assert figures["acc_0.5_low"] < 1 / 3 < figures["acc_0.5_high"]
@@ -68,7 +75,9 @@ SOURCES = {
 def table(base, grpo):
     """Figures of base and GRPO, greedy Acc@0.5 with intervals, on one source."""
     return {
-        policy: {"near": {"greedy": {"acc_0.5": v, "acc_0.5_low": v - 0.1, "acc_0.5_high": v + 0.1}}}
+        policy: {
+            "near": {"greedy": {"judged": "acc_0.5", "acc_0.5": v, "acc_0.5_low": v - 0.1, "acc_0.5_high": v + 0.1}}
+        }
         for policy, v in (("base", base), ("grpo", grpo))
     }
 

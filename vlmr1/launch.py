@@ -86,6 +86,19 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def place() -> tuple[int, int]:
+    """Which process this is, and of how many."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def wait_for_all() -> None:
+    """Returns when every process has come here."""
+    if "RANK" in os.environ:
+        from accelerate import PartialState
+
+        PartialState().wait_for_everyone()
+
+
 @contextmanager
 def first_alone() -> Iterator[None]:
     """The first process passes before the others."""

@@ -2,57 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from vlmr1.answers import Answer
 from vlmr1.device import DTYPES, pick_device
+from vlmr1.evaluation.asking import Chunk
 from vlmr1.families import load_family
 from vlmr1.grpo.policy import Policy, prepare
 from vlmr1.grpo.rollout import sample_completions
 from vlmr1.grpo.sampling import Sampling
 from vlmr1.prompts import encode
-from vlmr1.sample import Sample, Source
-from vlmr1.settings import Compute, Evaluate
+from vlmr1.settings import Compute
 from vlmr1.tasks import TASKS
 
 
 class InProcess:
-    """A checkpoint, loaded once, asked in batches."""
+    """A checkpoint, loaded once, asked chunk by chunk."""
 
-    def __init__(self, checkpoint: Path, compute: Compute, settings: Evaluate, max_pixels: int) -> None:
-        self.device, self.settings = pick_device(), settings
-        self.family = load_family(checkpoint, max_pixels)
-        model = self.family.load_model(checkpoint, DTYPES[compute.dtype]).to(self.device).eval()
-        self.policy = Policy(model, model, self.family, settings.temperature, prepare(model, True) is None, self.device)
+    def __init__(self, checkpoint: Path, compute: Compute, max_pixels: int, seed: int, length: int) -> None:
+        """`seed` is that of the draws, `length` the most new tokens of an answer."""
+        device = pick_device()
+        self.family, self.seed, self.length = load_family(checkpoint, max_pixels), seed, length
+        model = self.family.load_model(checkpoint, DTYPES[compute.dtype]).to(device).eval()
+        # Questions set their own temperature; the policy's is only for log-probs.
+        self.policy = Policy(model, model, self.family, 1.0, prepare(model, True) is None, device)
 
-    def ask(
-        self, source: Source, samples: Sequence[Sample], temperature: float, progress: Callable[[int], object]
-    ) -> list[dict[str, Any]]:
-        """One prediction for each sample, in order: completion, how it was read, how it scored.
+    def about(self) -> dict[str, Any]:
+        """What shapes answers besides the settings: the template around each prompt, the ends, the forward pass."""
+        template = self.family.tokenizer.chat_template
+        return {"chat_template": template, "end_ids": self.family.end_ids, "shared_prefix": self.policy.shared}
 
-        Temperature 0 is greedy.
-        """
-        predictions = []
-        for start in range(0, len(samples), self.settings.batch):
-            chunk = samples[start : start + self.settings.batch]
-            predictions += self._ask(source, chunk, temperature)
-            progress(len(chunk))
-        return predictions
-
-    def _ask(self, source: Source, samples: Sequence[Sample], temperature: float) -> list[dict[str, Any]]:
-        prompts = [encode(self.family, source, sample) for sample in samples]
-        keys = [(self.settings.seed, source.name, sample.id) for sample in samples]
-        groups = sample_completions(self.policy, prompts, 1, Sampling(temperature, self.settings.max_new_tokens), keys)
+    def ask(self, chunk: Chunk) -> list[dict[str, Any]]:
+        """A row for each completion, items in the chunk's order: what was asked, said, how it was read and scored."""
+        prompts = [encode(self.family, chunk.source, sample) for sample in chunk.samples]
+        keys = [(self.seed, chunk.source.name, sample.id) for sample in chunk.samples]
+        sampling = Sampling(chunk.temperature, self.length)
+        groups = sample_completions(self.policy, prompts, chunk.completions, sampling, keys)
         rows = []
-        for sample, prompt, (ids,) in zip(samples, prompts, groups, strict=True):
-            task, completion = TASKS[sample.task], self.family.decode(ids)
-            said = task.answer(completion, sample, prompt.size)
-            row = {"index": sample.id, "image": sample.images[0], "problem": sample.problem, "truth": sample.solution}
-            row |= {"completion": completion, "input_size": [prompt.size[1], prompt.size[0]], "tokens": len(ids)}
-            row |= {
-                "box": None if said.box is None else [round(v, 2) for v in said.box],
-                "problems": list(said.problems),
-            }
-            rows.append(row | task.score(said, sample))
+        for sample, prompt, group in zip(chunk.samples, prompts, groups, strict=True):
+            task = TASKS[sample.task]
+            for number, ids in enumerate(group):
+                completion = self.family.decode(ids)
+                said = task.answer(completion, sample, prompt.size)
+                row = {"index": sample.id, "sample": number, "image": list(sample.images), "problem": sample.problem}
+                row |= {"prompt": task.prompt(sample), "truth": sample.solution, "completion": completion}
+                row |= {"input_size": [prompt.size[1], prompt.size[0]], "tokens": len(ids)}
+                row |= _read(said, sample.task) | {"problems": list(said.problems)}
+                rows.append(row | task.score(said, sample))
         return rows
+
+
+def _read(said: Answer, task: str) -> dict[str, Any]:
+    """What was read: the box that counts, all boxes with their labels, or the words."""
+    if task == "rec":
+        return {"box": None if said.box is None else [round(v, 2) for v in said.box]}
+    if task == "ovd":
+        found = said.found if said.text is not None else ()
+        return {"boxes": [[round(v, 2) for v in box] for box, _ in found], "labels": [label for _, label in found]}
+    return {"said": said.said}

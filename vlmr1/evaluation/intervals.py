@@ -34,3 +34,15 @@ def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> tuple[f
     """Mean of ours - theirs on the same items, with its percentile bootstrap interval."""
     differences = np.asarray(ours, dtype=np.float64) - np.asarray(theirs, dtype=np.float64)
     return (float(differences.mean()), *bootstrap_mean(differences))
+
+
+def mcnemar(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Exact two-sided p of McNemar's test: right and wrong answers (1 and 0) of two models to the same items.
+
+    Formula: twice the smaller tail of a fair coin over the items on which they disagree; 1 where they never do.
+    """
+    only_ours = sum(a > b for a, b in zip(ours, theirs, strict=True))
+    only_theirs = sum(a < b for a, b in zip(ours, theirs, strict=True))
+    disagreed = only_ours + only_theirs
+    tail = sum(math.comb(disagreed, i) for i in range(min(only_ours, only_theirs) + 1))
+    return min(1.0, 2 * tail / 2**disagreed)

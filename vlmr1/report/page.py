@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmr1.files import sha256, write_atomically, write_json
+from vlmr1.measures import EXTRAS, TITLES
 from vlmr1.provenance import commit, folder_digest, machine, package_versions
 
 RUN = Path("reports/run")  # what the report stage tracks
@@ -22,29 +23,56 @@ FOLDERS = ("data/converted", "models/base", "models/sft-samples", "models/sft-co
 
 
 def table_that_matters(facts: dict[str, Any], way: str = "greedy") -> list[list[str]]:
-    """Acc@0.5 [interval] and mean IoU of every policy on every source; the first row is the head."""
-    head = ["source", "n", *[facts["labels"][policy] for policy in facts["table"]]]
-    rows = [head]
-    for source in next(iter(facts["table"].values())):
-        row = [source, str(facts["table"]["base"][source][way]["n"])]
-        for figures in facts["table"].values():
-            f = figures[source][way]
-            row.append(f"{f['acc_0.5']:.3f} [{f['acc_0.5_low']:.3f}, {f['acc_0.5_high']:.3f}] IoU {f['mean_iou']:.3f}")
-        rows.append(row)
+    """What every policy is judged by on every source, with its interval; the first row is the head.
+
+    Beside it what tells more: the mean IoU of boxes, the set's AP of detections, of words what one constant answer
+    would get, and the worst case where items come in groups.
+    """
+    rows = [["source", "n", *[facts["labels"][policy] for policy in facts["table"]]]]
+    for source, ways in facts["table"]["base"].items():
+        cells = [_cell(figures[source][way]) for figures in facts["table"].values()]
+        constant = f" (a constant answer {ways[way]['majority']:.3f})" if "majority" in ways[way] else ""
+        rows.append([source + constant, str(ways[way]["n"]), *cells])
     return rows
+
+
+def _cell(f: dict[str, Any]) -> str:
+    more = [f"{label} {f[key]:.3f}" for key, label in EXTRAS[f["judged"]].items() if key in f]
+    more += [f"worst case {f['groups']['worst_case']:.3f}"] if "groups" in f else []
+    more += [f"best of {f['samples']} {f['pass_at_k']:.3f}"] if "samples" in f else []  # pass@k, of a proportion
+    return " ".join([_interval(f, f["judged"]), *more])
+
+
+def _interval(f: dict[str, Any], key: str, digits: int = 3) -> str:
+    return f"{f[key]:.{digits}f} [{f[f'{key}_low']:.{digits}f}, {f[f'{key}_high']:.{digits}f}]"
 
 
 def details(facts: dict[str, Any]) -> list[list[str]]:
     """Every figure of every policy, source and way, with its interval."""
-    rows = [["policy", "source", "decoding", "n", "Acc@0.5", "mean IoU", "parse failures", "answer tokens"]]
+    everything = [f for by_source in facts["table"].values() for ways in by_source.values() for f in ways.values()]
+    shown = {key: title for key, title in TITLES.items() if any(key in f for f in everything)}
+    shown |= {"parse_failure_rate": "parse failures", "answer_tokens": "answer tokens"}
+    rows = [["policy", "source", "decoding", "n", *shown.values()]]
     for policy, by_source in facts["table"].items():
         for source, by_way in by_source.items():
             for way, f in by_way.items():
-                cells = [
-                    f"{f[key]:.{d}f} [{f[key + '_low']:.{d}f}, {f[key + '_high']:.{d}f}]"
-                    for key, d in (("acc_0.5", 3), ("mean_iou", 3), ("parse_failure_rate", 3), ("answer_tokens", 1))
-                ]
+                cells = [_interval(f, key, 1 if key == "answer_tokens" else 3) if key in f else "" for key in shown]
                 rows.append([facts["labels"][policy], source, way, str(f["n"]), *cells])
+    return rows
+
+
+def parts(facts: dict[str, Any], way: str = "greedy") -> list[list[str]]:
+    """What the sources are judged by, told apart by kind, target, truth and worst case of a group."""
+    rows = [["source", "part", "", "n", *[facts["labels"][policy] for policy in facts["table"]]]]
+    for source, ways in facts["table"]["base"].items():
+        key, by_policy = ways[way]["judged"], [figures[source][way] for figures in facts["table"].values()]
+        for part in ("kinds", "targets", "truths"):
+            for name, f in ways[way].get(part, {}).items():
+                cells = [_interval(figures[part][name], key) for figures in by_policy]
+                rows.append([source, part, name, str(f["n"]), *cells])
+        if "groups" in ways[way]:
+            cells = [_interval(figures["groups"], "worst_case") for figures in by_policy]
+            rows.append([source, "groups", "worst case", str(ways[way]["groups"]["n"]), *cells])
     return rows
 
 
@@ -76,8 +104,9 @@ def render() -> None:
     context = {
         "facts": facts,
         "table": table_that_matters(facts),
-        "sampled": table_that_matters(facts, "sampled"),
+        "sampled": table_that_matters(facts, "sampled") if "sampled" in facts["ways"] else None,
         "details": details(facts),
+        "parts": parts(facts),
         "noted": noted,
         "records": records,
         "cost": _cost({r["stage"]: r["cpu_seconds"] for r in records if not r["continued"]}),

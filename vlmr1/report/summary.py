@@ -21,7 +21,7 @@ def say() -> None:
     facts = json.loads((RUN / "facts.json").read_text(encoding="utf-8"))
     rows = table_that_matters(facts)
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    print("\ngreedy Acc@0.5 [95 % interval], mean IoU")
+    print(f"\ngreedy {facts['title']} [95 % interval]")
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     print(f"\n{facts['sentences'][0]}")

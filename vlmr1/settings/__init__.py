@@ -17,7 +17,7 @@ from ruamel.yaml.error import YAMLError
 from vlmr1.settings.base import Block
 from vlmr1.settings.data import Convert, Data, Validate
 from vlmr1.settings.grpo import Grpo, Holdout, SyncReference
-from vlmr1.settings.results import Evaluate, Publish, Report
+from vlmr1.settings.results import Asking, Evaluate, Publish, Report
 from vlmr1.settings.sources import SourceSpec
 from vlmr1.settings.training import (
     Compute,
@@ -51,6 +51,7 @@ PARAMS = Path("params.yaml")
 __all__ = [
     "PARAMS",
     "WORLD_FOLDER",
+    "Asking",
     "Block",
     "Compute",
     "Convert",

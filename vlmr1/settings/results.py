@@ -2,19 +2,69 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+from pydantic import model_validator
+
 from vlmr1.settings.base import Block, Count, Name, Rate
 
 
-class Evaluate(Block):
-    seed: int
+class Asking(Block):
+    """How a source is asked. Greedily always; sampled as well where `temperature` and `samples` say how."""
+
+    seed: int  # of the choice of items, and of the draws
     limit: Count | None  # items a source, the first of a seeded shuffle; null for all
-    batch: Count
     max_new_tokens: Count
-    temperature: Rate  # of the sampled column; the other is greedy
+    temperature: Rate | None  # of the sampled column
+    samples: Count | None  # completions of each item there
+
+    @property
+    def ways(self) -> tuple[tuple[str, float, int], ...]:
+        """(name, temperature, completions of each item) of every way of decoding; temperature 0 is greedy."""
+        greedy = ("greedy", 0.0, 1)
+        if self.temperature is None or self.samples is None:
+            return (greedy,)
+        return (greedy, ("sampled", self.temperature, self.samples))
+
+
+PROTOCOLS = {"paper": Asking(seed=42, limit=2000, max_new_tokens=256, temperature=None, samples=None)}
+_OWN = tuple(Asking.model_fields)
+
+
+class Evaluate(Block):
+    """Evaluation: a published protocol by its name, or with null one of its own, told by the keys below it."""
+
+    protocol: Literal["paper"] | None  # paper: VLM-R1's, the first 2,000 of a shuffle, 256 tokens, greedy
+    batch: Count  # completions at once
+    seed: int | None
+    limit: Count | None
+    max_new_tokens: Count | None
+    temperature: Rate | None
+    samples: Count | None
+
+    @model_validator(mode="after")
+    def _one_protocol(self) -> Evaluate:
+        given = [name for name in _OWN if getattr(self, name) is not None]
+        if self.protocol is not None and given:
+            raise ValueError(
+                f"{', '.join(given)}: protocol {self.protocol} says these; set them to null, or protocol to null"
+            )
+        if self.protocol is None and (self.seed is None or self.max_new_tokens is None):
+            raise ValueError("seed, max_new_tokens: both are needed where no protocol says them")
+        if (self.temperature is None) != (self.samples is None):
+            raise ValueError("temperature, samples: the sampled column needs both; set both to null for greedy alone")
+        return self
+
+    @property
+    def asking(self) -> Asking:
+        """What holds: the protocol's, or one's own."""
+        if self.protocol is not None:
+            return PROTOCOLS[self.protocol]
+        return Asking(**{name: getattr(self, name) for name in _OWN})
 
 
 class Report(Block):
-    pictures: Count  # hits and misses shown of each model
+    pictures: Count  # right and wrong answers shown of each model
 
 
 class Publish(Block):

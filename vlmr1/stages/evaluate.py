@@ -1,79 +1,89 @@
-"""evaluate: one policy on every evaluation source, greedy and sampled.
+"""evaluate: one policy on every evaluation source, greedy and, where params say so, sampled.
 
-Run: `python -m vlmr1.stages.evaluate --policy grpo`.
+Run: `python -m vlmr1.stages.evaluate --policy grpo`. With `compute.launch` it starts itself again under torchrun; each
+process answers its share, the first gathers.
 
-Predictions go to predictions/POLICY/SOURCE-HOW.jsonl, their figures with intervals to figures.json beside them, the
-greedy accuracies and IoUs, which DVC compares, to metrics/evaluate-POLICY.json. A source already
-answered by an interrupted run of the same policy on the same data is not asked again.
+Predictions go to predictions/POLICY/SOURCE-WAY.jsonl, their figures with intervals to figures.json and what was asked
+how to settings.json beside them; the greedy figures, which DVC compares, to metrics/evaluate-POLICY.json. A run that
+was killed asks nothing twice.
 """
 
 from __future__ import annotations
 
 import argparse
-import random
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vlmr1.evaluation.asking import ask, chunks_of, gathered
 from vlmr1.evaluation.engines import InProcess
-from vlmr1.evaluation.rec import summarise
+from vlmr1.evaluation.summary import summarise
 from vlmr1.files import rounded, whole_folder, write_json
+from vlmr1.launch import is_first, place, wait_for_all
+from vlmr1.measures import EXTRAS, MEASURES, TITLES
 from vlmr1.policies import LABELS
 from vlmr1.progress import progress
-from vlmr1.sample import Sample, load_sources, read_jsonl, write_jsonl
+from vlmr1.sample import load_sources, write_jsonl
 from vlmr1.settings import Params
 from vlmr1.stages import CONVERTED, run_stage
-from vlmr1.work import fingerprint_of, inputs_of, open_work
+from vlmr1.work import fingerprint_of, inputs_of, open_work, told
 
 
 def main(params: Params, policy: str) -> None:
-    settings, checkpoint = params.evaluate, Path("models") / policy
+    settings, asking, checkpoint = params.evaluate, params.evaluate.asking, Path("models") / policy
     sources = load_sources(CONVERTED, "evaluate")
 
     def about() -> dict[str, Any]:
-        of = {
-            "evaluate": settings.model_dump(),
-            "compute": params.compute.model_dump(),
-            "max_pixels": params.convert.max_pixels,
-        }
-        return of | {"checkpoint": fingerprint_of(checkpoint), "data": inputs_of(CONVERTED / "evaluate", sources)}
+        of: dict[str, Any] = {"evaluate": settings.model_dump(), "compute": told(params.compute)}
+        of |= {"max_pixels": params.convert.max_pixels, "checkpoint": fingerprint_of(checkpoint)}
+        return of | {"data": inputs_of(CONVERTED / "evaluate", sources)}
 
     work = open_work(Path("work") / f"evaluate-{policy}", about)
-    engine = InProcess(checkpoint, params.compute, settings, params.convert.max_pixels)
-    chosen = {source.name: choose(source.samples, settings.limit, settings.seed) for source in sources}
+    engine = InProcess(checkpoint, params.compute, params.convert.max_pixels, asking.seed, asking.max_new_tokens)
+    chunks = chunks_of(sources, asking, settings.batch)
+    mine, of = place()
+    share = sum(len(chunk.samples) for chunk in chunks if chunk.number % of == mine)
+    if is_first():
+        with progress(f"asking {policy}", share) as bar:
+            ask(work, chunks, engine.ask, bar.update)
+    else:
+        ask(work, chunks, engine.ask, lambda items: None)
+    wait_for_all()
+    if not is_first():
+        return
     figures: dict[str, dict[str, Any]] = {source.name: {} for source in sources}
-    with progress(f"asking {policy}", 2 * sum(map(len, chosen.values()))) as bar:
-        for source in sources:
-            for how, temperature in (("greedy", 0.0), ("sampled", settings.temperature)):
-                path = work / f"{source.name}-{how}.jsonl"
-                if path.is_file():
-                    bar.update(len(chosen[source.name]))
-                else:
-                    write_jsonl(path, rounded(engine.ask(source, chosen[source.name], temperature, bar.update)))
-                figures[source.name][how] = summarise(read_jsonl(path))
     with whole_folder(Path("predictions") / policy) as folder:
-        for path in sorted(work.glob("*.jsonl")):
-            shutil.copyfile(path, folder / path.name)
-        write_json(folder / "figures.json", rounded(figures))
-    shown = {key: {name: how["greedy"][key] for name, how in figures.items()} for key in ("acc_0.5", "mean_iou")}
-    write_json(Path("metrics") / f"evaluate-{policy}.json", rounded(shown, 4))
+        for source, way, rows in gathered(work, chunks, asking):
+            write_jsonl(folder / f"{source.name}-{way}.jsonl", rows)
+            figures[source.name][way] = rounded(summarise(rows, source.samples))
+        write_json(folder / "figures.json", figures)
+        write_json(
+            folder / "settings.json",
+            {"protocol": settings.protocol, **asking.model_dump(), "batch": settings.batch}
+            | {"max_pixels": params.convert.max_pixels, "dtype": params.compute.dtype, **engine.about()},
+        )
+    greedy = {name: by_way["greedy"] for name, by_way in figures.items()}
+    write_json(Path("metrics") / f"evaluate-{policy}.json", rounded(_compared(greedy), 4))
     shutil.rmtree(work)
-    for name, by_how in figures.items():
-        f = by_how["greedy"]
-        interval = f"[{f['acc_0.5_low']:.3f}, {f['acc_0.5_high']:.3f}]"
-        print(f"{policy} on {name}: Acc@0.5 {f['acc_0.5']:.3f} {interval}, mean IoU {f['mean_iou']:.3f}, n {f['n']}")
+    for name, f in greedy.items():
+        print(f"{policy} on {name}: {_line(f)}, n {f['n']}")
 
 
-def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> list[Sample]:
-    """All samples, or the first `limit` of a seeded shuffle: the same for every policy."""
-    if limit is None or limit >= len(samples):
-        return list(samples)
-    return random.Random(seed).sample(list(samples), len(samples))[:limit]
+def _compared(greedy: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """What DVC compares: every measure, by source."""
+    wanted = [*(measure.figure for measure in MEASURES.values()), "AP"]
+    found = {key: {name: f[key] for name, f in greedy.items() if key in f} for key in wanted}
+    return {key: values for key, values in found.items() if values}
+
+
+def _line(f: dict[str, Any]) -> str:
+    key = f["judged"]
+    also = "".join(f", {label} {f[extra]:.3f}" for extra, label in EXTRAS[key].items() if extra in f)
+    return f"{TITLES[key]} {f[key]:.3f} [{f[f'{key}_low']:.3f}, {f[f'{key}_high']:.3f}]{also}"
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--policy", choices=tuple(LABELS), required=True)
     wanted = parser.parse_args().policy
-    run_stage(f"evaluate-{wanted}", lambda params: main(params, wanted))
+    run_stage(f"evaluate-{wanted}", lambda params: main(params, wanted), trains=True)

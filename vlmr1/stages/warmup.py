@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from vlmr1.families.tiny import build_image_processor, build_model, build_tokeni
 from vlmr1.files import whole_folder, write_json
 from vlmr1.launch import first_alone, is_first
 from vlmr1.provenance import folder_digest
-from vlmr1.sample import Source, load_sources
+from vlmr1.sample import PLACE, Source, load_sources
 from vlmr1.settings import Params, Pretrained, Trained
 from vlmr1.sft import SftTrainer
 from vlmr1.stages import BASE, CONVERTED, places, run_stage
@@ -76,16 +77,30 @@ def _build(params: Params, sources: list[Source], folder: Path) -> None:
     """An untrained checkpoint: tokenizer from the corpus, random weights from the seed."""
     tiny, training = params.warmup.tiny, params.warmup.training
     assert tiny is not None and training is not None
-    corpus = []
+    corpus: list[str] = []
+    prompts: dict[str, list[str]] = {}
     for source in sources:
         for sample in source.samples:
             task = TASKS[sample.task]
-            corpus += [task.prompt(sample), task.target(sample, sample.sizes[0])]
-    tokenizer = build_tokenizer(corpus, (rec.QUESTION, f" {rec.INSTRUCTION}"), tiny.vocabulary)
+            size = sample.sizes[0] if sample.sizes else (0, 0)
+            prompts.setdefault(sample.task, []).append(task.prompt(sample).replace(PLACE, ""))
+            corpus += [prompts[sample.task][-1], task.target(sample, size)]
+    phrases = dict.fromkeys(phrase for name, texts in prompts.items() for phrase in _phrases(name, texts))
+    tokenizer = build_tokenizer(corpus, phrases, tiny.vocabulary)
     with whole_folder(folder) as unfinished:
         build_model(tokenizer, tiny, training.seed).save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)
         build_image_processor(params.convert.max_pixels).save_pretrained(unfinished)
+
+
+def _phrases(task: str, prompts: list[str]) -> tuple[str, ...]:
+    """What stands in every prompt or answer of a task and says nothing about the picture: a token each."""
+    if task == "rec":
+        return rec.QUESTION, f" {rec.INSTRUCTION}"
+    start = re.sub(r"\w+$", "", commonprefix(prompts))  # whole words only
+    end = re.sub(r"^\w+", "", commonprefix([prompt[len(start) :][::-1] for prompt in prompts])[::-1])
+    brackets = ("```json\n[", '],"label":"', '"}', "]\n```") if task == "ovd" else ()
+    return (*(phrase for phrase in (start, end) if len(phrase) > 1), *brackets)
 
 
 def _resolve(pretrained: Pretrained) -> None:
