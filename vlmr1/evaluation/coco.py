@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from vlmr1.answers import Found
 from vlmr1.boxes import from_xywh
 from vlmr1.evaluation.annotations import Id, Truths
-from vlmr1.evaluation.average_precision import AREAS, MOST, Matched, match_set, mean, precisions, recalls
+from vlmr1.evaluation.average_precision import MOST, Matched, match_set, mean, precisions, recalls
 from vlmr1.evaluation.compare import Result
 from vlmr1.evaluation.predictions import By, Detection, by_pair
 from vlmr1.evaluation.resampling import AFFORDABLE, centred, draw_weights, drawn_mean, drawn_precisions, interval

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmr1.evaluation.intervals import paired_difference
+from vlmr1.evaluation.intervals import RESAMPLES, paired_difference
 
 LEVEL = 0.05
 
@@ -70,6 +70,14 @@ def mcnemar(only_ours: int, only_theirs: int) -> float:
     n, least = only_ours + only_theirs, min(only_ours, only_theirs)
     ways = sum(math.comb(n, k) for k in range(least + 1))
     return min(1.0, 2 * ways / 2**n)
+
+
+def draws_of(result: Result, seed: int) -> NDArray[np.float64]:
+    """A mean over items, as it is over drawn items. The same seed draws the same of as many items."""
+    assert result.items is not None
+    n = len(result.items)
+    picks = np.random.default_rng([seed, n]).integers(0, n, (RESAMPLES, n))
+    return np.asarray(result.items[picks].mean(axis=1))
 
 
 def joined(parts: Sequence[Result]) -> NDArray[np.float64] | None:

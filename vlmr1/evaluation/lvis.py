@@ -84,9 +84,10 @@ def _groups(truths: Truths) -> dict[Id, str]:
     found = {}
     for number, (id_, item) in enumerate(truths.categories.items()):
         with At(truths.path, "category", number):
-            found[id_] = item.get("frequency")
-            if found[id_] not in GROUPS:
-                raise ValueError(f"frequency is {shown(found[id_])} where r, c or f is needed")
+            frequency = item.get("frequency")
+            if frequency not in GROUPS:
+                raise ValueError(f"frequency is {shown(frequency)} where r, c or f is needed")
+            found[id_] = str(frequency)
     return found
 
 

@@ -11,7 +11,7 @@ from vlmr1.evaluation.compare import Result, joined
 
 
 def odinw(parts: Mapping[str, Result]) -> Result:
-    """The mean from the results of the sets, by their names. A set in which nothing is to be found has no part in it."""
+    """The mean of the sets' results, by their names. A set in which nothing is to be found has no part in it."""
     scored = {name: part for name, part in parts.items() if any(row["boxes"] for row in _rows(part))}
     draws = joined(list(scored.values())) if scored else None
     figures: dict[str, Any] = {"mean_AP": mean(part.value for part in scored.values()), "sets": len(scored)}

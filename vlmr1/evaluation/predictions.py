@@ -1,4 +1,4 @@
-"""Prediction files: a COCO results list of boxes, or JSON Lines of completions. What is malformed is refused by its row.
+"""Prediction files: a COCO results list of boxes, or JSON Lines of completions. A malformed row is refused.
 
 Left out on purpose: guessing. A row that names a picture, a category or a question that the annotations do not have is
 refused, for then the two files hardly belong together.
