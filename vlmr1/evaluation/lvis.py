@@ -2,13 +2,14 @@
 
 A prediction counts where its category has a true box on the picture or is among `neg_category_ids`; elsewhere nobody
 knows. Where a category is in `not_exhaustive_category_ids`, a prediction that finds no true box is ignored. Of a
-picture the 300 best scored predictions are taken, over all categories together. There are no crowds. APr, APc and APf
-are over the categories marked rare, common and frequent.
+picture the 300 best scored predictions are taken, over all categories together. There are no crowds, and boxes without
+area, true or predicted, take no part. APr, APc and APf are over the categories marked rare, common and frequent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from vlmr1.evaluation.annotations import Id, Truths
@@ -26,8 +27,12 @@ GROUPS = {"r": "APr", "c": "APc", "f": "APf"}
 def lvis(truths: Truths, detections: Sequence[Detection]) -> Result:
     """All figures; `truths` as `read_truths(…, lvis=True)` gives them. Raises ValueError naming image or category."""
     groups = _groups(truths)
+    boxes = {pair: [truth for truth in true if truth.area > 0] for pair, true in truths.boxes.items()}
+    truths = replace(truths, boxes={pair: true for pair, true in boxes.items() if true})
     searched, partial = _searched(truths)
-    counted = [one for one in best(detections, MOST) if (one.image, one.category) in searched]
+    counted = [
+        one for one in best(detections, MOST) if (one.image, one.category) in searched and one.box[2] * one.box[3] > 0
+    ]
     given = by_pair(counted)
     by_area = {
         area: _wanted(match_set(truths, given, area, most=MOST, partial=partial))

@@ -3,9 +3,9 @@
 NMS-AP's rule (Yao et al., AAAI 2024): on each picture, for each true box whatever its label, of all predictions
 whatever theirs with IoU > 0.5 the best scored stays and the others go, unless another true box keeps them; what
 overlaps no true box stays. Then COCO's AP.
-Ties, which boxes without scores always are: the one listed last stays, as the official code has it for up to 64
-candidates (beyond, its choice depends on numpy's version; here it is always the last). So the same boxes listed the
-other way round can score otherwise; `order_sensitivity` says how far.
+Ties: of equal best scores the box listed last stays. Where all scores are equal, which boxes without scores always are,
+the official code does the same; where only some are, its choice hangs on numpy's unstable sort and the processor, and
+ours is the last. So the same boxes listed the other way round can score otherwise; `order_sensitivity` says how far.
 """
 
 from __future__ import annotations
