@@ -65,6 +65,23 @@ def main(arguments: list[str] | None = None) -> None:
     reward.add_argument("--output", type=Path, required=True, metavar="JSONL")
     reward.set_defaults(run=_reward)
 
+    score = verbs.add_parser("score", help="a benchmark's official figures from files, without a model")
+    score.add_argument(
+        "benchmark", metavar="BENCHMARK", help="e.g. rec, ovdeval, mathvista; a wrong one lists them all"
+    )
+    score.add_argument(
+        "--annotations", type=Path, required=True, metavar="A", help="the benchmark's own file or folder"
+    )
+    score.add_argument("--predictions", type=Path, required=True, metavar="P", help="a model's file or folder")
+    score.add_argument("--json", type=Path, required=True, metavar="OUT", help="where the result goes")
+    score.add_argument(
+        "--against", type=Path, metavar="P2", help="another model's predictions: is the difference noise?"
+    )
+    score.add_argument("--scenario", choices=["intra", "inter"], help="of d3")
+    score.add_argument("--judge", metavar="URL", help="an OpenAI-compatible server for what no rule can tell")
+    score.add_argument("--judge-model", metavar="NAME", help="its model")
+    score.set_defaults(run=_score)
+
     merge = verbs.add_parser("merge", help="make one checkpoint of a base and an adapter")
     merge.add_argument("adapter", type=Path, help="a folder with adapter_model.safetensors")
     merge.add_argument("--base", type=Path, metavar="DIR", help="the base (default: where the adapter says)")
@@ -172,6 +189,21 @@ def _reward(chosen: argparse.Namespace) -> None:
     from vlmr1.scoring import score_rows, summary
 
     print(summary(chosen.name, score_rows(chosen.name, chosen.input, chosen.output)))
+
+
+def _score(chosen: argparse.Namespace) -> None:
+    from vlmr1.evaluation.score import Choices, score, table
+    from vlmr1.rewards.judge import judge_at
+
+    if (chosen.judge is None) != (chosen.judge_model is None):
+        raise ValueError("--judge and --judge-model belong together: the server's address and its model's name")
+    judge = None if chosen.judge is None else judge_at(chosen.judge, chosen.judge_model)
+    choices = Choices(chosen.scenario, judge)
+    result = score(
+        chosen.benchmark, chosen.annotations, chosen.predictions, choices, chosen.json, against=chosen.against
+    )
+    print(table(result))
+    print(f"the result is in {chosen.json}")
 
 
 def _merge(chosen: argparse.Namespace) -> None:

@@ -98,6 +98,15 @@ def judge_of_environment() -> Judge:
             "reward llm: no judge is named; set VLMR1_JUDGE_URL to an OpenAI-compatible server's address, e.g."
             " http://localhost:8000/v1, and VLMR1_JUDGE_MODEL to its model's name"
         )
+    return judge_at(url, model)
+
+
+def judge_at(url: str, model: str) -> Judge:
+    """The judge at an address, with the environment's key and cache. Raises ValueError for no address at all."""
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(
+            f"judge {url!r}: an OpenAI-compatible server's address is needed, e.g. http://localhost:8000/v1"
+        )
     cache = Path(os.environ.get("VLMR1_JUDGE_CACHE", "work/judge"))
     return Judge(url, model, os.environ.get("VLMR1_JUDGE_KEY", ""), cache)
 

@@ -1,0 +1,228 @@
+"""`vlmr1 score BENCHMARK`: the official figures of a benchmark from its own files and a model's predictions.
+
+No model, no GPU. Files are read and checked here, the figures are the metric modules'. A result says its benchmark and
+files, every proportion with n and a 95 % interval, what was missing, and, where another model's predictions are given,
+whether the difference is noise.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from vlmr1.answers import read
+from vlmr1.boxes import Box, Size
+from vlmr1.evaluation import d3 as d3_module
+from vlmr1.evaluation.annotations import Truths, read_truths
+from vlmr1.evaluation.coco import coco, coco_filtered
+from vlmr1.evaluation.compare import Result, compare
+from vlmr1.evaluation.gui import gui
+from vlmr1.evaluation.lvis import lvis
+from vlmr1.evaluation.odinw import odinw
+from vlmr1.evaluation.opencompass import SIX, opencompass_math
+from vlmr1.evaluation.ovdeval import FILES, ovdeval, ovdeval_overall
+from vlmr1.evaluation.predictions import Detection, places_of, read_completions, read_detections
+from vlmr1.evaluation.questions import answer_questions, load_questions
+from vlmr1.evaluation.rec import rec
+from vlmr1.files import write_json
+from vlmr1.rewards.judge import Judge
+from vlmr1.sample import Sample
+from vlmr1.settings.sources import Gui, RecJson, RecJsonl
+from vlmr1.sources import gui as gui_source
+from vlmr1.sources import rec_json, rec_jsonl
+from vlmr1.sources.lists import items
+from vlmr1.tasks import rec as rec_task
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What only some benchmarks ask for."""
+
+    scenario: str | None = None  # d3: intra or inter
+    judge: Judge | None = None  # questions: who decides what no rule can tell; None leaves it wrong
+
+
+Scorer = Callable[[Path, Path, Choices], Result]
+
+
+def score(
+    benchmark: str, annotations: Path, predictions: Path, choices: Choices, output: Path, against: Path | None = None
+) -> dict[str, Any]:
+    """Score predictions, write the result to `output`, and return it; `against` are another model's predictions.
+
+    Raises FileNotFoundError or ValueError, in one sentence naming file, row, field and mend.
+    """
+    if benchmark not in BENCHMARKS:
+        raise ValueError(f"{benchmark}: no such benchmark; one of {', '.join(BENCHMARKS)}")
+    if (benchmark == "d3") != (choices.scenario is not None):
+        raise ValueError("--scenario intra or inter belongs to d3, which needs one, and only to it")
+    if choices.judge is not None and benchmark not in (*SIX, "opencompass_math"):
+        raise ValueError(f"--judge: {benchmark} is scored by rule alone; leave it out")
+    ours = BENCHMARKS[benchmark](annotations, predictions, choices)
+    result = {"benchmark": benchmark, "annotations": str(annotations), "predictions": str(predictions)}
+    result |= {"main": ours.main} | ours.figures
+    if against is not None:
+        theirs = BENCHMARKS[benchmark](annotations, against, choices)
+        result["against"] = {"predictions": str(against)} | compare(ours, theirs)  # type: ignore[assignment]
+    write_json(output, result)
+    return result
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """The figures of a result as lines: name, value, interval."""
+    lines = []
+    for name, value in result.items():
+        if isinstance(value, bool | str) or not isinstance(value, int | float) or name.endswith(("_low", "_high")):
+            continue
+        low, high = result.get(f"{name}_low"), result.get(f"{name}_high")
+        bounds = f"  [{low:.4f}, {high:.4f}]" if low is not None and high is not None else ""
+        lines.append(f"{name:28} {value if isinstance(value, int) else format(value, '.4f')}{bounds}")
+    if "judge" in result:
+        asked = result["judge"] if isinstance(result["judge"], str) else result["judge"]["model"]
+        lines.append(f"{'judge':28} {asked}")
+    if "against" in result:
+        lines.append(f"{result['against']['figure']} against {result['against']['predictions']}:")
+        lines.append(f"  {result['against']['says']}")
+    return "\n".join(lines)
+
+
+def _rec(annotations: Path, predictions: Path, _: Choices) -> Result:
+    common = {"role": "evaluate", "annotations": annotations.name, "images": ""}
+    if annotations.suffix == ".jsonl":
+        rows = list(rec_jsonl.read_rows(RecJsonl(format="rec_jsonl", **common), annotations.parent))  # type: ignore[arg-type]
+    else:
+        # Boxes in thousandths have the IoU they would have in pixels, so their frame need not be known.
+        spec = RecJson(format="rec_json", frame="pixels", **common)  # type: ignore[arg-type]
+        rows = list(rec_json.read_rows(spec, annotations.parent))
+    numbers = {str(row.row): place for place, row in enumerate(rows)}
+    said = read_completions(predictions, {"index": numbers}, len(rows))
+    truths: list[Box | None] = []
+    boxes: list[Box | None] = []
+    parsed: list[bool | None] = []
+    for place, row in enumerate(rows):
+        solution = json.dumps(row.boxes[0]) if row.boxes else rec_task.NONE  # unrounded
+        sample = Sample(
+            row.row, row.images, rec_task.question(row), solution, "rec", "iou", str(annotations), "", row.sizes
+        )
+        truths.append(rec_task.truth(sample))
+        one = said.get(place)
+        size: Size = row.sizes[0] if row.sizes else (1, 1)
+        answer = None if one is None else rec_task.answer(one.text, sample, one.input_size or size)
+        boxes.append(None if answer is None else answer.box)
+        parsed.append(None if answer is None else bool(rec_task.score(answer, sample)["parsed"]))
+    return rec(truths, boxes, parsed)
+
+
+def _boxes(metric: Callable[[Truths, list[Detection]], Result], federated: bool = False) -> Scorer:
+    def scorer(annotations: Path, predictions: Path, _: Choices) -> Result:
+        truths = read_truths(annotations, federated)
+        return metric(truths, read_detections(predictions, truths))
+
+    return scorer
+
+
+def _d3(annotations: Path, predictions: Path, choices: Choices) -> Result:
+    if choices.scenario not in d3_module.SCENARIOS:
+        raise ValueError(f"--scenario {choices.scenario}: intra or inter is needed")
+    path, pickles = d3_module.files_of(annotations)
+    truths = read_truths(path)
+    absence, inner = d3_module.groups_of(pickles, truths)
+    return d3_module.d3(truths, read_detections(predictions, truths), absence, inner, choices.scenario)
+
+
+def _ovdeval_overall(annotations: Path, predictions: Path, _: Choices) -> Result:
+    parts = {}
+    for seed, (name, (true, said)) in enumerate(_pairs(annotations, predictions, FILES).items()):
+        truths = read_truths(true)
+        parts[name] = ovdeval(truths, read_detections(said, truths), seed)
+    return ovdeval_overall(parts)
+
+
+def _odinw(annotations: Path, predictions: Path, _: Choices) -> Result:
+    parts = {}
+    for name, (true, said) in _pairs(annotations, predictions, None).items():
+        truths = read_truths(true)
+        parts[name] = coco(truths, read_detections(said, truths))
+    return odinw(parts)
+
+
+def _questions(name: str) -> Scorer:
+    def scorer(annotations: Path, predictions: Path, choices: Choices) -> Result:
+        benchmark = import_module(f"vlmr1.evaluation.{name}")
+        questions = load_questions(name, annotations, benchmark.named)
+        answered = answer_questions(questions, annotations, predictions, benchmark.verdict, choices.judge)
+        result: Result = benchmark.result(answered, choices.judge)
+        return result
+
+    return scorer
+
+
+def _opencompass_math(annotations: Path, predictions: Path, choices: Choices) -> Result:
+    pairs = _pairs(annotations, predictions, SIX)
+    return opencompass_math({name: _questions(name)(*pairs[name], choices) for name in SIX})
+
+
+def _gui(annotations: Path, predictions: Path, _: Choices) -> Result:
+    spec = Gui(format="gui", role="evaluate", annotations=annotations.name, images="")
+    rows = list(gui_source.read_rows(spec, annotations.parent))
+    names = [item.get("id", place) for place, (_, item) in enumerate(items(annotations))]
+    places = {
+        "id": places_of(names, lambda place: f"{annotations}:{place + 1}"),
+        "index": {str(row.row): place for place, row in enumerate(rows)},
+    }
+    said = read_completions(predictions, places, len(rows))
+    texts = [read(said[place].text).said if place in said else None for place in range(len(rows))]
+    return gui([row.answer for row in rows], texts)
+
+
+def _pairs(annotations: Path, predictions: Path, wanted: Iterable[str] | None) -> dict[str, tuple[Path, Path]]:
+    """Annotations and predictions of each set by its name: NAME.json or NAME.jsonl, or the one such file below NAME/.
+
+    Without `wanted`, every set that the annotations have. Raises ValueError for one that either folder lacks.
+    """
+    true, said = _sets(annotations), _sets(predictions)
+    names = sorted(true) if wanted is None else list(wanted)
+    for folder, sets in ((annotations, true), (predictions, said)):
+        missing = [name for name in names if name not in sets]
+        if missing:
+            raise ValueError(f"{folder}: no {missing[0]}.json, .jsonl or folder {missing[0]} with one such file in it")
+    unknown = sorted(set(said) - set(names))
+    if unknown:
+        raise ValueError(f"{predictions}: {unknown[0]} is none of the sets, which are {', '.join(names)}; remove it")
+    return {name: (true[name], said[name]) for name in names}
+
+
+def _sets(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: a folder with one file a set is needed")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        files = [path] if path.is_file() else sorted(path.rglob("*"))
+        lists = [file for file in files if file.is_file() and file.suffix in (".json", ".jsonl")]
+        name = path.stem if path.is_file() else path.name
+        if len(lists) > 1 or (lists and name in found):
+            raise ValueError(f"{path}: several lists of set {name}; leave one")
+        if lists:
+            found[name] = lists[0]
+    if not found:
+        raise ValueError(f"{folder}: no .json or .jsonl in it")
+    return found
+
+
+BENCHMARKS: dict[str, Scorer] = {
+    "rec": _rec,
+    "coco": _boxes(coco),
+    "coco_filtered": _boxes(coco_filtered),
+    "ovdeval": _boxes(ovdeval),
+    "ovdeval_overall": _ovdeval_overall,
+    "d3": _d3,
+    "lvis": _boxes(lvis, federated=True),
+    "odinw": _odinw,
+    **{name: _questions(name) for name in SIX},
+    "opencompass_math": _opencompass_math,
+    "gui": _gui,
+}
