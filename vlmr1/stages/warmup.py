@@ -97,10 +97,15 @@ def _phrases(task: str, prompts: list[str]) -> tuple[str, ...]:
     """What stands in every prompt or answer of a task and says nothing about the picture: a token each."""
     if task == "rec":
         return rec.QUESTION, f" {rec.INSTRUCTION}"
-    start = re.sub(r"\w+$", "", commonprefix(prompts))  # whole words only
-    end = re.sub(r"^\w+", "", commonprefix([prompt[len(start) :][::-1] for prompt in prompts])[::-1])
+    start = re.sub(r"\w+$", "", _beginning(prompts))  # whole words only
+    end = re.sub(r"^\w+", "", _beginning([prompt[len(start) :][::-1] for prompt in prompts])[::-1])
     brackets = ("```json\n[", '],"label":"', '"}', "]\n```") if task == "ovd" else ()
     return (*(phrase for phrase in (start, end) if len(phrase) > 1), *brackets)
+
+
+def _beginning(texts: list[str]) -> str:
+    """What all texts begin with."""
+    return commonprefix(texts)  # noqa: RUF071 (characters, not paths, are what is wanted)
 
 
 def _resolve(pretrained: Pretrained) -> None:
