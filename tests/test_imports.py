@@ -28,6 +28,7 @@ LIGHT = [
     "vlmr1.convert",
     "vlmr1.evaluation.rec",
     "vlmr1.evaluation.intervals",
+    "vlmr1.evaluation.score",
     "vlmr1.release.publish",
     "vlmr1.release.pull",
     "vlmr1.report.facts",
