@@ -29,6 +29,7 @@ LIGHT = [
     "vlmr1.evaluation.asking",
     "vlmr1.evaluation.summary",
     "vlmr1.evaluation.intervals",
+    "vlmr1.evaluation.score",
     "vlmr1.release.publish",
     "vlmr1.release.pull",
     "vlmr1.report.facts",

@@ -7,7 +7,7 @@ refused, for then the two files hardly belong together.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,8 +66,8 @@ def by_pair(detections: Collection[Detection]) -> dict[By, list[Detection]]:
     return found
 
 
-def read_completions(path: Path, places: Mapping[str, Mapping[Any, int]], count: int) -> dict[int, Completion]:
-    """Completions by the 0-based place of the question among `count`. May be empty.
+def read_completions(path: Path, places: Mapping[str, Mapping[str, int | None]]) -> dict[int, Completion]:
+    """Completions by the 0-based place of the question. May be empty.
 
     A row is {"completion", …} with one of the keys of `places`, which give a question's place by its name under that
     key, and may have "input_size" [height, width]. Raises FileNotFoundError, or ValueError naming file, row and mend.
@@ -80,7 +80,10 @@ def read_completions(path: Path, places: Mapping[str, Mapping[Any, int]], count:
             key = next((key for key in places if key in row), None)
             if key is None:
                 raise ValueError(f"no {' or '.join(places)}, which names the question")
-            place = places[key].get(_name(row[key]))
+            name = _name(row[key])
+            if name in places[key] and places[key][name] is None:
+                raise ValueError(f"{key} {shown(row[key])} is that of several questions; name it by index")
+            place = places[key].get(name)
             if place is None:
                 known = list(places[key])
                 like = f"{known[0]!r} to {known[-1]!r}" if known else "none: name it by index"
@@ -88,13 +91,12 @@ def read_completions(path: Path, places: Mapping[str, Mapping[Any, int]], count:
             if place in found:
                 raise ValueError(f"{key} {shown(row[key])} is answered twice")
             found[place] = Completion(take(row, "completion", str), _input_size(row))
-    assert len(found) <= count
     return found
 
 
-def _name(value: Any) -> Any:
-    """Ids are compared as text, for files write the same id as a number here and as text there."""
-    return value if isinstance(value, list | dict | bool | float) or value is None else str(value)
+def _name(value: Any) -> str:
+    """Ids are compared as text, for files write the same id as a number here and as text there; "" for no id."""
+    return str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
 
 
 def _input_size(row: dict[str, Any]) -> tuple[int, int] | None:
@@ -106,10 +108,9 @@ def _input_size(row: dict[str, Any]) -> tuple[int, int] | None:
     return size[1], size[0]
 
 
-def places_of(names: Collection[Any], where: Callable[[int], str]) -> dict[str, int]:
-    """Place by name, as text. Raises ValueError where two questions bear one name; `where` says which."""
-    found: dict[str, int] = {}
+def places_of(names: Collection[Any]) -> dict[str, int | None]:
+    """Place by name, as text; None for a name that several questions bear, which then must be named otherwise."""
+    found: dict[str, int | None] = {}
     for place, name in enumerate(names):
-        if found.setdefault(str(name), place) != place:
-            raise ValueError(f"{where(place)}: id {shown(name)} stands twice; number the questions anew")
+        found[str(name)] = None if str(name) in found else place
     return found

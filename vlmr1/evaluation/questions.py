@@ -85,14 +85,13 @@ def load_questions(name: str, path: Path, named: Named) -> list[Question]:
 
 
 def answer_questions(
-    questions: Sequence[Question], annotations: Path, predictions: Path, rule: Rule, judge: Judge | None
+    questions: Sequence[Question], predictions: Path, rule: Rule, judge: Judge | None
 ) -> list[Answered]:
     """Every question with its verdict; one without a prediction is wrong. Raises ValueError for a malformed row."""
-    names = places_of([question.id for question in questions], lambda place: f"{annotations}: question {place}")
-    numbers = {str(place): place for place in range(len(questions))}
+    names = places_of([question.id for question in questions])
+    numbers: dict[str, int | None] = {str(place): place for place in range(len(questions))}
     said = {
-        place: read(one.text)
-        for place, one in read_completions(predictions, {"id": names, "index": numbers}, len(questions)).items()
+        place: read(one.text) for place, one in read_completions(predictions, {"id": names, "index": numbers}).items()
     }
     verdicts = {place: rule(answer, questions[place]) for place, answer in said.items()}
     judged: set[int] = set()

@@ -98,8 +98,8 @@ def _rec(annotations: Path, predictions: Path, _: Choices) -> Result:
         # Boxes in thousandths have the IoU they would have in pixels, so their frame need not be known.
         spec = RecJson(format="rec_json", frame="pixels", **common)  # type: ignore[arg-type]
         rows = list(rec_json.read_rows(spec, annotations.parent))
-    numbers = {str(row.row): place for place, row in enumerate(rows)}
-    said = read_completions(predictions, {"index": numbers}, len(rows))
+    numbers: dict[str, int | None] = {str(row.row): place for place, row in enumerate(rows)}
+    said = read_completions(predictions, {"index": numbers})
     truths: list[Box | None] = []
     boxes: list[Box | None] = []
     parsed: list[bool | None] = []
@@ -154,7 +154,7 @@ def _questions(name: str) -> Scorer:
     def scorer(annotations: Path, predictions: Path, choices: Choices) -> Result:
         benchmark = import_module(f"vlmr1.evaluation.{name}")
         questions = load_questions(name, annotations, benchmark.named)
-        answered = answer_questions(questions, annotations, predictions, benchmark.verdict, choices.judge)
+        answered = answer_questions(questions, predictions, benchmark.verdict, choices.judge)
         result: Result = benchmark.result(answered, choices.judge)
         return result
 
@@ -170,11 +170,11 @@ def _gui(annotations: Path, predictions: Path, _: Choices) -> Result:
     spec = Gui(format="gui", role="evaluate", annotations=annotations.name, images="")
     rows = list(gui_source.read_rows(spec, annotations.parent))
     names = [item.get("id", place) for place, (_, item) in enumerate(items(annotations))]
-    places = {
-        "id": places_of(names, lambda place: f"{annotations}:{place + 1}"),
+    places: dict[str, dict[str, int | None]] = {
+        "id": places_of(names),
         "index": {str(row.row): place for place, row in enumerate(rows)},
     }
-    said = read_completions(predictions, places, len(rows))
+    said = read_completions(predictions, places)
     texts = [read(said[place].text).said if place in said else None for place in range(len(rows))]
     return gui([row.answer for row in rows], texts)
 
