@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +96,16 @@ def _phrases(task: str, prompts: list[str]) -> tuple[str, ...]:
     """What stands in every prompt or answer of a task and says nothing about the picture: a token each."""
     if task == "rec":
         return rec.QUESTION, f" {rec.INSTRUCTION}"
-    start = re.sub(r"\w+$", "", commonprefix(prompts))  # whole words only
-    end = re.sub(r"^\w+", "", commonprefix([prompt[len(start) :][::-1] for prompt in prompts])[::-1])
+    start = re.sub(r"\w+$", "", _beginning(prompts))  # whole words only
+    end = re.sub(r"^\w+", "", _beginning([prompt[len(start) :][::-1] for prompt in prompts])[::-1])
     brackets = ("```json\n[", '],"label":"', '"}', "]\n```") if task == "ovd" else ()
     return (*(phrase for phrase in (start, end) if len(phrase) > 1), *brackets)
+
+
+def _beginning(texts: list[str]) -> str:
+    """What all texts begin with."""
+    least, most = min(texts), max(texts)
+    return least[: next((i for i, (a, b) in enumerate(zip(least, most, strict=False)) if a != b), len(least))]
 
 
 def _resolve(pretrained: Pretrained) -> None:
