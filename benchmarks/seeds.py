@@ -45,7 +45,7 @@ def run_seed(seed: int, folder: Path, recipe: Path | None) -> dict[str, Any]:
 
 
 def markdown(runs: list[dict[str, Any]]) -> str:
-    """The table: reward gain, then greedy Acc@0.5 with its Wilson interval of every policy on every source."""
+    """The table: reward gain, then what every policy is judged by, greedy, with its interval, on every source."""
     lines = [
         "| seed | source | n | base | SFT, equal samples | SFT, equal compute | GRPO |",
         "|---|---|---|---|---|---|---|",
@@ -55,7 +55,8 @@ def markdown(runs: list[dict[str, Any]]) -> str:
             cells = []
             for policy in LABELS:
                 f = run["evaluation"][policy][source]["greedy"]
-                cells.append(f"{f['acc_0.5']:.3f} [{f['acc_0.5_low']:.3f}, {f['acc_0.5_high']:.3f}]")
+                key = f["judged"]
+                cells.append(f"{f[key]:.3f} [{f[f'{key}_low']:.3f}, {f[f'{key}_high']:.3f}]")
             lines.append(f"| {run['seed']} | {source} | {ways['greedy']['n']} | {' | '.join(cells)} |")
     lines += ["", "| seed | reward, first tenth | last tenth | gain in standard errors |", "|---|---|---|---|"]
     for run in runs:

@@ -25,6 +25,8 @@ def test_a_worlds_recipe_runs_the_whole_graph(tmp_path, recipe):
     key, count = COUNTED[task]
     splits = params["world"][task]["splits"]
     few = {name: split | {key: count} | ({"variants": 3} if task == "math" else {}) for name, split in splits.items()}
+    if task == "math":  # rows without a picture are trained on as well
+        few |= {name: few[name] | {"forms": ["whole", "text_only"]} for name in ("warmup", "train")}
     few_yaml = project / "few.yaml"
     few_yaml.write_text(repr({"world": {task: {"splits": few}}, **FEW}).replace("None", "null"))
     run(["vlmr1", "apply", "few.yaml", "-S", "evaluate.samples=2"], project)

@@ -92,11 +92,13 @@ def place() -> tuple[int, int]:
 
 
 def wait_for_all() -> None:
-    """Returns when every process has come here."""
+    """Returns when every process has come here. For stages without a trainer, which would join the processes itself."""
     if "RANK" in os.environ:
-        from accelerate import PartialState
+        import torch.distributed
 
-        PartialState().wait_for_everyone()
+        if not torch.distributed.is_initialized():
+            torch.distributed.init_process_group("gloo")
+        torch.distributed.barrier()
 
 
 @contextmanager

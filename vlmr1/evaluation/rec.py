@@ -1,4 +1,4 @@
-"""REC figures of whole files: Acc@0.5 (IoU strictly above 0.5), mean IoU, what could not be read, what has no target."""
+"""REC figures of whole files: Acc@0.5 (IoU strictly above 0.5), mean IoU, parse failures, no-target expressions."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def _parts(rows: Rows, asked: Sequence[Sample], judged: str) -> Figures:
         parts["kinds"] = _split(rows, asked, judged, lambda sample: sample.kind)
     if asked[0].task in ("rec", "ovd"):
         none = {"rec": rec.NONE, "ovd": ovd.NONE}[asked[0].task]
-        if any(sample.solution == none for sample in asked):
+        if len({sample.solution == none for sample in asked}) > 1:
             parts["targets"] = _split(rows, asked, judged, lambda s: "none" if s.solution == none else "some")
     elif asked[0].task == "gui" and len({sample.solution for sample in asked}) <= MOST_TRUTHS:
         parts["truths"] = _split(rows, asked, judged, lambda sample: sample.solution)

@@ -39,6 +39,7 @@ def main(params: Params, policy: str) -> None:
         return of | {"data": inputs_of(CONVERTED / "evaluate", sources)}
 
     work = open_work(Path("work") / f"evaluate-{policy}", about)
+    wait_for_all()  # the first may have cleared what another run left
     engine = InProcess(checkpoint, params.compute, params.convert.max_pixels, asking.seed, asking.max_new_tokens)
     chunks = chunks_of(sources, asking, settings.batch)
     mine, of = place()
