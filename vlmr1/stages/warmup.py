@@ -104,12 +104,7 @@ def _phrases(task: str, prompts: list[str]) -> tuple[str, ...]:
 
 def _beginning(texts: list[str]) -> str:
     """What all texts begin with."""
-<<<<<<< HEAD
     return commonprefix(texts)  # noqa: RUF071 (characters, not paths, are what is wanted)
-=======
-    least, most = min(texts), max(texts)
-    return least[: next((i for i, (a, b) in enumerate(zip(least, most, strict=False)) if a != b), len(least))]
->>>>>>> bf522ac16a1f6b4b7d0feab6d52cc8d5c9ee2f4c
 
 
 def _resolve(pretrained: Pretrained) -> None:
