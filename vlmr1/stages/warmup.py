@@ -104,7 +104,8 @@ def _phrases(task: str, prompts: list[str]) -> tuple[str, ...]:
 
 def _beginning(texts: list[str]) -> str:
     """What all texts begin with."""
-    return commonprefix(texts)  # noqa: RUF071 (characters, not paths, are what is wanted)
+    least, most = min(texts), max(texts)
+    return least[: next((i for i, (a, b) in enumerate(zip(least, most, strict=False)) if a != b), len(least))]
 
 
 def _resolve(pretrained: Pretrained) -> None:
