@@ -44,8 +44,8 @@ def main(params: Params) -> None:
         """Note what was found until at most so many chunks wait."""
         while len(waiting) > most:
             name, rows, found = waiting.popleft()
-            for rule, row in findings.add(name, rows, found.result()):
-                gallery.keep(rule, root / params.data.sources[name].images, name, row)
+            for offence, row in findings.add(name, rows, found.result()):
+                gallery.keep(offence, root / params.data.sources[name].images, name, row)
 
     # Evaluation first: training rows are held to its pictures.
     for name, spec in sorted(params.data.sources.items(), key=lambda one: one[1].role != "evaluate"):
@@ -57,7 +57,8 @@ def main(params: Params) -> None:
                     looks.look(root / spec.images, rows, lambda _: None)
                 waiting.append((name, rows, judge.look(columns(name, spec, root, rows, looks, repeats))))
                 for row in rows:
-                    balance.add(row)
+                    facts = looks.of(root / spec.images, row) if settings.decode != "none" else []
+                    balance.add(row, facts[0].size if facts and facts[0].size else None)
                 bar.update(len(rows))
                 note(AHEAD)
     note(0)
@@ -90,7 +91,8 @@ def chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
 def _markdown(params: Params, findings: Findings, balances: dict[str, Any], drawn: list[str]) -> str:
     """The report for people."""
     summary = findings.summary()
-    lines = ["# Validation", "", "| source | used for | rows | refused | what a constant answer would score |"]
+    lines = ["# Validation", "", "Rows are counted from 0, without the head of a table.", ""]
+    lines.append("| source | used for | rows | refused | what a constant answer would score |")
     lines.append("|---|---|---|---|---|")
     for name in params.data.sources:
         constant = ", ".join(f"{what} {score:.3f}" for what, score in balances[name]["constant"].items())
@@ -99,13 +101,13 @@ def _markdown(params: Params, findings: Findings, balances: dict[str, Any], draw
     lines += ["", "| rule | what is wanted | refused | warned |", "|---|---|---|---|"]
     for one in findings.report():
         count = sum(one["rows"].values())
-        lines.append(f"| {one['rule']} | {one['wants']} | {' | '.join(_where(count, one['refuses']))} |")
+        lines.append(f"| {one['rule']} | {_cell(one['wants'])} | {' | '.join(_where(count, one['refuses']))} |")
     for one in findings.report():
         if one["examples"]:
-            lines += ["", f"## {one['rule']}: {one['wants']}", ""]
+            lines += ["", f"## {one['rule']}: {_cell(one['wants'])}", ""]
             if one["rule"] in drawn:
                 lines += [f"![{one['rule']}](pictures/{one['rule']}.png)", ""]
-            lines += ["| source | row | picture | text | value |", "|---|---|---|---|---|"]
+            lines += ["| source | row | field | value | picture | text |", "|---|---|---|---|---|---|"]
             for e in one["examples"][:SHOWN]:
                 lines.append(
                     f"| {e['source']} | {e['row']} | {_cell(e['image'])} | {_cell(e['text'])} | {e['value']} |"
@@ -131,7 +133,7 @@ def _where(count: int, refuses: bool) -> tuple[str, str]:
 
 def _cell(text: str) -> str:
     """Text from data as one short Markdown cell."""
-    return " ".join(text.split())[:80].replace("|", "\\|").replace("<", "&lt;")
+    return " ".join(text.split())[:120].replace("|", "\\|").replace("<", "&lt;")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import statistics
 from collections import Counter
 from typing import Any
 
-from vlmr1.boxes import Box, iou
+from vlmr1.boxes import Box, Size, iou
 from vlmr1.rows import Row
 from vlmr1.tasks.rec import HIT_IOU
 
@@ -29,17 +29,19 @@ class Balance:
         self.kinds: Counter[str] = Counter()
         self.boxes: list[Box] = []  # of rec, in shares of the picture
 
-    def add(self, row: Row) -> None:
+    def add(self, row: Row, size: Size | None = None) -> None:
+        """Count a row; `size` is its first picture's, where somebody looked, else the declared one serves."""
         self.task = row.task
         self.rows += 1
-        self.kinds[row.kind] += bool(row.kind)
+        self.kinds.update([row.kind] if row.kind else [])
+        size = size or (row.sizes[0] if row.sizes else None)
         self.labels.update(row.labels)
         if row.task in ("rec", "ovd"):
             self.empty += not row.boxes
         else:
             self.answers[row.answer.strip().lower()] += 1
-        if row.task == "rec" and row.boxes and row.sizes and len(self.boxes) < KEPT:
-            (w, h), (x0, y0, x1, y1) = row.sizes[0], row.boxes[0]
+        if row.task == "rec" and row.boxes and size and len(self.boxes) < KEPT:
+            (w, h), (x0, y0, x1, y1) = size, row.boxes[0]
             if w > 0 and h > 0:
                 self.boxes.append((x0 / w, y0 / h, x1 / w, y1 / h))
 

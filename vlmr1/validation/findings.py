@@ -28,8 +28,8 @@ class Findings:
     refused: dict[tuple[str, int], list[str]] = field(default_factory=dict)  # (source, row): the rules that refuse it
     pictures: dict[tuple[str, int], str] = field(default_factory=dict)  # of refused rows, the first picture's name
 
-    def add(self, source: str, rows: Iterable[Row], offences: Iterable[Offence]) -> list[tuple[str, Row]]:
-        """Note a chunk's offences; returns the rule and row of those that are worth a picture."""
+    def add(self, source: str, rows: Iterable[Row], offences: Iterable[Offence]) -> list[tuple[Offence, Row]]:
+        """Note a chunk's offences; returns those, with their rows, that are worth a picture."""
         by_number = {row.row: row for row in rows}
         self.rows[source] += len(by_number)
         drawn = []
@@ -41,8 +41,9 @@ class Findings:
                 self.pictures[source, row.row] = row.images[0] if row.images else ""
             kept = self.examples.setdefault(offence.rule, [])
             if len(kept) < KEPT:
-                kept.append({"source": source, "row": row.row, **shown(row), "value": offence.value})
-                drawn.append((offence.rule, row))
+                place = {"source": source, "row": row.row, "field": self.rules[offence.rule].field}
+                kept.append({**place, "value": offence.value, **shown(row)})
+                drawn.append((offence, row))
         return drawn
 
     def of_rule(self, rule: str) -> int:

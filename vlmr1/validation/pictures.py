@@ -41,6 +41,7 @@ class Facts:
     size: Size | None = None  # (width, height) as stored
     hash: str = ""  # of its bytes
     look: int | None = None  # a perceptual hash of 64 bits, where it was decoded
+    fault: str = ""  # why it does not open
 
 
 class Looks:
@@ -99,8 +100,10 @@ def facts_of(folder: Path, name: str, *, full: bool, most: int) -> Facts:
             )
     except Image.DecompressionBombError:
         return Facts(inside=True, exists=True, opens=True, few_pixels=False, hash=digest)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
-        return Facts(inside=True, exists=True, hash=digest)  # whatever is wrong with it, it is one finding
+    except UnidentifiedImageError:
+        return Facts(inside=True, exists=True, hash=digest, fault="no picture")
+    except (OSError, ValueError, SyntaxError) as error:
+        return Facts(inside=True, exists=True, hash=digest, fault=str(error))
 
 
 def _upright(picture: Image.Image) -> bool:

@@ -10,56 +10,60 @@ import os
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, Literal
 
 from vlmr1.settings import Validate
 from vlmr1.validation.pictures import FORMATS, MODES
 
 SLACK = 0.5  # pixels by which a box may pass the border: public lists round
-INDEX = ["source", "row"]
+BOXES = "boxes"  # the column that shows what the box rules measured
+INDEX = ["source", "row", BOXES]
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """One rule: what is wanted of a column."""
+    """One rule: what is wanted of which field of a row.
 
+    A column holds what is wrong in words ("nothing"), or a figure that is to lie between `low` and `high`.
+    """
+
+    field: str
     says: str
-    kind: str  # the expectation: "true", "set", "between" or "length"
+    kind: Literal["nothing", "between"] = "nothing"
     low: float | None = None
     high: float | None = None
-    values: tuple[str, ...] = ()
 
 
 def rules(settings: Validate) -> dict[str, Wanted]:
     """Every rule by its name, which is its column's too."""
     most, side, share = settings.max_text, settings.min_side, settings.max_share
     return {
-        "path": Wanted("the picture's path stays inside its folder", "true"),
-        "exists": Wanted("the picture's file exists", "true"),
-        "opens": Wanted("the picture opens", "true"),
-        "pixels": Wanted(f"the picture has at most {settings.max_picture_pixels:,} pixels", "true"),
-        "format": Wanted(f"the picture is {', '.join(FORMATS)}", "set", values=FORMATS),
-        "mode": Wanted(f"the picture's mode is {' or '.join(MODES)}; others are changed to RGB", "set", values=MODES),
-        "upright": Wanted("no EXIF tag turns the picture; training does not turn it", "true"),
-        "size": Wanted("the picture has the size its list declares", "true"),
-        "text": Wanted("the expression or question is not empty", "length", low=1),
-        "text_length": Wanted(f"the text has at most {most:,} characters", "length", high=most),
-        "places": Wanted("as many <image> places as pictures, or none", "true"),
-        "box_finite": Wanted("the box is four finite numbers", "true"),
-        "box_left": Wanted("the box starts inside the picture", "between", low=-SLACK),
-        "box_top": Wanted("the box starts inside the picture", "between", low=-SLACK),
-        "box_right": Wanted("the box ends inside the picture", "between", high=SLACK),
-        "box_bottom": Wanted("the box ends inside the picture", "between", high=SLACK),
-        "box_width": Wanted(f"the box is at least {side:g} px wide", "between", low=side),
-        "box_height": Wanted(f"the box is at least {side:g} px high", "between", low=side),
-        "box_share": Wanted(f"the box covers at most {share:.0%} of the picture", "between", high=share),
-        "labels": Wanted("every box has a label that is asked for, every defect is a known one", "true"),
-        "answer": Wanted("the answer can be read by the task, and the row's reward is one of the task's", "true"),
-        "itself": Wanted("the truth, given as an answer, earns the row's reward in full", "true"),
-        "duplicate": Wanted("no earlier row of the source is the same", "true"),
-        "contradiction": Wanted("no earlier row of the source gives another answer to the same question", "true"),
-        "leak": Wanted("no evaluation source has the same picture", "true"),
-        "near_leak": Wanted("no evaluation source has a picture that looks the same", "true"),
+        "path": Wanted("image", "the picture's path stays inside its folder"),
+        "exists": Wanted("image", "the picture's file exists; a box has a picture"),
+        "opens": Wanted("image", "the picture opens"),
+        "pixels": Wanted("image", f"the picture has at most {settings.max_picture_pixels:,} pixels"),
+        "format": Wanted("image", f"the picture is {', '.join(FORMATS)}"),
+        "mode": Wanted("image", f"the picture's mode is {' or '.join(MODES)}; others are changed to RGB"),
+        "upright": Wanted("image", "no EXIF tag turns the picture; training does not turn it"),
+        "size": Wanted("size", "the picture has the size its list declares"),
+        "text": Wanted("text", "the expression or question is not empty"),
+        "text_length": Wanted("text", f"the text has at most {most:,} characters", "between", high=most),
+        "places": Wanted("text", "as many <image> places as pictures, or none"),
+        "box_finite": Wanted("box", "the box is four finite numbers"),
+        "box_left": Wanted("box", "the box starts inside the picture", "between", low=-SLACK),
+        "box_top": Wanted("box", "the box starts inside the picture", "between", low=-SLACK),
+        "box_right": Wanted("box", "the box ends inside the picture", "between", high=SLACK),
+        "box_bottom": Wanted("box", "the box ends inside the picture", "between", high=SLACK),
+        "box_width": Wanted("box", f"the box is at least {side:g} px wide", "between", low=side),
+        "box_height": Wanted("box", f"the box is at least {side:g} px high", "between", low=side),
+        "box_share": Wanted("box", f"the box covers at most {share:.0%} of the picture", "between", high=share),
+        "labels": Wanted("label", "every box has a label that is asked for, every defect is a known one"),
+        "answer": Wanted("answer", "the answer can be read by the task, and the row's reward is one of the task's"),
+        "itself": Wanted("answer", "the truth, given as an answer, earns the row's reward in full"),
+        "duplicate": Wanted("row", "no earlier row of the source is the same"),
+        "contradiction": Wanted("answer", "no earlier row of the source gives another answer to the same question"),
+        "leak": Wanted("image", "no evaluation source has the same picture"),
+        "near_leak": Wanted("image", "no evaluation source has a picture that looks the same"),
     }  # fmt: skip
 
 
@@ -69,7 +73,7 @@ class Offence:
 
     rule: str
     row: int
-    value: str  # what was there, where that is worth showing
+    value: str  # what was there
 
 
 class Suite:
@@ -98,7 +102,7 @@ class Suite:
 
         if not table:
             return []
-        frame = pd.DataFrame({"text_length": table["text"], **table})
+        frame = pd.DataFrame(table)
         wanted = [name for name in self.rules if name in frame]
         for name in wanted:
             if self.rules[name].kind == "between":
@@ -158,16 +162,9 @@ _suite: Suite  # of a process that a Judge started
 def _expectation(name: str, wanted: Wanted) -> Any:
     import great_expectations.expectations as gxe
 
-    match wanted.kind:
-        case "true":
-            return gxe.ExpectColumnValuesToBeInSet(column=name, value_set=[True])
-        case "set":
-            return gxe.ExpectColumnValuesToBeInSet(column=name, value_set=list(wanted.values))
-        case "length":
-            low, high = (None if v is None else int(v) for v in (wanted.low, wanted.high))
-            return gxe.ExpectColumnValueLengthsToBeBetween(column=name, min_value=low, max_value=high)
-        case _:
-            return gxe.ExpectColumnValuesToBeBetween(column=name, min_value=wanted.low, max_value=wanted.high)
+    if wanted.kind == "nothing":
+        return gxe.ExpectColumnValueLengthsToBeBetween(column=name, max_value=0)
+    return gxe.ExpectColumnValuesToBeBetween(column=name, min_value=wanted.low, max_value=wanted.high)
 
 
 def _offences(name: str, result: Any) -> list[Offence]:
@@ -178,11 +175,8 @@ def _offences(name: str, result: Any) -> list[Offence]:
         )
     found = []
     for entry in result.result.get("unexpected_index_list") or []:
-        value = entry.get(name)
-        if isinstance(value, float):
-            value = f"{value:.6g}"
-        # Marks are plain false, which says nothing; what was measured is worth showing.
-        found.append(Offence(name, int(entry["row"]), "" if str(value) == "False" else str(value)[:200]))
+        value = str(entry[BOXES]) if name.startswith("box_") else str(entry[name])
+        found.append(Offence(name, int(entry["row"]), value[:200]))
     if not result.success and not found:
         raise RuntimeError(f"expectation {name} failed without naming a row")
     return found

@@ -6,7 +6,7 @@ Where a row has several boxes or pictures, its columns hold the worst of them. L
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from vlmr1.settings.sources import SourceSpec
 from vlmr1.tasks import TASKS, gui
 from vlmr1.validation.pictures import FORMATS, MODES, Facts, Looks, Near
 
+MEASURES = ("box_left", "box_top", "box_right", "box_bottom", "box_width", "box_height", "box_share")
+BOXED = ("rec", "ovd")  # tasks whose answers are boxes in a picture
 ASKS_A_JUDGE = "llm"  # a reward that costs a request a row, and so is not asked here
 
 
@@ -25,16 +27,17 @@ class Repeats:
     """What was seen before: rows of a source, and pictures that evaluation asks about."""
 
     def __init__(self) -> None:
-        self.rows: dict[int, int] = {}  # what was asked of which pictures: what the truth was
-        self.evaluated: dict[str, str] = {}  # a picture's hash, or its path where files are not read: its source
+        self.rows: dict[int, tuple[int, int]] = {}  # what was asked of which pictures: what the truth was, which row
+        self.evaluated: dict[str, str] = {}  # a picture's hash, or its path where files are not read: where it is
         self.looks = Near()
 
-    def earlier(self, question: tuple[object, ...], truth: tuple[object, ...]) -> tuple[bool, bool]:
-        """Whether the same was asked before, with the same truth and with another. 64 bits stand for each."""
-        asked, answered = hash(question), hash(truth)
-        known = self.rows.get(asked)
-        self.rows.setdefault(asked, answered)
-        return known == answered, known not in (None, answered)
+    def earlier(self, question: tuple[object, ...], truth: tuple[object, ...], row: int) -> tuple[str, str]:
+        """The earlier row that asked the same, by whether its truth was the same. 64 bits stand for each."""
+        answered = hash(truth)
+        known, first = self.rows.setdefault(hash(question), (answered, row))
+        if first == row:
+            return "", ""
+        return ("as row " + str(first), "") if known == answered else ("", f"otherwise in row {first}")
 
 
 def columns(
@@ -53,26 +56,46 @@ def columns(
     return table
 
 
-def _pictures(row: Row, facts: Sequence[Facts] | None) -> dict[str, Any]:
+def _first(row: Row, facts: Sequence[Facts], wrong: Callable[[Facts], str]) -> str:
+    """What is wrong with the first of a row's pictures that something is wrong with, after its name."""
+    for image, one in zip(row.images, facts, strict=True):
+        if said := wrong(one):
+            return f"{image}: {said}"
+    return ""
+
+
+def _pictures(row: Row, facts: Sequence[Facts] | None) -> dict[str, str]:
+    missing = "no picture" if row.task in BOXED and not row.images else ""
     if facts is None:
-        names = [name for name in row.images if name.startswith("/") or ".." in name.split("/")]
-        return {"path": not names}
-    size = all(f.size is None or not row.sizes or f.size == row.sizes[i] for i, f in enumerate(facts))
+        out = [name for name in row.images if name.startswith("/") or ".." in name.split("/")]
+        return {"path": out[0] if out else "", "exists": missing}
+    sizes: Sequence[Size | None] = row.sizes or [None] * len(row.images)
+    declared = [
+        f"{image}: {one.size[0]} x {one.size[1]}, declared {size[0]} x {size[1]}"
+        for image, one, size in zip(row.images, facts, sizes, strict=False)
+        if size is not None and one.size is not None and one.size != size
+    ]
     return {
-        "path": all(f.inside for f in facts),
-        "exists": all(f.exists or not f.inside for f in facts),
-        "opens": all(f.opens or not f.exists for f in facts),
-        "pixels": all(f.few_pixels for f in facts),
-        "format": next((f.format for f in facts if f.format and f.format not in FORMATS), FORMATS[0]),
-        "mode": next((f.mode for f in facts if f.mode and f.mode not in MODES), MODES[0]),
-        "upright": all(f.upright for f in facts),
-        "size": size,
+        "path": _first(row, facts, lambda f: "" if f.inside else "leaves its folder"),
+        "exists": missing or _first(row, facts, lambda f: "not there" if f.inside and not f.exists else ""),
+        "opens": _first(row, facts, lambda f: f.fault if f.exists and not f.opens else ""),
+        "pixels": _first(row, facts, lambda f: "" if f.few_pixels else "too many"),
+        "format": _first(row, facts, lambda f: f.format if f.format not in ("", *FORMATS) else ""),
+        "mode": _first(row, facts, lambda f: f.mode if f.mode not in ("", *MODES) else ""),
+        "upright": _first(row, facts, lambda f: "" if f.upright else "turned"),
+        "size": declared[0] if declared else "",
     }
 
 
 def _text(row: Row) -> dict[str, Any]:
     said = row.text.strip() if row.task != "ovd" else " ".join(row.asked).strip()
-    return {"text": said, "places": row.text.count(PLACE) in (0, len(row.images))}
+    places = row.text.count(PLACE)
+    odd = places not in (0, len(row.images))
+    return {
+        "text": "" if said else "empty",
+        "text_length": len(said),
+        "places": f"{places} places, {len(row.images)} pictures" if odd else "",
+    }
 
 
 def _size(row: Row, facts: Sequence[Facts] | None) -> Size | None:
@@ -84,42 +107,52 @@ def _size(row: Row, facts: Sequence[Facts] | None) -> Size | None:
 
 def _boxes(row: Row, facts: Sequence[Facts] | None) -> dict[str, Any]:
     """The worst of a row's boxes, in pixels; None where there is nothing to say."""
-    found = dict.fromkeys(("box_left", "box_top", "box_right", "box_bottom", "box_width", "box_height", "box_share"))
+    found: dict[str, Any] = dict.fromkeys(MEASURES)
+    size = _size(row, facts)
+    said = ", ".join(f"[{', '.join(f'{v:g}' for v in box)}]" for box in row.boxes[:3])
+    found["boxes"] = said + (f" in {size[0]} x {size[1]}" if size and said else "")
     finite = all(math.isfinite(v) for box in row.boxes for v in box)
+    found["box_finite"] = "" if finite else "not finite"
     if not row.boxes or not finite:
-        return {"box_finite": finite, **found}
+        return found
     x0, y0, x1, y1 = zip(*row.boxes, strict=True)
     found |= {"box_left": min(x0), "box_top": min(y0)}
     found |= {"box_width": min(b - a for a, b in zip(x0, x1, strict=True))}
     found |= {"box_height": min(b - a for a, b in zip(y0, y1, strict=True))}
-    size = _size(row, facts)
     if size is not None:  # by how much a box passes the border
         found |= {"box_right": max(x1) - size[0], "box_bottom": max(y1) - size[1]}
         found |= {"box_share": max(map(area, row.boxes)) / max(1, size[0] * size[1])}
-    return {"box_finite": finite, **found}
+    return found
 
 
-def _truth(name: str, spec: SourceSpec, row: Row, facts: Sequence[Facts] | None) -> dict[str, Any]:
+def _truth(name: str, spec: SourceSpec, row: Row, facts: Sequence[Facts] | None) -> dict[str, str]:
     """Whether the task can read the truth, and whether the truth earns the row's reward in full."""
-    labels = row.task != "ovd" or (len(row.labels) == len(row.boxes) and set(row.labels) <= set(row.asked))
-    labels &= spec.format != "gui" or row.answer in gui.DEFECTS
+    told = {"labels": _labels(spec, row), "answer": "", "itself": ""}
     task = TASKS[row.task]
-    if any(not math.isfinite(v) for box in row.boxes for v in box):
-        return {"labels": labels, "answer": True, "itself": True}  # said by another rule
-    sizes = tuple((size, size) for size in _sizes(row, facts))
-    sample = to_sample(row, sizes, name, "")
+    if row.reward not in task.METHODS:
+        return told | {"answer": f"reward {row.reward!r} is none of task {row.task}'s: {', '.join(task.METHODS)}"}
+    if (row.boxes and not row.images) or any(not math.isfinite(v) for box in row.boxes for v in box):
+        return told  # said by another rule
+    sample = to_sample(row, tuple((size, size) for size in _sizes(row, facts)), name, "")
     try:
-        if row.reward not in task.METHODS:
-            raise ValueError(f"no reward {row.reward} in task {row.task}")
         task.truth(sample)
-    except ValueError:
-        return {"labels": labels, "answer": False, "itself": True}
+    except ValueError as error:
+        return told | {"answer": str(error).removeprefix(f"{name} id {row.row}: ")}
     if row.reward == ASKS_A_JUDGE:
-        return {"labels": labels, "answer": True, "itself": True}
+        return told
     size = sample.sizes[0] if sample.sizes else (0, 0)
     said = task.answer(f"<think></think><answer>{sample.solution}</answer>", sample, size)
-    value = task.rewards(said, sample, ("accuracy",))["accuracy"].value
-    return {"labels": labels, "answer": True, "itself": value >= 1 - 1e-9}
+    reward = task.rewards(said, sample, ("accuracy",))["accuracy"]
+    return told if reward.value >= 1 - 1e-9 else told | {"itself": f"{reward.value:g}: {reward.reason}"}
+
+
+def _labels(spec: SourceSpec, row: Row) -> str:
+    if spec.format == "gui":
+        return "" if row.answer in gui.DEFECTS else row.answer or "none"
+    if len(row.labels) != len(row.boxes) and row.task == "ovd":
+        return f"{len(row.labels)} labels, {len(row.boxes)} boxes"
+    odd = [label for label in row.labels if label not in row.asked]
+    return odd[0] or "an empty label" if odd else ""
 
 
 def _sizes(row: Row, facts: Sequence[Facts] | None) -> tuple[Size, ...]:
@@ -136,18 +169,21 @@ def _around(row: Row) -> Size:
 
 def _repeats(
     name: str, spec: SourceSpec, folder: str, row: Row, facts: Sequence[Facts] | None, repeats: Repeats
-) -> dict[str, Any]:
-    marks = [f.hash for f in facts if f.hash] if facts else [f"{folder}/{image}" for image in row.images]
-    question = (name, *(marks or row.images), row.text.strip().lower(), row.asked)
-    same, other = repeats.earlier(question, (row.boxes, row.labels, row.answer.strip().lower()))
-    line: dict[str, Any] = {"duplicate": not same, "contradiction": not other, "leak": True, "near_leak": True}
-    looks = [(f.look, f.hash) for f in facts or [] if f.look is not None]
+) -> dict[str, str]:
+    marks = [f.hash or image for f, image in zip(facts, row.images, strict=True)] if facts else []
+    marks = marks or [f"{folder}/{image}" for image in row.images]
+    question = (name, *marks, row.text.strip().lower(), row.asked)
+    same, other = repeats.earlier(question, (row.boxes, row.labels, row.answer.strip().lower()), row.row)
+    line = {"duplicate": same, "contradiction": other, "leak": "", "near_leak": ""}
+    looks = [(f.look, image) for f, image in zip(facts or [], row.images, strict=False) if f.look is not None]
     if spec.role == "evaluate":
-        repeats.evaluated |= dict.fromkeys(marks, name)
-        for look, mark in looks:
-            if repeats.looks.find(look) != mark:
-                repeats.looks.add(look, mark)
+        for mark, image in zip(marks, row.images, strict=True):
+            repeats.evaluated.setdefault(mark, f"{image} of {name}")
+        for look, image in looks:
+            if repeats.looks.find(look) is None:
+                repeats.looks.add(look, f"{image} of {name}")
         return line
-    line["leak"] = not any(mark in repeats.evaluated for mark in marks)
-    line["near_leak"] = not any(repeats.looks.find(look) not in (None, mark) for look, mark in looks)
+    line["leak"] = next((repeats.evaluated[mark] for mark in marks if mark in repeats.evaluated), "")
+    if not line["leak"]:
+        line["near_leak"] = next((found for look, _ in looks if (found := repeats.looks.find(look))), "")
     return line
