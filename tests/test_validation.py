@@ -17,7 +17,7 @@ from vlmr1.settings.world import Label
 from vlmr1.tasks import gui, math
 from vlmr1.validation.baselines import Balance
 from vlmr1.validation.pictures import Looks, Near, difference_hash, facts_of
-from vlmr1.validation.rules import Judge, Suite, rules
+from vlmr1.validation.rules import Desk, Suite, rules
 from vlmr1.validation.table import Repeats, columns
 
 pytest.importorskip("great_expectations")
@@ -158,13 +158,25 @@ def test_every_rule_has_a_name_a_fault_and_a_place_in_the_settings():
     assert set(rules(SETTINGS)) == set(get_args(Rule)) == tested
 
 
-def test_near_pictures_are_found_within_two_bits(root):
-    near = Near()
-    near.add(0b1011 << 40, "known")
-    for flips, name in ((0, "known"), (1, "known"), (1 | 1 << 63, "known"), (0b111, None)):
-        assert near.find((0b1011 << 40) ^ flips) == name
+def test_near_pictures_are_found_within_a_few_bits(root):
+    near, look = Near(), 0b1011 << 140
+    near.add(look, "known")
+    for flips, name in ((0, "known"), (1, "known"), (1 | 1 << 383, "known"), (0b11111, "known"), (0b111111, "")):
+        assert near.find(look ^ flips) == name
     with Image.open(root / "images/b.png") as one, Image.open(root / "images/c.png") as other:
         assert difference_hash(one) == difference_hash(one.resize((50, 40))) != difference_hash(other)
+    one, other = Image.new("RGB", (64, 64), (120, 120, 120)), Image.new("RGB", (64, 64), (120, 120, 120))
+    one.paste((200, 0, 0), (8, 8, 24, 24))
+    other.paste((0, 0, 200), (8, 8, 24, 24))
+    assert (difference_hash(one) ^ difference_hash(other)).bit_count() > Near.BITS  # another colour, another picture
+
+
+def test_a_crowd_of_alike_pictures_costs_no_more_than_a_few():
+    near = Near()
+    for n in range(5000):
+        near.add(n << 70, f"{n}")
+    assert max(len(others) for band in near.bands for others in band.values()) == Near.CROWD
+    assert near.find(4999 << 70) == "4999"
 
 
 def test_a_bomb_is_never_decoded(tmp_path, monkeypatch):
@@ -180,11 +192,11 @@ def test_the_suite_in_a_process_of_its_own_finds_the_same(suite, root):
     looks, rows = Looks(SETTINGS), [row for rows in FAULTS.values() for row in rows]
     looks.look(root / "images", rows, lambda n: None)
     table = columns("t", TRAIN, root, rows, looks, Repeats())
-    judge = Judge(SETTINGS.model_copy(update={"workers": 2}))
+    desk = Desk(SETTINGS.model_copy(update={"workers": 2}))
     try:
-        assert judge.look(table).result(timeout=60) == suite.run(table) != []
+        assert desk.look(table).result(timeout=60) == suite.run(table) != []
     finally:
-        judge.close()
+        desk.close()
 
 
 def test_pictures_are_looked_at_by_several_processes_alike(tmp_path):
@@ -195,6 +207,7 @@ def test_pictures_are_looked_at_by_several_processes_alike(tmp_path):
     for workers in (1, 2):
         looks, counted = Looks(SETTINGS.model_copy(update={"workers": workers})), []
         looks.look(tmp_path, rows, counted.append)
+        looks.close()
         assert sum(counted) == 70
         known.append(looks.known)
     assert known[0] == known[1]
@@ -245,11 +258,18 @@ def test_the_stage_reports_with_pictures_and_refuses_only_what_params_say(root, 
     report = json.loads((REFUSED.parent / "validation.json").read_text())
     assert report["refused"] == {"e": 0, "t": 1} and not report["passed"]
     shares = next(f for f in report["findings"] if f["rule"] == "box_share")
-    assert not shares["refuses"] and shares["rows"] == {"t": 1} and shares["examples"][0]["value"] == "1"
+    assert (
+        not shares["refuses"]
+        and shares["rows"] == {"t": 1}
+        and shares["examples"][0]["value"] == "[0, 0, 100, 80] in 100 x 80"
+    )
     text = (REFUSED.parent / "validation.md").read_text()
-    assert "| t | 2 | c.png | no. 2\\|&lt;b> | 9 |" in text and "![box_right](pictures/box_right.png)" in text
+    assert (
+        "| t | 2 | box | [50, 0, 109, 50] in 100 x 80 | c.png | no. 2\\|&lt;b> |" in text
+        and "![box_right](pictures/box_right.png)" in text
+    )
     with Image.open(REFUSED.parent / "pictures/box_right.png") as sheet:
-        assert sheet.size == (200, 216)
+        assert sheet.size == (200, 228)
         assert (230, 30, 30) in {sheet.getpixel((x, 50)) for x in range(200)}
     assert json.loads(Path("metrics/validate.json").read_text()) == {
         "rows_looked_at": 4,

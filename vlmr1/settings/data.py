@@ -38,7 +38,7 @@ class Data(Block):
 
 
 Rule = Literal[
-    "path", "exists", "opens", "pixels", "format", "mode", "upright", "size", "text", "text_length", "places",
+    "reads", "path", "exists", "opens", "pixels", "format", "mode", "upright", "size", "text", "text_length", "places",
     "box_finite", "box_left", "box_top", "box_right", "box_bottom", "box_width", "box_height", "box_share",
     "labels", "answer", "itself", "duplicate", "contradiction", "leak", "near_leak",
 ]  # fmt: skip

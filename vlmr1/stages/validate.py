@@ -10,22 +10,24 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import closing, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from vlmr1.files import rounded, whole_folder, write_atomically, write_json
-from vlmr1.progress import progress
+from vlmr1.progress import counted, progress
 from vlmr1.rows import Row
 from vlmr1.sample import write_jsonl
 from vlmr1.settings import Params
+from vlmr1.settings.sources import SourceSpec
 from vlmr1.sources import read_source
 from vlmr1.stages import REFUSED, run_stage
 from vlmr1.validation.baselines import Balance
 from vlmr1.validation.findings import Findings
 from vlmr1.validation.gallery import Gallery
 from vlmr1.validation.pictures import Looks
-from vlmr1.validation.rules import Judge, Offence
+from vlmr1.validation.rules import Desk, Offence, rules
 from vlmr1.validation.table import Repeats, columns
 
 CHUNK = 20_000  # rows
@@ -35,34 +37,33 @@ SHOWN = 50  # rows a rule shows in the Markdown
 
 def main(params: Params) -> None:
     settings, root = params.validate_, Path(params.data.root)
-    judge, looks, repeats, gallery = Judge(settings), Looks(settings), Repeats(), Gallery()
-    findings = Findings(judge.rules, settings.warnings)
-    balances: dict[str, Balance] = {}
-    waiting: deque[tuple[str, list[Row], Future[list[Offence]]]] = deque()  # chunks that the suite looks at
+    findings, balances = Findings(rules(settings), settings.warnings), {}
+    gallery, repeats = Gallery(), Repeats()
+    with closing(Desk(settings)) as desk, closing(Looks(settings)) as looks:
+        waiting: deque[tuple[str, list[Row], Future[list[Offence]]]] = deque()  # chunks that the suite looks at
 
-    def note(most: int) -> None:
-        """Note what was found until at most so many chunks wait."""
-        while len(waiting) > most:
-            name, rows, found = waiting.popleft()
-            for offence, row in findings.add(name, rows, found.result()):
-                gallery.keep(offence, root / params.data.sources[name].images, name, row)
+        def note(most: int) -> None:
+            """Note what was found until at most so many chunks wait."""
+            while len(waiting) > most:
+                name, rows, found = waiting.popleft()
+                for offence, row in findings.add(name, rows, found.result()):
+                    gallery.keep(offence, root / params.data.sources[name].images, name, row)
 
-    # Evaluation first: training rows are held to its pictures.
-    for name, spec in sorted(params.data.sources.items(), key=lambda one: one[1].role != "evaluate"):
-        balance = balances[name] = Balance()
-        findings.rows[name] = 0
-        with progress(f"looking at {name}", None) as bar:
-            for rows in chunks(read_source(spec, root)):
+        # Evaluation first: training rows are held to its pictures.
+        for name, spec in sorted(params.data.sources.items(), key=lambda one: one[1].role != "evaluate"):
+            balances[name], findings.rows[name] = Balance(), 0
+            for rows in chunks(counted_rows(name, spec, root)):
                 if settings.decode != "none":
-                    looks.look(root / spec.images, rows, lambda _: None)
-                waiting.append((name, rows, judge.look(columns(name, spec, root, rows, looks, repeats))))
+                    with progress(f"pictures of {name}", None) if settings.decode == "full" else nullcontext() as bar:
+                        looks.look(root / spec.images, rows, bar.update if bar is not None else lambda _: None)
+                table = columns(name, spec, root, rows, looks, repeats)
+                findings.looked |= table.keys()
+                waiting.append((name, rows, desk.look(table)))
                 for row in rows:
                     facts = looks.of(root / spec.images, row) if settings.decode != "none" else []
-                    balance.add(row, facts[0].size if facts and facts[0].size else None)
-                bar.update(len(rows))
+                    balances[name].add(row, facts[0].size if facts and facts[0].size else None)
                 note(AHEAD)
-    note(0)
-    judge.close()
+        note(0)
     told = {name: balances[name].summary() for name in params.data.sources}
     with whole_folder(REFUSED.parent) as folder:
         drawn = gallery.draw(folder / "pictures", settings.max_picture_pixels)
@@ -78,9 +79,15 @@ def main(params: Params) -> None:
         (source, number), (rule, *_) = min(findings.refused.items())
         raise ValueError(
             f"{refused} rows refused; the first is {source} row {number} ({findings.pictures[source, number]}): want:"
-            f" {judge.rules[rule].says}. All are in {REFUSED.parent}/validation.md. Mend them, or set"
+            f" {findings.rules[rule].says}. All are in {REFUSED.parent}/validation.md. Mend them, or set"
             " validate.on_failure to skip to go on without them"
         )
+
+
+def counted_rows(name: str, spec: SourceSpec, root: Path) -> Iterator[Row]:
+    """A source's rows, shown as they are read."""
+    with progress(f"looking at {name}", None) as bar:
+        yield from counted(read_source(spec, root), bar)
 
 
 def chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
@@ -101,7 +108,8 @@ def _markdown(params: Params, findings: Findings, balances: dict[str, Any], draw
     lines += ["", "| rule | what is wanted | refused | warned |", "|---|---|---|---|"]
     for one in findings.report():
         count = sum(one["rows"].values())
-        lines.append(f"| {one['rule']} | {_cell(one['wants'])} | {' | '.join(_where(count, one['refuses']))} |")
+        counts = _where(count, one["refuses"]) if one["looked"] else ("not looked at", "")
+        lines.append(f"| {one['rule']} | {_cell(one['wants'])} | {' | '.join(counts)} |")
     for one in findings.report():
         if one["examples"]:
             lines += ["", f"## {one['rule']}: {_cell(one['wants'])}", ""]

@@ -22,6 +22,7 @@ class Findings:
 
     rules: Mapping[str, Wanted]
     warnings: Collection[str]
+    looked: set[str] = field(default_factory=set)  # rules that had something to look at
     rows: Counter[str] = field(default_factory=Counter)  # looked at, a source
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)  # (source, rule)
     examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # a rule's first offending rows
@@ -56,7 +57,7 @@ class Findings:
             "passed": not self.refused,
             "rows": dict(self.rows),
             "refused": {source: refused[source] for source in self.rows},
-            "rules": {name: self.of_rule(name) for name in self.rules},
+            "rules": {name: self.of_rule(name) if name in self.looked else None for name in self.rules},
         }
 
     def report(self) -> list[dict[str, Any]]:
@@ -66,6 +67,7 @@ class Findings:
                 "rule": name,
                 "wants": wanted.says,
                 "refuses": name not in self.warnings,
+                "looked": name in self.looked,
                 "rows": {source: count for (source, rule), count in sorted(self.counts.items()) if rule == name},
                 "examples": self.examples.get(name, []),
             }

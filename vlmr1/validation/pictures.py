@@ -7,7 +7,7 @@ several processes where there are many. Left out on purpose: pictures in archive
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +24,8 @@ from vlmr1.settings import Validate
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 MODES = ("RGB", "L")  # others become RGB in training: transparency, palettes and inks are lost
 ORIENTATION = 274  # EXIF's tag; 1 is upright
-POOLED = 64  # pictures from which on other processes are worth their start
+POOLED = 64  # pictures to decode from which on other processes are worth their start
+FLAT = 3  # levels of 256 that two neighbours may differ by and still be flat ground
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,32 +41,37 @@ class Facts:
     upright: bool = True
     size: Size | None = None  # (width, height) as stored
     hash: str = ""  # of its bytes
-    look: int | None = None  # a perceptual hash of 64 bits, where it was decoded
+    look: int | None = None  # a perceptual hash, where it was decoded
     fault: str = ""  # why it does not open
 
 
 class Looks:
-    """Looks at pictures, each once."""
+    """Looks at pictures, each once. To be closed, for it may have started processes."""
 
     def __init__(self, settings: Validate) -> None:
         self.settings = settings
         self.known: dict[tuple[Path, str], Facts] = {}
+        self.pool: ProcessPoolExecutor | None = None
 
     def look(self, folder: Path, rows: Iterable[Row], seen: Callable[[int], object]) -> None:
         """Look at every picture of the rows that is not known yet; `seen` counts them."""
         wanted = dict.fromkeys(name for row in rows for name in row.images)
         new = [name for name in wanted if (folder, name) not in self.known]
-        judge = partial(facts_of, folder, full=self.settings.decode == "full", most=self.settings.max_picture_pixels)
-        if self.settings.workers == 1 or len(new) < POOLED:
-            for name in new:
-                self.known[folder, name] = judge(name)
-                seen(1)
-            return
-        # Spawned: whoever imported Great Expectations or torch has threads that a fork would tear.
-        with ProcessPoolExecutor(self.settings.workers, get_context("spawn")) as pool:
-            for name, facts in zip(new, pool.map(judge, new, chunksize=16), strict=True):
-                self.known[folder, name] = facts
-                seen(1)
+        full = self.settings.decode == "full"
+        judge = partial(facts_of, folder, full=full, most=self.settings.max_picture_pixels)
+        facts: Iterable[Facts] = map(judge, new)
+        if full and self.settings.workers > 1 and (self.pool is not None or len(new) >= POOLED):
+            if self.pool is None:
+                # Spawned: whoever imported Great Expectations or torch has threads that a fork would tear.
+                self.pool = ProcessPoolExecutor(self.settings.workers, get_context("spawn"))
+            facts = self.pool.map(judge, new, chunksize=16)
+        for name, one in zip(new, facts, strict=True):
+            self.known[folder, name] = one
+            seen(1)
+
+    def close(self) -> None:
+        if self.pool is not None:
+            self.pool.shutdown(cancel_futures=True)
 
     def of(self, folder: Path, row: Row) -> list[Facts]:
         """The facts of a row's pictures, which `look` has looked at."""
@@ -119,35 +125,45 @@ def sha(path: Path) -> str:
 
 
 def difference_hash(picture: Image.Image) -> int:
-    """64 bits, one a pair of neighbours of the picture shrunk to 9 x 8 greys: is the right one brighter?"""
-    grey = picture.convert("L").resize((9, 8), Image.Resampling.BOX).tobytes()
-    bits = 0
-    for y in range(8):
-        for x in range(8):
-            bits = bits << 1 | (grey[9 * y + x + 1] > grey[9 * y + x])
+    """384 bits, two for each pair of neighbours of the picture shrunk to 9 x 8, in each colour: rises it, falls it?
+
+    Flat ground is neither, so that drawings on one ground differ where their objects stand and in their colours.
+    """
+    small, bits = picture.convert("RGB").resize((9, 8), Image.Resampling.BOX), 0
+    for channel in small.split():
+        values = channel.tobytes()
+        for left, right in ((values[9 * y + x], values[9 * y + x + 1]) for y in range(8) for x in range(8)):
+            bits = bits << 2 | 2 * (right - left > FLAT) | (left - right > FLAT)
     return bits
 
 
 class Near:
-    """Finds perceptual hashes within a few bits of known ones: of as many bands as bits + 1, one must be equal."""
+    """Finds perceptual hashes within `BITS` of known ones: of one band more than that, one must be equal.
 
-    BITS = 2
+    Equal hashes are kept once, and of a crowded band the first, so that the work stays linear in the pictures.
+    """
+
+    BITS, WIDTH, CROWD = 5, 64, 32
 
     def __init__(self) -> None:
-        self.bands: Mapping[int, dict[int, list[tuple[int, str]]]] = {0: {}, 1: {}, 2: {}}
+        self.names: dict[int, str] = {}
+        self.bands: list[dict[int, list[int]]] = [{} for _ in range(self.BITS + 1)]
 
     def add(self, look: int, name: str) -> None:
-        for band, found in self.bands.items():
-            found.setdefault(_band(look, band), []).append((look, name))
+        if self.names.setdefault(look, name) == name:
+            for part, band in zip(self._parts(look), self.bands, strict=True):
+                if len(others := band.setdefault(part, [])) < self.CROWD:
+                    others.append(look)
 
-    def find(self, look: int) -> str | None:
-        """The name of a known picture that looks the same."""
-        for band, found in self.bands.items():
-            for other, name in found.get(_band(look, band), []):
+    def find(self, look: int) -> str:
+        """The name of a known picture that looks the same; empty for none."""
+        if look in self.names:
+            return self.names[look]
+        for part, band in zip(self._parts(look), self.bands, strict=True):
+            for other in band.get(part, ()):
                 if (look ^ other).bit_count() <= self.BITS:
-                    return name
-        return None
+                    return self.names[other]
+        return ""
 
-
-def _band(look: int, band: int) -> int:
-    return look >> 22 * band & (1 << 22) - 1
+    def _parts(self, look: int) -> list[int]:
+        return [look >> self.WIDTH * i & (1 << self.WIDTH) - 1 for i in range(self.BITS + 1)]

@@ -38,6 +38,7 @@ def rules(settings: Validate) -> dict[str, Wanted]:
     """Every rule by its name, which is its column's too."""
     most, side, share = settings.max_text, settings.min_side, settings.max_share
     return {
+        "reads": Wanted("row", "the row can be read"),
         "path": Wanted("image", "the picture's path stays inside its folder"),
         "exists": Wanted("image", "the picture's file exists; a box has a picture"),
         "opens": Wanted("image", "the picture opens"),
@@ -121,7 +122,7 @@ class Suite:
         return [offence for name in wanted for offence in _offences(name, results[expectations[name].id])]
 
 
-class Judge:
+class Desk:
     """A suite at work: here, or in a process of its own, which starts while the first rows are still being read."""
 
     def __init__(self, settings: Validate) -> None:
@@ -156,7 +157,7 @@ def _look(table: dict[str, list[Any]]) -> list[Offence]:
     return _suite.run(table)
 
 
-_suite: Suite  # of a process that a Judge started
+_suite: Suite  # of a process that a Desk started
 
 
 def _expectation(name: str, wanted: Wanted) -> Any:

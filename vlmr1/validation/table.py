@@ -45,12 +45,12 @@ def columns(
 ) -> dict[str, list[Any]]:
     """The table of a chunk. Evaluation sources are to be given first, so that training rows can be held to them."""
     folder = root / spec.images
-    where = str(folder)
+    where, decoded = str(folder), looks.settings.decode == "full"
     table: dict[str, list[Any]] = {}
     for row in rows:
         facts = looks.of(folder, row) if looks.settings.decode != "none" else None
         line = {"source": name, "row": row.row, **_pictures(row, facts), **_text(row), **_boxes(row, facts)}
-        line |= _truth(name, spec, row, facts) | _repeats(name, spec, where, row, facts, repeats)
+        line |= _truth(name, row, facts) | _repeats(name, spec, where, row, facts, repeats, decoded)
         for key, value in line.items():
             table.setdefault(key, []).append(value)
     return table
@@ -125,9 +125,9 @@ def _boxes(row: Row, facts: Sequence[Facts] | None) -> dict[str, Any]:
     return found
 
 
-def _truth(name: str, spec: SourceSpec, row: Row, facts: Sequence[Facts] | None) -> dict[str, str]:
+def _truth(name: str, row: Row, facts: Sequence[Facts] | None) -> dict[str, str]:
     """Whether the task can read the truth, and whether the truth earns the row's reward in full."""
-    told = {"labels": _labels(spec, row), "answer": "", "itself": ""}
+    told = {"labels": _labels(row), "answer": "", "itself": ""}
     task = TASKS[row.task]
     if row.reward not in task.METHODS:
         return told | {"answer": f"reward {row.reward!r} is none of task {row.task}'s: {', '.join(task.METHODS)}"}
@@ -146,8 +146,8 @@ def _truth(name: str, spec: SourceSpec, row: Row, facts: Sequence[Facts] | None)
     return told if reward.value >= 1 - 1e-9 else told | {"itself": f"{reward.value:g}: {reward.reason}"}
 
 
-def _labels(spec: SourceSpec, row: Row) -> str:
-    if spec.format == "gui":
+def _labels(row: Row) -> str:
+    if row.task == "gui" and row.reward == "all_match":
         return "" if row.answer in gui.DEFECTS else row.answer or "none"
     if len(row.labels) != len(row.boxes) and row.task == "ovd":
         return f"{len(row.labels)} labels, {len(row.boxes)} boxes"
@@ -168,22 +168,27 @@ def _around(row: Row) -> Size:
 
 
 def _repeats(
-    name: str, spec: SourceSpec, folder: str, row: Row, facts: Sequence[Facts] | None, repeats: Repeats
+    name: str,
+    spec: SourceSpec,
+    folder: str,
+    row: Row,
+    facts: Sequence[Facts] | None,
+    repeats: Repeats,
+    decoded: bool,
 ) -> dict[str, str]:
     marks = [f.hash or image for f, image in zip(facts, row.images, strict=True)] if facts else []
     marks = marks or [f"{folder}/{image}" for image in row.images]
     question = (name, *marks, row.text.strip().lower(), row.asked)
     same, other = repeats.earlier(question, (row.boxes, row.labels, row.answer.strip().lower()), row.row)
-    line = {"duplicate": same, "contradiction": other, "leak": "", "near_leak": ""}
+    line = {"duplicate": same, "contradiction": other, "leak": ""} | ({"near_leak": ""} if decoded else {})
     looks = [(f.look, image) for f, image in zip(facts or [], row.images, strict=False) if f.look is not None]
     if spec.role == "evaluate":
         for mark, image in zip(marks, row.images, strict=True):
             repeats.evaluated.setdefault(mark, f"{image} of {name}")
         for look, image in looks:
-            if repeats.looks.find(look) is None:
-                repeats.looks.add(look, f"{image} of {name}")
+            repeats.looks.add(look, f"{image} of {name}")
         return line
     line["leak"] = next((repeats.evaluated[mark] for mark in marks if mark in repeats.evaluated), "")
-    if not line["leak"]:
+    if decoded and not line["leak"]:
         line["near_leak"] = next((found for look, _ in looks if (found := repeats.looks.find(look))), "")
     return line
