@@ -81,7 +81,7 @@ def test_doctor_names_a_missing_list_and_a_bad_key(project):
     faults = [f.says for f in examine() if not f.good]
     assert faults == [
         "grpo.betta: unknown key; did you mean beta?",
-        "grpo.beta: missing; params.yaml says everything, add it",
+        "grpo.beta: missing; add it, every key is said",
     ]
 
 

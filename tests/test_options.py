@@ -313,6 +313,7 @@ def test_the_ten_lines_of_the_trainers_docstring_say_what_is(trained):
 
     example = [line.strip() for line in module.__doc__.splitlines() if line.startswith("    ")]
     compile("\n".join(example), "example", "exec")
+    exec("\n".join(line for line in example if line.startswith(("from ", "import "))), {})
     chosen = defaults(["rewards={accuracy: 1.0, my_rewards:brevity: 0.2}"])
     assert chosen.grpo.rewards == {"accuracy": 1.0, "my_rewards:brevity": 0.2}
     assert isinstance(defaults(["steps=200", "prompts_per_step=4", "rewards={accuracy: 1.0, format: 1.0}"]), Training)

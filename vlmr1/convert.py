@@ -64,7 +64,7 @@ def spec_of(source: str, annotations: Path, images: Path, sets: Sequence[str]) -
         return TypeAdapter(SourceSpec).validate_python(values)
     except ValidationError as error:
         lines = [explain(Path(f"--source {source}"), {**fault, "loc": fault["loc"][1:]}) for fault in error.errors()]
-        said = "\n".join(line.replace("params.yaml says everything, add it", "give it, -S KEY=VALUE") for line in lines)
+        said = "\n".join(line.replace("add it, every key is said", "give it, -S KEY=VALUE") for line in lines)
         raise ValueError(said) from None
 
 

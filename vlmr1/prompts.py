@@ -66,6 +66,17 @@ class Prompts(Dataset[Item]):
         source, sample = self.items[index]
         return source.pictures(sample)
 
+    def unreadable(self) -> list[Path]:
+        """Pictures whose files say at once that they are broken: all can be mended before training goes on."""
+        broken = []
+        for path in dict.fromkeys(path for source, sample in self.items for path in source.pictures(sample)):
+            try:
+                with Image.open(path) as picture:
+                    picture.verify()
+            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+                broken.append(path)  # none of them is used now; each is named when its step comes
+        return broken
+
     def encode(self, index: int) -> Prompt:
         return encode(self.family, *self.items[index])
 

@@ -41,6 +41,9 @@ def defaults(sets: Sequence[str] = ()) -> Training:
             if not isinstance(block, dict):
                 raise ValueError(f"-S {pair}: {part} is no block of keys here; give it whole, e.g. {part}={{…}}")
         block[parts[-1]] = read_value(pair, text)
+    named = {pair.partition("=")[0].removeprefix("grpo.") for pair in sets}
+    if "save_steps" not in named and isinstance(values["grpo"].get("steps"), int):
+        values["grpo"]["save_steps"] = max(1, min(values["grpo"]["save_steps"], values["grpo"]["steps"]))
     try:
         return Training.model_validate(values)
     except ValidationError as error:
@@ -131,6 +134,8 @@ def train_grpo(model: Path, sources: Sequence[Source], chosen: Training, output:
 
     Raises ValueError where `output` holds another run's policy, or for settings and rows that cannot work.
     """
+    from vlmr1.families import load_family
+    from vlmr1.grpo.limits import check_length
     from vlmr1.grpo.scoring import Scorer
     from vlmr1.grpo.summary import summarise
     from vlmr1.grpo.trainer import GrpoTrainer
@@ -141,6 +146,11 @@ def train_grpo(model: Path, sources: Sequence[Source], chosen: Training, output:
     if (output / "policy").exists() and not unfinished:  # a run killed as it left its results leaves them once more
         raise ValueError(f"{output}/policy: there already; name another --output, or remove it")
     Scorer(chosen.grpo.rewards, [sample for source in sources for sample in source.samples])  # refuses in a moment
+    for source in sources:
+        for sample in source.samples:
+            if missing := [path for path in source.pictures(sample) if not path.is_file()]:
+                said = f"{source.name} id {sample.id}: picture {missing[0]} is not there"
+                raise ValueError(f"{said}; mend the row or --images")
 
     def about() -> dict[str, Any]:
         listed = [[repr(sample) for sample in source.samples] for source in sources]
@@ -148,6 +158,7 @@ def train_grpo(model: Path, sources: Sequence[Source], chosen: Training, output:
         of = chosen.model_dump(mode="json") | {"compute": told(chosen.compute), "base": fingerprint_of(model)}
         return of | {"data": data}
 
+    check_length(load_family(model, chosen.max_pixels), sources, chosen.grpo.max_completion_length)
     trainer = GrpoTrainer(model, sources, chosen, open_work(output / "work", about, refuse=True))
     rows = trainer.run()
     save_training(trainer, rows, summarise(trainer, rows), output / "policy", output / "logs", output / "metrics.json")

@@ -29,7 +29,7 @@ from vlmr1.launch import is_first
 from vlmr1.prompts import Prompts, UnreadablePicture
 from vlmr1.sample import Source, write_jsonl
 from vlmr1.settings import Compute, DeepSpeed, Optimisation, Trained
-from vlmr1.watching import WatchedRun, logged_rows
+from vlmr1.watching import WatchedRun, label, logged_rows
 from vlmr1.work import excuse
 
 WHOLE = "whole.json"  # written into a checkpoint last; one without it was interrupted
@@ -61,6 +61,11 @@ class VlmTrainer(Trainer):
         self.work, self.settings, self.compute = work, settings, compute
         self.family = load_family(checkpoint, max_pixels)
         self.prompts = Prompts(sources, self.family, longest)
+        if self.prompts.dropped and len(self.prompts) < batch + keep_out:
+            raise ValueError(
+                f"max_prompt_length: {self.prompts.dropped} of {self.prompts.dropped + len(self.prompts)} prompts have"
+                f" more than {longest} tokens, and the rest cannot fill a step; raise it"
+            )
         self.order = PromptSampler(len(self.prompts), batch, steps, seed, repeats, keep_out)
         self.noted: dict[str, list[float]] = {}  # figures of the steps since the last log
         # Before the model is loaded: under ZeRO-3 its weights are shared out as they are read.
@@ -86,12 +91,14 @@ class VlmTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = False  # the losses are scaled here
         if share and self.breaks is not None and is_first():
-            print(f"{work.name}: prompts are not shared, because {self.breaks}; the naive way is used", flush=True)
+            print(f"{label(work)}: prompts are not shared, because {self.breaks}; the naive way is used", flush=True)
         self.bare = model if trained.lora is None else model.get_base_model()
         shared = share and self.breaks is None
         self.policy = Policy(model, self.bare, self.family, temperature, shared, self.args.device)
         if self.prompts.dropped and is_first():
-            print(f"{work.name}: {self.prompts.dropped} prompts of more than {longest} tokens are left out", flush=True)
+            print(
+                f"{label(work)}: {self.prompts.dropped} prompts of more than {longest} tokens are left out", flush=True
+            )
 
     @property
     def share_of_loss(self) -> int:
@@ -107,7 +114,7 @@ class VlmTrainer(Trainer):
         for batch in batches:
             for _, prompt in batch["items"]:
                 if isinstance(prompt, UnreadablePicture):
-                    excuse(self.work, prompt.path)
+                    excuse(self.work, {prompt.path, *self.prompts.unreadable()})
                     raise prompt
         return batches, count
 
@@ -116,7 +123,7 @@ class VlmTrainer(Trainer):
         try:
             return self.prompts.encode(index)
         except UnreadablePicture as error:
-            excuse(self.work, error.path)
+            excuse(self.work, {error.path, *self.prompts.unreadable()})
             raise
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -353,5 +360,5 @@ def last_whole_checkpoint(work: Path) -> Path | None:
         return None
     step = max(whole)
     if is_first():
-        print(f"{work.name}: continuing after step {step}", flush=True)
+        print(f"{label(work)}: continuing after step {step}", flush=True)
     return whole[step]

@@ -14,6 +14,11 @@ from transformers import TrainerCallback
 SHOWN = ("loss", "reward", "completion_length", "grad_norm")
 
 
+def label(work: Path) -> str:
+    """A training's name in what it prints: that of its folder, or of the one above a folder that is just `work`."""
+    return work.name if work.name != "work" else work.absolute().parent.name
+
+
 class WatchedRun(TrainerCallback):
     """Keeps `metrics.jsonl` in step with training and shows how far it is. The first process alone uses it."""
 
@@ -26,7 +31,7 @@ class WatchedRun(TrainerCallback):
         rows = logged_rows(state)  # what a resumed run had logged
         (self.work / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         if sys.stderr.isatty():
-            self.bar = tqdm(total=state.max_steps, initial=self.first, desc=self.work.name, dynamic_ncols=True)
+            self.bar = tqdm(total=state.max_steps, initial=self.first, desc=label(self.work), dynamic_ncols=True)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if "loss" not in logs:
@@ -42,7 +47,7 @@ class WatchedRun(TrainerCallback):
         elif done % max(1, state.max_steps // 20) == 0 or done == state.max_steps:
             left = (time.monotonic() - self.started) / max(1, done - self.first) * (state.max_steps - done)
             figures = "  ".join(f"{key} {value}" for key, value in shown.items())
-            print(f"{self.work.name} step {done}/{state.max_steps}  {figures}  {left:.0f} s left", flush=True)
+            print(f"{label(self.work)} step {done}/{state.max_steps}  {figures}  {left:.0f} s left", flush=True)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.bar is not None:

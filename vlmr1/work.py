@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from vlmr1.settings import Compute
 
 PACKAGE = Path(__file__).parent
 MENDABLE = "mendable.json"
+SHOWN = 5  # differences that a refusal names
 
 
 def open_work(work: Path, about: Callable[[], dict[str, Any]], refuse: bool = False) -> Path:
@@ -51,14 +52,25 @@ def _open(work: Path, about: dict[str, Any], refuse: bool) -> None:
     excused = set(json.loads(mendable.read_text(encoding="utf-8"))) if mendable.is_file() else set()
     if left is None or _excusing(left, excused) != _excusing(mark, excused):
         if left is not None and refuse:
-            differs = [key for key in mark if left.get(key) != mark[key]]
             raise ValueError(
-                f"{work}: holds the checkpoints of another run ({', '.join(differs)} differ); remove it, or name"
-                " another output"
+                f"{work}: holds the checkpoints of another run ({', '.join(_differences(left, mark)[:SHOWN])}); remove"
+                " it, or name another output"
             )
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
     write_json(path, mark)
+
+
+def _differences(then: Any, now: Any, key: str = "") -> list[str]:
+    """What differs between two marks, by key; of settings with both values."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        keys = dict.fromkeys([*then, *now])
+        return [one for name in keys for one in _differences(then.get(name), now.get(name), f"{key}.{name}".strip("."))]
+    if then == now:
+        return []
+    short = key.removeprefix("about.")
+    plain = not any(isinstance(value, list) or len(str(value)) > 40 for value in (then, now))
+    return [f"{short} was {then}, is {now}" if plain else f"{short} differs"]
 
 
 def _excusing(mark: dict[str, Any], pictures: set[str]) -> dict[str, Any]:
@@ -73,11 +85,11 @@ def _excusing(mark: dict[str, Any], pictures: set[str]) -> dict[str, Any]:
     return {**mark, "about": {**mark["about"], "data": {**data, "pictures": kept}}}
 
 
-def excuse(work: Path, picture: Path) -> None:
-    """Remember that a picture could not be read, so that mending it leaves this work good."""
+def excuse(work: Path, pictures: Iterable[Path]) -> None:
+    """Remember which pictures cannot be read, so that mending them leaves this work good."""
     path = work / MENDABLE
     excused = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    write_json(path, sorted({*excused, str(picture)}))
+    write_json(path, sorted({*excused, *map(str, pictures)}))
 
 
 def inputs_of(converted: Path, sources: Sequence[Source]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from vlmr1.grpo.rollout import sample_completions
 from vlmr1.grpo.sampling import Sampling
 from vlmr1.launch import is_first
 from vlmr1.settings import Holdout
-from vlmr1.watching import logged_rows
+from vlmr1.watching import label, logged_rows
 
 if TYPE_CHECKING:
     from vlmr1.grpo.trainer import GrpoTrainer
@@ -50,7 +50,7 @@ class HoldoutLooks(TrainerCallback):
             control.should_training_stop = True
             if is_first():
                 print(
-                    f"{self.trainer.work.name}: stopped at step {state.global_step}: {looks} looks at the held-out"
+                    f"{label(self.trainer.work)}: stopped at step {state.global_step}: {looks} looks at the held-out"
                     f" samples without a better one than at step {since}, whose policy is kept",
                     flush=True,
                 )

@@ -10,6 +10,7 @@ A user's reward is a function named `package.module:function`, called with keywo
 from __future__ import annotations
 
 import importlib
+import inspect
 import math
 import os
 import sys
@@ -107,9 +108,17 @@ def _import(name: str) -> Callable[..., Any]:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a module beside params.yaml, as `python -m` finds it
     try:
-        return getattr(importlib.import_module(module), function)
+        found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"grpo.rewards: {name} cannot be imported ({error}); name package.module:function") from error
+    try:
+        inspect.signature(found).bind(completion="", sample=None, answer=None, pictures=[])
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"grpo.rewards: {name} cannot be called ({error}); write def {function}(completion, sample, answer,"
+            " pictures)"
+        ) from error
+    return found
 
 
 def _checked(name: str, given: Any, sample: Sample) -> Reward:

@@ -10,8 +10,7 @@ Ten lines train a policy:
 
     from pathlib import Path
     from vlmr1.grpo.trainer import GrpoTrainer
-    from vlmr1.sample import load_jsonl
-    from vlmr1.train import defaults
+    from vlmr1.train import defaults, load_jsonl
 
     chosen = defaults(["steps=200", "prompts_per_step=4", "rewards={accuracy: 1.0, format: 1.0}"])
     source = load_jsonl(Path("train.jsonl"), images=Path("images"))

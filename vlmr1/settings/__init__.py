@@ -202,10 +202,10 @@ def explain(path: Path, fault: Any) -> str:
     where = ".".join(map(str, parts))
     head = f"{path}: {where}: " if where else f"{path}: "
     if fault["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(parts[-1]), _known_keys() - {parts[-1]}, n=1)
+        near = difflib.get_close_matches(str(parts[-1]), _known_keys() - {parts[-1]}, n=1, cutoff=0.7)
         return f"{head}unknown key" + (f"; did you mean {near[0]}?" if near else "; remove it")
     if fault["type"] == "missing":
-        return f"{head}missing; params.yaml says everything, add it"
+        return f"{head}missing; add it, every key is said"
     message = fault["msg"].removeprefix("Value error, ")
     given = "" if isinstance(fault["input"], dict | BaseModel) else f" (it is {fault['input']!r})"
     return f"{head}{message}{given}"

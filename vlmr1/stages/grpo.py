@@ -8,14 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlmr1.families.base import Family
+from vlmr1.grpo.limits import check_length
 from vlmr1.grpo.scoring import Scorer
 from vlmr1.grpo.summary import summarise
 from vlmr1.grpo.trainer import GrpoTrainer
-from vlmr1.sample import Source, load_sources
+from vlmr1.sample import load_sources
 from vlmr1.settings import Params
 from vlmr1.stages import BASE, CONVERTED, places, run_stage
-from vlmr1.tasks import TASKS
 from vlmr1.training import save_training
 from vlmr1.work import fingerprint_of, inputs_of, open_work, told
 
@@ -31,22 +30,9 @@ def main(params: Params) -> None:
 
     work = open_work(Path("work/grpo"), about)
     trainer = GrpoTrainer(BASE, sources, chosen, work)
-    _check_length(trainer.family, sources, chosen.grpo.max_completion_length)
+    check_length(trainer.family, sources, chosen.grpo.max_completion_length)
     rows = trainer.run()
     save_training(trainer, rows, summarise(trainer, rows), *places("grpo"))
-
-
-def _check_length(family: Family, sources: list[Source], longest: int) -> None:
-    """Refuse a completion limit that would cut off right answers, before any training."""
-    for source in sources:
-        for sample in source.samples:
-            size = sample.sizes[0] if sample.sizes else (0, 0)
-            needed = len(family.encode_completion(TASKS[sample.task].target(sample, size)))
-            if needed > longest:
-                raise ValueError(
-                    f"grpo.max_completion_length: {longest} tokens cut off a right answer to {source.name} id"
-                    f" {sample.id}, which takes {needed}; give it more"
-                )
 
 
 if __name__ == "__main__":

@@ -117,9 +117,8 @@ def _markdown(params: Params, findings: Findings, balances: dict[str, Any], draw
                 lines += [f"![{one['rule']}](pictures/{one['rule']}.png)", ""]
             lines += ["| source | row | field | value | picture | text |", "|---|---|---|---|---|---|"]
             for e in one["examples"][:SHOWN]:
-                lines.append(
-                    f"| {e['source']} | {e['row']} | {_cell(e['image'])} | {_cell(e['text'])} | {e['value']} |"
-                )
+                shown = (_cell(e[key]) for key in ("value", "image", "text"))
+                lines.append(f"| {e['source']} | {e['row']} | {e['field']} | {' | '.join(shown)} |")
             if (more := sum(one["rows"].values()) - SHOWN) > 0:
                 lines.append(f"\n… and {more} more; validation.json has the first thousand.")
     lines += ["", "## Balance", ""]
