@@ -52,6 +52,8 @@ def run_stage(name: str, changed: bool, upstream: list[bool], slots: threading.S
     with the stage's own sentence where it failed.
     """
     if not changed and not any(upstream):
+        if name in AFTER:  # what it left is shown all the same
+            AFTER[name]()
         return Completed(name="Unchanged", message="inputs, command and outputs are as dvc.lock says", data=False)
     with slots:
         said, code = _repro(name)
