@@ -153,6 +153,10 @@ def main() -> None:
         chosen.visual_tokens, chosen.completion, chosen.group, chosen.prompts, chosen.beta, chosen.freeze_vision,
         chosen.checkpointing, chosen.device, chosen.dtype, chosen.size, chosen.attention,
     )  # fmt: skip
+    if case.attention == "varlen" and (
+        case.device != "cuda" or case.dtype == "float32" or "ours-trainer" in chosen.against
+    ):
+        sys.exit("--attention varlen: a kernel for CUDA in half precision, and not of ours-trainer")
     try:
         figures = measure(case, chosen.against, chosen.rounds)
     except RuntimeError as error:

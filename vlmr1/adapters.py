@@ -91,7 +91,8 @@ def merge(adapter: Path, base: Path | None, output: Path) -> None:
     found = _local(card["base"]) if base is None else base
     if _digest(found) != card["sha256"]:
         raise ValueError(f"{found}: other weights than {adapter} was trained on; name the folder of {card['base']}")
-    bare = AutoModelForImageTextToText.from_pretrained(found, dtype="auto", use_safetensors=True)
+    # In float32, as training holds and writes it: rounding the sum to a half would change the outputs.
+    bare = AutoModelForImageTextToText.from_pretrained(found, dtype=torch.float32, use_safetensors=True)
     with whole_folder(output) as folder:
         bare.save_pretrained(folder, state_dict=_merged_weights(PeftModel.from_pretrained(bare, str(adapter)), None))
         for path in adapter.iterdir():  # tokenizer and image processor as they were trained with
@@ -135,6 +136,8 @@ def _targets(model: Any, family: Family, settings: Lora) -> set[str]:
             mend = "set trained.lora.vision to true" if matching & tower else mend
             raise ValueError(f"{KEY}: {target!r} is no linear layer of the language model; {mend}")
         chosen |= matching & allowed
+    if settings.vision and not chosen & tower:
+        raise ValueError("trained.lora.vision: no target lies in the vision tower; name one that does, or set it false")
     return chosen
 
 

@@ -150,6 +150,7 @@ def _ask(chosen: argparse.Namespace) -> None:
 def _train(chosen: argparse.Namespace) -> None:
     import vlmr1.stages  # noqa: F401  (quiet libraries, one thread)
     from vlmr1.launch import is_first, leave, start_processes
+    from vlmr1.provenance import peak_memory
     from vlmr1.train import defaults, lists, load_jsonl, train_grpo
 
     settings = defaults(chosen.set_param)
@@ -165,7 +166,7 @@ def _train(chosen: argparse.Namespace) -> None:
     policy = train_grpo(chosen.model, sources, settings, chosen.output)
     leave()
     if is_first():
-        print(f"the policy is in {policy}")
+        print(f"the policy is in {policy}; most memory {peak_memory()}")
 
 
 def _convert(chosen: argparse.Namespace) -> None:

@@ -40,7 +40,10 @@ def encode(family: Family, source: Source, sample: Sample) -> Prompt:
                 images.append(picture.convert("RGB"))
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow raises SyntaxError on bad PNGs
             raise UnreadablePicture(f"{source.name} id {sample.id}", path, str(error)) from error
-    return family.encode(TASKS[sample.task].prompt(sample), images, [str(path) for path in paths])
+    try:
+        return family.encode(TASKS[sample.task].prompt(sample), images, [str(path) for path in paths])
+    except ValueError as error:  # a picture too thin for the processor, a text that says a placeholder
+        raise ValueError(f"{source.name} id {sample.id}: {error}") from error
 
 
 class Prompts(Dataset[Item]):

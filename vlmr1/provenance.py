@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 import platform
+import resource
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,15 @@ def package_versions() -> dict[str, str]:
     """Versions of the packages a result depends on; those not installed are left out."""
     installed = {dist.metadata["Name"].lower(): dist.version for dist in metadata.distributions()}
     return {name: installed[name] for name in PACKAGES if name in installed}
+
+
+def peak_memory() -> str:
+    """The most memory that this process has held, and on its accelerator."""
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
+    said = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20:.0f} MB"
+    if "torch" in sys.modules and (torch := sys.modules["torch"]).accelerator.is_available():
+        said += f", {torch.accelerator.max_memory_allocated() / 2**20:.0f} MB on the accelerator"
+    return said
 
 
 def machine() -> dict[str, Any]:

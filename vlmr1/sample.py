@@ -8,6 +8,7 @@ Coordinates are pixels of the stored picture.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from vlmr1.boxes import Size
 from vlmr1.files import inside
 
 PLACE = "<image>"
+_TAGGED = re.compile(r"\s*<answer>(.*)</answer>\s*", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,12 @@ def from_json(row: dict[str, Any]) -> Sample:
         group=row.get("group", ""),
         kind=row.get("kind", ""),
     )
+
+
+def untagged(answer: str) -> str:
+    """An answer without the `<answer>` tags that the original project's lists may have around it."""
+    tagged = _TAGGED.fullmatch(answer)
+    return tagged[1].strip() if tagged else answer
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:

@@ -54,5 +54,8 @@ class SftTrainer(VlmTrainer):
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """This pass's share of the mean cross-entropy over the step's completion tokens, nats a token."""
-        scored = self.policy.score(inputs["prompts"], [[target] for target in inputs["targets"]])
-        return -scored.logps.sum() / inputs["tokens"] * self.share_of_loss
+        prompts, targets = list(inputs["prompts"]), [[target] for target in inputs["targets"]]
+        mates = self.companion(prompts)
+        scored = self.policy.score([*prompts, *mates], [*targets, *[[self.family.end_ids[:1]]] * len(mates)])
+        told = scored.logps[: len(prompts)].sum() + 0.0 * scored.logps[len(prompts) :].sum()
+        return -told / inputs["tokens"] * self.share_of_loss

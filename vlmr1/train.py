@@ -17,7 +17,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from vlmr1.files import inside
-from vlmr1.sample import Sample, Source, from_json, read_jsonl
+from vlmr1.sample import PLACE, Sample, Source, from_json, read_jsonl, untagged
 from vlmr1.settings import Training, explain, read_value, read_yaml
 from vlmr1.tasks import TASKS
 
@@ -77,15 +77,29 @@ def _sample(path: Path, number: int, row: dict[str, Any], images: Path, reward: 
     solution = turns[1]["value"]
     names = row.get("image") or []
     names = [names] if isinstance(names, str) else names
+    question = turns[0]["value"]
+    if not isinstance(question, str) or not question.replace(PLACE, "").strip():
+        raise ValueError(f"{where}: conversations[0].value: the question is empty; give it or remove the row")
+    if question.count(PLACE) not in (0, len(names)):
+        raise ValueError(f"{where}: {question.count(PLACE)} places {PLACE} for {len(names)} pictures; mend either")
+    sizes = row.get("size") or [_size(where, images, name) for name in names]
+    if not _are_sizes(sizes, len(names)):
+        raise ValueError(f"{where}: size: [[width, height]] of each picture is wanted; mend it, or leave it out")
+    if not all(row.get(key) is None or isinstance(row[key], str) for key in ("task", "accu_reward_method")):
+        raise ValueError(f"{where}: task, accu_reward_method: words are wanted; mend or remove them")
+    truth = untagged(solution) if isinstance(solution, str) else json.dumps(solution)
     whole = {
         "id": row.get("id", number - 1),
         "image": names,
-        "conversations": [turns[0], {"value": solution if isinstance(solution, str) else json.dumps(solution)}],
+        "conversations": [
+            turns[0],
+            {"value": untagged(solution) if isinstance(solution, str) else json.dumps(solution)},
+        ],
         "task": row.get("task", task),
         "source": path.stem,
         "split": row.get("split", "train"),
         "accu_reward_method": row.get("accu_reward_method", reward),
-        "size": row.get("size") or [_size(where, images, name) for name in names],
+        "size": sizes,
     }
     if whole["task"] is None:
         whole["task"] = task_of(whole["accu_reward_method"])
@@ -100,6 +114,14 @@ def _sample(path: Path, number: int, row: dict[str, Any], images: Path, reward: 
             f" of {', '.join(known)} (or --reward-method, for rows that name none)"
         )
     return from_json(whole)
+
+
+def _are_sizes(value: Any, count: int) -> bool:
+    """Whether it is [[width, height]] of so many pictures."""
+    if not isinstance(value, list) or len(value) != count:
+        return False
+    pairs = all(isinstance(size, list) and len(size) == 2 for size in value)
+    return pairs and all(isinstance(side, int) and side > 0 for size in value for side in size)
 
 
 def task_of(reward: str | None) -> str:

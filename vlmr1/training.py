@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
@@ -73,7 +74,10 @@ class VlmTrainer(Trainer):
         model = self.family.load_model(checkpoint, torch.float32)
         # The renamings that the checkpoint needed, which saving reverses. Under ZeRO-3 all that are known are noted.
         model._weight_conversions = [one for one in getattr(model, "_weight_conversions", None) or [] if one.was_used()]
-        self.breaks = prepare(model, share)
+        drops = trained.lora is not None and trained.lora.dropout > 0
+        self.breaks = prepare(model, share and not drops)
+        if drops and self.breaks is None:
+            self.breaks = "the adapter drops at random, once for a prompt that several completions would share"
         self.checkpoint, self.lora = checkpoint, trained.lora
         if trained.lora is not None or trained.freeze_vision or trained.freeze_projector:
             from vlmr1.adapters import add_lora, freeze  # peft, wanted only here
@@ -94,11 +98,28 @@ class VlmTrainer(Trainer):
             print(f"{label(work)}: prompts are not shared, because {self.breaks}; the naive way is used", flush=True)
         self.bare = model if trained.lora is None else model.get_base_model()
         shared = share and self.breaks is None
-        self.policy = Policy(model, self.bare, self.family, temperature, shared, self.args.device)
+        self.policy = Policy(
+            model, self.bare, self.family, temperature, shared, self.args.device, self.accelerator.autocast
+        )
+        self.frozen_tower = shared and self.family.frozen(self.model, "tower")
+        self.blank = None if self.frozen_tower and self.family.frozen(self.model, "projector") else self._blank()
         if self.prompts.dropped and is_first():
             print(
                 f"{label(work)}: {self.prompts.dropped} prompts of more than {longest} tokens are left out", flush=True
             )
+
+    def _blank(self) -> Prompt:
+        """A prompt with a picture of nothing, for passes that have no other.
+
+        Processes call tower and projector together, or wait for each other forever; and the optimizer sees a gradient
+        in every step, zero if need be, however prompts fall to the processes.
+        """
+        side = 2 * self.family.smallest_side
+        return self.family.encode("", [Image.new("RGB", (side, side))], ["blank"])
+
+    def companion(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """The blank prompt, where vision must be called and these prompts have no picture."""
+        return [self.blank] if self.blank is not None and not any(p.pictures for p in prompts) else []
 
     @property
     def share_of_loss(self) -> int:

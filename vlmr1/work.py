@@ -8,6 +8,7 @@ folder, so that a forced run really runs.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
@@ -47,11 +48,11 @@ def _open(work: Path, about: dict[str, Any], refuse: bool) -> None:
     code = {path.relative_to(PACKAGE).as_posix(): sha256(path) for path in sorted(PACKAGE.rglob("*.py"))}
     versions = {name: metadata.version(name) for name in ("torch", "transformers")}
     mark = json.loads(json.dumps({"about": about, "code": code, "versions": versions}))
-    path, mendable = work / "fingerprint.json", work / MENDABLE
+    path = work / "fingerprint.json"
     left = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    excused = set(json.loads(mendable.read_text(encoding="utf-8"))) if mendable.is_file() else set()
+    excused = {name for one in work.glob(f"*-{MENDABLE}") for name in json.loads(one.read_text(encoding="utf-8"))}
     if left is None or _excusing(left, excused) != _excusing(mark, excused):
-        if left is not None and refuse:
+        if refuse and any(work.glob("checkpoint-*")):  # a run refused before its first step left nothing to lose
             raise ValueError(
                 f"{work}: holds the checkpoints of another run ({', '.join(_differences(left, mark)[:SHOWN])}); remove"
                 " it, or name another output"
@@ -87,7 +88,7 @@ def _excusing(mark: dict[str, Any], pictures: set[str]) -> dict[str, Any]:
 
 def excuse(work: Path, pictures: Iterable[Path]) -> None:
     """Remember which pictures cannot be read, so that mending them leaves this work good."""
-    path = work / MENDABLE
+    path = work / f"{os.environ.get('RANK', '0')}-{MENDABLE}"  # a file a process: they stop side by side
     excused = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
     write_json(path, sorted({*excused, *map(str, pictures)}))
 

@@ -168,7 +168,7 @@ def tree_layout(tree: Tree, device: torch.device, past: Cache | None = None, kee
             begin = node.start - first
             places[begin : begin + len(node.ids)] = range(offset + i * width, offset + i * width + len(node.ids))
         offset += len(lot) * width
-    packed = _packed(nodes, device) if device.type == "cuda" else None
+    packed = _packed(nodes, device) if VARLEN and device.type == "cuda" else None
     return Layout(tuple(calls), packed, torch.tensor(places, device=device), past, keep)
 
 

@@ -68,6 +68,9 @@ class HoldoutLooks(TrainerCallback):
                 chosen = mine[start : start + batch]
                 prompts = [trainer.encode(index) for index in chosen]
                 groups = sample_completions(trainer.policy, prompts, 1, sampling, chosen)
+                texts = [trainer.family.decode(completion) for (completion,) in groups]
+                samples = [trainer.prompts.sample(index) for index in chosen]
+                trainer.scorer.foresee(zip(texts, samples, strict=True))
                 for index, prompt, (completion,) in zip(chosen, prompts, groups, strict=True):
                     one = trainer.judge(index, prompt, completion)
                     judged, reward = judged + one.metric, reward + one.total

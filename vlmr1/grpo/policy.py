@@ -7,7 +7,8 @@ with its own pictures, is the fallback for models that break the sharing, and th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,6 +51,7 @@ class Policy:
     temperature: float
     shared: bool
     device: torch.device  # where the model runs, which under DeepSpeed it does not yet when this is made
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext  # as around the model's own forward pass
     never: torch.Tensor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -131,7 +133,8 @@ class Policy:
         if not pictures:
             return {}
         if features is not None:
-            return self.family.project(self.bare, [features[p.key] for p in pictures])
+            with self.autocast():  # the projector runs before the forward pass that would do it
+                return self.family.project(self.bare, [features[p.key] for p in pictures])
         return pixels(pictures, self.device)
 
     def _score_apart(self, prompts: Sequence[Prompt], completions: Completions) -> Scored:

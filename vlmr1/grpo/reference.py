@@ -5,8 +5,8 @@ Left out on purpose: a synchronised reference under ZeRO-3, whose weights no pro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,13 @@ class Reference:
 
 
 def second_model(
-    checkpoint: Path, family: Family, dtype: torch.dtype, device: torch.device, temperature: float, shared: bool
+    checkpoint: Path,
+    family: Family,
+    dtype: torch.dtype,
+    device: torch.device,
+    temperature: float,
+    shared: bool,
+    autocast: Callable[[], AbstractContextManager[Any]],
 ) -> Reference:
     """The checkpoint as it is, frozen, on the policy's device; sharded like the policy under ZeRO-3."""
     model = family.load_model(checkpoint, dtype).requires_grad_(False).eval()
@@ -57,9 +63,9 @@ def second_model(
         config = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 3}}
         config["bf16"] = {"enabled": dtype == torch.bfloat16}
         engine, *_ = deepspeed.initialize(model=model, config=config)
-        return Reference(Policy(engine, model, family, temperature, shared, device), None)
+        return Reference(Policy(engine, model, family, temperature, shared, device, autocast), None)
     model.to(device)
-    return Reference(Policy(model, model, family, temperature, shared, device), None)
+    return Reference(Policy(model, model, family, temperature, shared, device, autocast), None)
 
 
 class FollowingReference(TrainerCallback):

@@ -30,7 +30,6 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from PIL import Image
 from transformers.trainer_callback import TrainerState
 
 from vlmr1.device import DTYPES
@@ -41,7 +40,7 @@ from vlmr1.grpo.figures import Figures
 from vlmr1.grpo.holdout import HoldoutLooks
 from vlmr1.grpo.journal import Journal
 from vlmr1.grpo.losses import Loss, policy_loss
-from vlmr1.grpo.policy import Features, Policy, Prefix, Scored
+from vlmr1.grpo.policy import Features, Prefix, Scored
 from vlmr1.grpo.reference import FollowingReference, Reference, second_model
 from vlmr1.grpo.rollout import sample_completions
 from vlmr1.grpo.sampling import Sampling
@@ -99,8 +98,6 @@ class GrpoTrainer(VlmTrainer):
             and chosen.compute.deepspeed is None
             and (lora is None or lora.dropout == 0)
         )
-        self.frozen_tower = self.policy.shared and self.family.frozen(self.model, "tower")
-        self.blank = None if self.frozen_tower and self.family.frozen(self.model, "projector") else self._blank()
         self.looks = None if settings.holdout is None else HoldoutLooks(self, settings.holdout)
         for callback in (self.looks, settings.sync_ref_model and FollowingReference(self, settings.sync_ref_model)):
             if callback is not None:
@@ -109,8 +106,8 @@ class GrpoTrainer(VlmTrainer):
     def _make_reference(self, checkpoint: Path) -> Reference:
         if self.bare is not self.model:  # the base lies beneath the adapter
             mine = self.policy
-            policy = Policy(self.bare, self.bare, self.family, self.grpo.temperature, mine.shared, mine.device)
-            return Reference(policy, self.model)
+            beneath = replace(mine, called=self.bare)
+            return Reference(beneath, self.model)
         return second_model(
             checkpoint,
             self.family,
@@ -118,16 +115,8 @@ class GrpoTrainer(VlmTrainer):
             self.args.device,
             self.grpo.temperature,
             self.policy.shared,
+            self.accelerator.autocast,
         )
-
-    def _blank(self) -> Prompt:
-        """A prompt with a picture of nothing, for passes that have no other.
-
-        Processes call tower and projector together, or wait for each other forever; and the optimizer sees a gradient
-        in every step, zero if need be, however prompts fall to the processes.
-        """
-        side = 2 * self.family.smallest_side
-        return self.family.encode("", [Image.new("RGB", (side, side))], ["blank"])
 
     # The rollout of a step's groups.
 
@@ -156,7 +145,7 @@ class GrpoTrainer(VlmTrainer):
         if self.keeps_reading:
             self.bare.train()
             self.policy.called = self.model_wrapped
-            prefix = self.policy.read([*prompts, *self._companion(prompts)], features)
+            prefix = self.policy.read([*prompts, *self.companion(prompts)], features)
         with self.whole_weights(), self.accelerator.autocast():
             self.policy.called = self.bare
             completions = sample_completions(
@@ -284,7 +273,7 @@ class GrpoTrainer(VlmTrainer):
         prefix, rollout.prefix = rollout.prefix, None
         if prefix is None or not any(c for group in rollout.completions for c in group):
             return self._ask(self.policy.score, rollout)
-        mates = [self._end()] * len(self._companion(rollout.prompts))
+        mates = [self._end()] * len(self.companion(rollout.prompts))
         return _part(self.policy.score_after(prefix, [*rollout.completions, *mates]), len(rollout.prompts))
 
     def _ask(self, asked: Callable[..., Scored], rollout: Rollout) -> Scored:
@@ -294,7 +283,7 @@ class GrpoTrainer(VlmTrainer):
         """
         kept = [b for b, group in enumerate(rollout.completions) if any(group)]
         prompts = [rollout.prompts[b] for b in kept]
-        mates = self._companion(prompts) or ([] if kept else rollout.prompts[:1])
+        mates = self.companion(prompts) or ([] if kept else rollout.prompts[:1])
         completions = [*(rollout.completions[b] for b in kept), *[self._end()] * len(mates)]
         scored = _part(asked([*prompts, *mates], completions, rollout.features), len(kept))
         where = torch.tensor(kept, dtype=torch.long, device=scored.mask.device)
@@ -303,10 +292,6 @@ class GrpoTrainer(VlmTrainer):
             for values in (scored.logps, scored.entropy, scored.mask)
         ]
         return Scored(*laid)
-
-    def _companion(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        """The blank prompt, where vision must be called and these prompts have no picture."""
-        return [self.blank] if self.blank is not None and not any(p.pictures for p in prompts) else []
 
     def _end(self) -> list[list[int]]:
         """The group of a prompt that is asked for nothing: one completion, which only ends."""

@@ -22,7 +22,7 @@ from typing import Any
 
 from vlmr1.boxes import Box, Size, rescale
 from vlmr1.rows import Row
-from vlmr1.sample import PLACE
+from vlmr1.sample import PLACE, untagged
 from vlmr1.settings.sources import Jsonl
 from vlmr1.sources.reading import (
     At,
@@ -38,7 +38,6 @@ from vlmr1.sources.reading import (
 )
 
 THOUSAND = (1000, 1000)
-_TAGGED = re.compile(r"\s*<answer>(.*)</answer>\s*", re.DOTALL)
 _FENCED = re.compile(r"\s*```(?:json)?(.*)```\s*", re.DOTALL)
 _ASKED = re.compile(r".*detect the following objects:\s*(.*)\.\s*Output each .*", re.DOTALL)
 
@@ -101,10 +100,7 @@ def _conversation(item: dict[str, Any]) -> tuple[str, Any]:
     if not isinstance(turns[1], dict) or "value" not in turns[1]:
         raise ValueError("the second of conversations has no value")
     answer = turns[1]["value"]
-    if not isinstance(answer, str):
-        return question, answer
-    tagged = _TAGGED.fullmatch(answer)
-    return question, tagged[1].strip() if tagged else answer
+    return question, untagged(answer) if isinstance(answer, str) else answer
 
 
 def _named(item: dict[str, Any], key: str, of_source: str | None) -> str:

@@ -43,6 +43,7 @@ def main(params: Params, variant: str) -> None:
         seed=params.grpo.seed,
         batch=batch,
         steps=steps,
+        longest=params.grpo.max_prompt_length,
         keep_out=0 if params.grpo.holdout is None else params.grpo.holdout.items,
     )
     save_training(trainer, trainer.run(), {"prompts_seen": steps * batch}, *places(name))
