@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
 from torch.utils.data import Dataset
 
 from vlmr1.families.base import Family, Prompt
+from vlmr1.pictures import PictureFault, open_picture
 from vlmr1.sample import Sample, Source
 from vlmr1.tasks import TASKS
 
@@ -36,9 +36,9 @@ def encode(family: Family, source: Source, sample: Sample) -> Prompt:
     paths, images = source.pictures(sample), []
     for path in paths:
         try:
-            with Image.open(path) as picture:
+            with open_picture(path) as picture:
                 images.append(picture.convert("RGB"))
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow raises SyntaxError on bad PNGs
+        except PictureFault as error:
             raise UnreadablePicture(f"{source.name} id {sample.id}", path, str(error)) from error
     return family.encode(TASKS[sample.task].prompt(sample), images, [str(path) for path in paths])
 
