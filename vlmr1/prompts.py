@@ -43,6 +43,16 @@ def encode(family: Family, source: Source, sample: Sample) -> Prompt:
     return family.encode(TASKS[sample.task].prompt(sample), images, [str(path) for path in paths])
 
 
+def _length(family: Family, source: Source, sample: Sample) -> int:
+    """Tokens of a sample's prompt, without opening its pictures. Raises ValueError where their sizes are unknown."""
+    if len(sample.sizes) != len(sample.images):
+        raise ValueError(
+            f"{source.name} id {sample.id}: {len(sample.images)} pictures and {len(sample.sizes)} sizes, so that the"
+            " prompt's length is unknown; convert the source with its pictures there, or set max_prompt_length to null"
+        )
+    return family.prompt_length(TASKS[sample.task].prompt(sample), sample.sizes)
+
+
 class Prompts(Dataset[Item]):
     """The samples of several sources. `dropped` counts those whose prompt is longer than `longest` tokens."""
 
@@ -52,7 +62,7 @@ class Prompts(Dataset[Item]):
         self.items = [
             (source, sample)
             for source, sample in everything
-            if longest is None or family.prompt_length(TASKS[sample.task].prompt(sample), sample.sizes) <= longest
+            if longest is None or _length(family, source, sample) <= longest
         ]
         self.dropped = len(everything) - len(self.items)
 
