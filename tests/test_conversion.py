@@ -266,3 +266,14 @@ def test_a_size_that_no_box_needs_is_empty_where_the_picture_is_not_there(lists)
     assert [row["size"] for row in convert(lists, "-S", "task=math", **given)] == [[], [[100, 80]], []]
     write(lists, "m.jsonl", line("[1, 2, 3, 4]", image="none.png"))
     assert "row 0: picture none.png does not open (not there)" in refusal(lists, "-S", "task=rec", **given)
+
+
+def test_a_bound_on_prompts_needs_the_sizes_of_their_pictures():
+    from vlmr1.prompts import Prompts
+    from vlmr1.sample import Sample, Source
+
+    sample = Sample(7, ("none.png",), "q", "4", "math", "numeric", "m", "train", ())
+    source = Source("m", "train", Path("pictures"), (sample,))
+    assert len(Prompts([source], None)) == 1
+    with pytest.raises(ValueError, match="m id 7: 1 pictures and 0 sizes, .* set max_prompt_length to null"):
+        Prompts([source], None, longest=100)
