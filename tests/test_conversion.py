@@ -275,5 +275,5 @@ def test_a_bound_on_prompts_needs_the_sizes_of_their_pictures():
     sample = Sample(7, ("none.png",), "q", "4", "math", "numeric", "m", "train", ())
     source = Source("m", "train", Path("pictures"), (sample,))
     assert len(Prompts([source], None)) == 1
-    with pytest.raises(ValueError, match="m id 7: 1 pictures and 0 sizes, .* set max_prompt_length to null"):
+    with pytest.raises(ValueError, match=r"m id 7: 1 pictures and 0 sizes, .* set max_prompt_length to null"):
         Prompts([source], None, longest=100)
