@@ -1,6 +1,7 @@
 """Validation: every rule on a row that breaks it alone, the suite in a process of its own, the reports, the balance."""
 
 import json
+import os
 from pathlib import Path
 from typing import get_args
 
@@ -8,16 +9,18 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ROOT, default_params
+from vlmr1 import pictures
 from vlmr1.rewards import Reward
 from vlmr1.rows import Row
-from vlmr1.settings import load_params
+from vlmr1.settings import Validate, load_params
 from vlmr1.settings.data import Rule
 from vlmr1.settings.sources import Gui, Jsonl
 from vlmr1.settings.world import Label
 from vlmr1.tasks import gui, math
 from vlmr1.validation.baselines import Balance
+from vlmr1.validation.gallery import Gallery
 from vlmr1.validation.pictures import Looks, Near, difference_hash, facts_of
-from vlmr1.validation.rules import Desk, Suite, rules
+from vlmr1.validation.rules import Desk, Offence, Suite, rules
 from vlmr1.validation.table import Repeats, columns
 
 pytest.importorskip("great_expectations")
@@ -186,6 +189,65 @@ def test_a_bomb_is_never_decoded(tmp_path, monkeypatch):
     assert facts.opens and not facts.few_pixels
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     assert not facts_of(tmp_path, "bomb.png", full=True, most=1_000_000).few_pixels
+
+
+def test_the_settings_and_pillow_have_one_limit():
+    assert pictures.MOST_PIXELS == Image.MAX_IMAGE_PIXELS
+    given = SETTINGS.model_dump()
+    Validate.model_validate(given | {"max_picture_pixels": pictures.MOST_PIXELS})
+    with pytest.raises(ValueError, match="max_picture_pixels"):
+        Validate.model_validate(given | {"max_picture_pixels": pictures.MOST_PIXELS + 1})
+
+
+OTHERS = {
+    "e.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "EPS"),
+    "a.jpg": (b"\0\0\0\x1cftypavif\0\0\0\0", "AVIF"),
+    "d.jpg": (b"DDS " + b"\0" * 60, "DDS"),
+    "j.jpg": (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000"),
+    "g.png": (b"GIF89a" + b"\0" * 30, "GIF"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_format_is_told_by_its_head_and_never_decoded(name, tmp_path, monkeypatch):
+    content, format = OTHERS[name]
+    (tmp_path / name).write_bytes(content)
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    facts = facts_of(tmp_path, name, full=True, most=1_000_000)
+    assert (facts.format, facts.opens, facts.fault) == (format, True, "")
+    said = pytest.raises(pictures.PictureFault, match=f"{format}, save it as one of JPEG")
+    with said, pictures.open_picture(tmp_path / name):
+        pass
+
+
+def test_files_that_are_no_pictures_are_facts_not_errors(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "round.png").symlink_to("round.png")
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "folder.png").mkdir()
+    long = "x" * 300 + ".png"
+    facts = {
+        name: facts_of(tmp_path, name, full=True, most=1000)
+        for name in ("pipe.png", "round.png", "text.png", "folder.png", "none.png", long, "a\0b")
+    }
+    assert not any(one.opens for one in facts.values())
+    assert facts["pipe.png"].fault == facts["folder.png"].fault == "no regular file"
+    assert facts["text.png"].fault == "no picture" and facts[long].fault == "File name too long"
+    assert not facts["round.png"].inside and not facts["a\0b"].inside
+    assert facts["none.png"].inside and not facts["none.png"].exists
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("vlmr1.validation.pictures.sha256", refuse)
+    assert facts_of(tmp_path, "text.png", full=True, most=1000).fault == "Permission denied"
+
+
+def test_the_gallery_waits_for_no_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    gallery = Gallery()
+    gallery.keep(Offence("opens", 0, "pipe.png: no regular file"), tmp_path, "t", rec(image="pipe.png"))
+    assert gallery.draw(tmp_path / "sheets", 1000) == []
 
 
 def test_the_suite_in_a_process_of_its_own_finds_the_same(suite, root):

@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
     convert.add_argument("--output", type=Path, required=True, metavar="OUT.jsonl")
     convert.add_argument("-S", "--set-param", action="append", default=[], metavar="KEY=VALUE", help="e.g. split=val")
     convert.add_argument("--store-pictures", type=Path, metavar="DIR", help="store the pictures there, shrunk")
-    convert.add_argument("--max-pixels", type=int, default=401408, help="of a stored picture (default: 401408)")
+    convert.add_argument("--max-pixels", type=int, metavar="N", help="of a stored picture (default: 401408)")
     convert.set_defaults(run=_convert)
 
     reward = verbs.add_parser("reward", help="score completions from a file with a reward, and say why")
@@ -182,8 +182,8 @@ def _convert(chosen: argparse.Namespace) -> None:
             f"--annotations, --images: {len(lists)} and {len(folders)} entries; give as many of each, or one"
         )
     pairs = [(Path(a), Path(b)) for a, b in zip(lists, folders, strict=True)]
-    count = convert(chosen.source, pairs, chosen.output, chosen.set_param, chosen.store_pictures, chosen.max_pixels)
-    print(f"{count} samples in {chosen.output}")
+    done = convert(chosen.source, pairs, chosen.output, chosen.set_param, chosen.store_pictures, chosen.max_pixels)
+    print("\n".join((*done.notes, f"{done.samples} samples in {chosen.output}")))
 
 
 def _reward(chosen: argparse.Namespace) -> None:

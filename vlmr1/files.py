@@ -54,10 +54,14 @@ def sha256(path: Path) -> str:
 def inside(folder: Path, name: str) -> Path:
     """`folder / name`, for a name that comes from data.
 
-    Raises ValueError when the name is absolute, climbs out with `..`, or passes through a link that leads out.
+    Raises ValueError when the name is absolute, climbs out with `..`, passes through a link that leads out or in a
+    circle, or is none that a file can have.
     """
     root = folder.resolve()
-    path = (root / name).resolve()
+    try:
+        path = (root / name).resolve()
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ValueError(f"{name!r} leads to no file ({error}); give a path relative to {folder}") from error
     if Path(name).is_absolute() or not path.is_relative_to(root) or path == root:
         raise ValueError(f"{name!r} leaves its folder {folder}; give a path relative to it")
     return folder / name

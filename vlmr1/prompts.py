@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
 from torch.utils.data import Dataset
 
 from vlmr1.families.base import Family, Prompt
+from vlmr1.pictures import PictureFault, open_picture
 from vlmr1.sample import Sample, Source
 from vlmr1.tasks import TASKS
 
@@ -36,14 +36,24 @@ def encode(family: Family, source: Source, sample: Sample) -> Prompt:
     paths, images = source.pictures(sample), []
     for path in paths:
         try:
-            with Image.open(path) as picture:
+            with open_picture(path) as picture:
                 images.append(picture.convert("RGB"))
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow raises SyntaxError on bad PNGs
+        except PictureFault as error:
             raise UnreadablePicture(f"{source.name} id {sample.id}", path, str(error)) from error
     try:
         return family.encode(TASKS[sample.task].prompt(sample), images, [str(path) for path in paths])
     except ValueError as error:  # a picture too thin for the processor, a text that says a placeholder
         raise ValueError(f"{source.name} id {sample.id}: {error}") from error
+
+
+def _length(family: Family, source: Source, sample: Sample) -> int:
+    """Tokens of a sample's prompt, without opening its pictures. Raises ValueError where their sizes are unknown."""
+    if len(sample.sizes) != len(sample.images):
+        raise ValueError(
+            f"{source.name} id {sample.id}: {len(sample.images)} pictures and {len(sample.sizes)} sizes, so that the"
+            " prompt's length is unknown; convert the source with its pictures there, or set max_prompt_length to null"
+        )
+    return family.prompt_length(TASKS[sample.task].prompt(sample), sample.sizes)
 
 
 class Prompts(Dataset[Item]):
@@ -55,7 +65,7 @@ class Prompts(Dataset[Item]):
         self.items = [
             (source, sample)
             for source, sample in everything
-            if longest is None or family.prompt_length(TASKS[sample.task].prompt(sample), sample.sizes) <= longest
+            if longest is None or _length(family, source, sample) <= longest
         ]
         self.dropped = len(everything) - len(self.items)
 
@@ -74,9 +84,9 @@ class Prompts(Dataset[Item]):
         broken = []
         for path in dict.fromkeys(path for source, sample in self.items for path in source.pictures(sample)):
             try:
-                with Image.open(path) as picture:
+                with open_picture(path) as picture:
                     picture.verify()
-            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            except (PictureFault, OSError):
                 broken.append(path)  # none of them is used now; each is named when its step comes
         return broken
 

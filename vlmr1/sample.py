@@ -33,7 +33,7 @@ class Sample:
     reward: str  # the accuracy reward's name
     source: str
     split: str
-    sizes: tuple[Size, ...]  # (width, height) of each stored picture
+    sizes: tuple[Size, ...]  # (width, height) of each stored picture; () where they are unknown, never with boxes
     group: str = ""  # samples of one group are judged together, e.g. variants of one question
     kind: str = ""  # what a report tells apart, e.g. a subject or a kind of expression
 
@@ -89,11 +89,15 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
     """Write one JSON object a line as they come, atomically, with stable bytes. Returns how many."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, count = path.with_name(f".{path.name}.tmp"), 0
-    with temporary.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            count += 1
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            for row in rows:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                count += 1
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     return count
 
 

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from pydantic import ValidationError
 
 from vlmr1.files import inside
+from vlmr1.pictures import open_picture
 from vlmr1.sample import PLACE, Sample, Source, from_json, read_jsonl, untagged
 from vlmr1.settings import Training, explain, read_value, read_yaml
 from vlmr1.tasks import TASKS
@@ -91,10 +91,7 @@ def _sample(path: Path, number: int, row: dict[str, Any], images: Path, reward: 
     whole = {
         "id": row.get("id", number - 1),
         "image": names,
-        "conversations": [
-            turns[0],
-            {"value": untagged(solution) if isinstance(solution, str) else json.dumps(solution)},
-        ],
+        "conversations": [turns[0], {"value": truth}],
         "task": row.get("task", task),
         "source": path.stem,
         "split": row.get("split", "train"),
@@ -133,9 +130,9 @@ def task_of(reward: str | None) -> str:
 def _size(where: str, images: Path, name: Any) -> list[int]:
     """(width, height) from the picture's head."""
     try:
-        with Image.open(inside(images, str(name))) as picture:
+        with open_picture(inside(images, str(name))) as picture:
             return list(picture.size)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"{where}: image: {error}; mend the path or remove the row") from error
 
 

@@ -54,7 +54,7 @@ class Validate(Block):
     warnings: Rules  # that are only told; every other one refuses a row
     decode: Literal["none", "header", "full"]  # how much of each picture is read; none: annotations alone are judged
     workers: Count  # processes that read pictures
-    max_picture_pixels: Count  # a larger picture is not opened at all
+    max_picture_pixels: Annotated[int, Field(ge=1, le=178_956_970)]  # a larger picture is not opened at all
     min_side: Annotated[float, Field(gt=0)]  # pixels, of a box
     max_share: Share  # of its picture that a box may cover
     max_text: Count  # characters of an expression or a question

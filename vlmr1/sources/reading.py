@@ -15,10 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from PIL import Image
-
 from vlmr1.boxes import Box, Size, from_xywh
 from vlmr1.files import inside
+from vlmr1.pictures import PictureFault, open_picture
 from vlmr1.sample import numbered_jsonl
 from vlmr1.tasks.rec import QUESTION
 
@@ -186,10 +185,10 @@ def measured(width: int, height: int) -> Size:
 def size_of_picture(folder: Path, name: str) -> Size:
     """(width, height) from the head of a picture below `folder`. Raises ValueError when there is none to be read."""
     try:
-        with Image.open(inside(folder, name)) as picture:
+        with open_picture(inside(folder, name)) as picture:
             return picture.size
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"image {name!r}: its size is needed and {folder / name} does not open") from error
+    except PictureFault as fault:
+        raise ValueError(f"image {name!r}: its size is needed and {folder / name} does not open ({fault})") from fault
 
 
 def expression_of(question: str) -> str:

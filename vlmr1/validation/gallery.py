@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from vlmr1.files import inside
+from vlmr1.pictures import open_picture
 from vlmr1.rows import Row
 from vlmr1.validation.rules import Offence
 
@@ -44,11 +45,9 @@ class Gallery:
 def _tile(folder: Path, source: str, row: Row, value: str, most: int) -> Image.Image | None:
     """A small picture with its boxes in red, its name and what is wrong below; None where it cannot be opened."""
     try:
-        with Image.open(inside(folder, row.images[0])) as picture:
-            if picture.width * picture.height > most:
-                return None
+        with open_picture(inside(folder, row.images[0]), most) as picture:
             small = picture.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except ValueError:
         return None  # another rule says so; there is nothing to show
     scale = min(SIDE / small.width, SIDE / small.height)
     size = max(1, round(small.width * scale)), max(1, round(small.height * scale))

@@ -6,7 +6,6 @@ several processes where there are many. Left out on purpose: pictures in archive
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -14,14 +13,14 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from vlmr1.boxes import Size
-from vlmr1.files import inside
+from vlmr1.files import inside, sha256
+from vlmr1.pictures import PictureFault, TooManyPixels, open_picture
 from vlmr1.rows import Row
 from vlmr1.settings import Validate
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 MODES = ("RGB", "L")  # others become RGB in training: transparency, palettes and inks are lost
 ORIENTATION = 274  # EXIF's tag; 1 is upright
 POOLED = 64  # pictures to decode from which on other processes are worth their start
@@ -84,32 +83,33 @@ def facts_of(folder: Path, name: str, *, full: bool, most: int) -> Facts:
         path = inside(folder, name)
     except ValueError:
         return Facts()
-    if not path.is_file():
-        return Facts(inside=True)
-    digest = sha(path)
+    digest = ""
     try:
-        with Image.open(path) as picture:
-            few = picture.width * picture.height <= most
-            if full and few:
+        if not path.exists():
+            return Facts(inside=True)
+        digest = sha256(path) if path.is_file() else ""
+        with open_picture(path, most) as picture:
+            if full:
                 picture.load()
             return Facts(
                 inside=True,
                 exists=True,
                 opens=True,
-                few_pixels=few,
                 format=picture.format or "",
                 mode=picture.mode,
                 upright=_upright(picture),
                 size=picture.size,
                 hash=digest,
-                look=difference_hash(picture) if full and few else None,
+                look=difference_hash(picture) if full else None,
             )
-    except Image.DecompressionBombError:
+    except TooManyPixels:
         return Facts(inside=True, exists=True, opens=True, few_pixels=False, hash=digest)
-    except UnidentifiedImageError:
-        return Facts(inside=True, exists=True, hash=digest, fault="no picture")
-    except (OSError, ValueError, SyntaxError) as error:
-        return Facts(inside=True, exists=True, hash=digest, fault=str(error))
+    except PictureFault as fault:
+        known = fault.format != ""
+        said = "" if known else fault.reason
+        return Facts(inside=True, exists=True, opens=known, format=fault.format, hash=digest, fault=said)
+    except OSError as error:  # a name too long for the disk, a file that may not be read
+        return Facts(inside=True, exists=True, hash=digest, fault=error.strerror or str(error))
 
 
 def _upright(picture: Image.Image) -> bool:
@@ -117,11 +117,6 @@ def _upright(picture: Image.Image) -> bool:
     if picture.format == "PNG" and "exif" not in picture.info:
         return True
     return picture.getexif().get(ORIENTATION, 1) in (0, 1)
-
-
-def sha(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def difference_hash(picture: Image.Image) -> int:

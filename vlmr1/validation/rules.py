@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any, Literal
 
+from vlmr1.pictures import FORMATS
 from vlmr1.settings import Validate
-from vlmr1.validation.pictures import FORMATS, MODES
+from vlmr1.validation.pictures import MODES
 
 SLACK = 0.5  # pixels by which a box may pass the border: public lists round
 BOXES = "boxes"  # the column that shows what the box rules measured

@@ -12,11 +12,12 @@ from typing import Any
 
 from vlmr1.boxes import Size, area
 from vlmr1.conversion import to_sample
+from vlmr1.pictures import FORMATS
 from vlmr1.rows import Row
 from vlmr1.sample import PLACE
 from vlmr1.settings.sources import SourceSpec
 from vlmr1.tasks import TASKS, gui
-from vlmr1.validation.pictures import FORMATS, MODES, Facts, Looks, Near
+from vlmr1.validation.pictures import MODES, Facts, Looks, Near
 
 MEASURES = ("box_left", "box_top", "box_right", "box_bottom", "box_width", "box_height", "box_share")
 BOXED = ("rec", "ovd")  # tasks whose answers are boxes in a picture
