@@ -45,6 +45,11 @@ CRAFTED = {
     "no stack": b"a.",
     "unhashable": pickle.dumps({}, protocol=4)[:-1] + b"]Ns.",
     "bad text": b"X\x01\x00\x00\x00\xff.",
+    "endless hash": b"\x80\x02}N" + b"2\x86" * 60 + b"Ns.",
+    "endless hash by a note": b"\x80\x04}N" + b"\x94h\x00\x86" * 60 + b"Ns.",
+    "endless hash of many": b"\x80\x02}(N" + b"2\x86" * 60 + b"Nu.",
+    "endless hash at once": b"(N" + b"2\x86" * 60 + b"Nd.",
+    "set": b"\x80\x04\x8f.",
 }
 
 
@@ -68,3 +73,37 @@ print(next(int(line.split()[1]) for line in status.splitlines() if line.startswi
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 400  # MB
+
+
+def array(shape, raw=b"q\x02"):
+    """A pickle of one array of bytes, which notes `raw` as 2 at its first use."""
+    made = b"cnumpy.core.numeric\n_frombuffer\n(" + raw + b"cnumpy\ndtype\n(S'u1'\ntR"
+    return made + b"(" + b"".join(b"L%dL\n" % length for length in shape) + b"tS'C'\ntR"
+
+
+RAW = b"C\xc8" + bytes(200) + b"q\x02"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"(" + array([200], RAW) + array([200], b"h\x02") * 2000 + b"l", "more numbers than the file has bytes"),
+        (array([10**8, 0], b"C\x00"), "more numbers than the file has bytes"),
+        (array([200] + [1] * 30, RAW), "a numpy array of shape"),
+        (array([-1], RAW), "a numpy array of shape"),
+    ],
+)
+def test_arrays_hold_no_more_than_the_file(tmp_path, body, said):
+    (tmp_path / "x.p").write_bytes(b"\x80\x03" + array([200], RAW) + b".")
+    assert load_pickle(tmp_path / "x.p", True) == [0] * 200
+    (tmp_path / "x.p").write_bytes(b"\x80\x03" + body + b".")
+    with pytest.raises(ValueError, match=said):
+        load_pickle(tmp_path / "x.p", True)
+
+
+def test_tuples_are_read_as_data(tmp_path):
+    value = {"a": (1, (2.5, "x"), ()), 3: [(b"y", None)]}
+    for protocol in range(6):
+        (tmp_path / "x.p").write_bytes(pickle.dumps(value, protocol=protocol))
+        if protocol > 2:  # before that Python 3 writes bytes by a function
+            assert load_pickle(tmp_path / "x.p", False) == value

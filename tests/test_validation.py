@@ -87,6 +87,7 @@ def found(suite, root, rows, settings=SETTINGS, evaluated=()):
 
 NAN = float("nan")
 FAULTS = {
+    "reads": [Row(1, (), (), "rec", "iou", fault="t.jsonl:2: no bbox; mend or remove it")],
     "path": [rec(image="../params.yaml"), rec(image="/etc/hostname"), rec(image="out.png")],
     "exists": [rec(image="nowhere.png")],
     "opens": [rec(image="broken.png")],

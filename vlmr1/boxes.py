@@ -1,7 +1,7 @@
 """Boxes: the one IoU of the project and the change of coordinate frame.
 
 A box is `(x0, y0, x1, y1)` in continuous pixels, x to the right, y downwards, max corner exclusive.
-Left out on purpose: matching several boxes, which arrives with the detection task.
+Left out on purpose: matching several boxes, which is the detection reward's (`vlmr1.rewards.detection`).
 """
 
 from __future__ import annotations

@@ -131,6 +131,8 @@ def to_sample(row: Row, sizes: tuple[tuple[Size, Size], ...], source: str, split
 
 def _check(row: Row) -> None:
     """Raises ValueError for what training could not use, whatever the picture is."""
+    if row.fault:
+        raise ValueError(row.fault)
     known = TASKS[row.task].METHODS
     if row.reward not in known:
         raise ValueError(f"row {row.row}: reward {row.reward!r} is none of task {row.task}'s: {', '.join(known)}")

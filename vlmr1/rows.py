@@ -27,3 +27,9 @@ class Row:
     answer: str = ""  # math, gui: the true answer
     group: str = ""  # rows of one group are judged together: variants of one question, steps of one problem
     kind: str = ""  # what to tell apart in a report: a subject, a level, a kind of expression
+    fault: str = ""  # why the row could not be read, in a sentence with file, place and mend; all else is empty then
+
+
+def unread(row: int, task: str, reward: str, fault: ValueError) -> Row:
+    """What stands for a malformed item: its place and what is wrong with it."""
+    return Row(row, (), (), task, reward, fault=str(fault))

@@ -24,6 +24,7 @@ from vlmr1.evaluation.predictions import places_of, read_completions
 from vlmr1.rewards.judge import Judge, asked, llm
 from vlmr1.rows import Row
 from vlmr1.settings.sources import Questions
+from vlmr1.sources import whole
 from vlmr1.sources.lists import items
 from vlmr1.sources.reading import load_json
 
@@ -80,7 +81,7 @@ def load_questions(name: str, path: Path, named: Named) -> list[Question]:
     fields = [item for _, item in items(path)]
     keys = load_json(path) if path.suffix == ".json" else None
     ids = list(keys) if isinstance(keys, dict) else [str(place) for place in range(len(fields))]
-    rows = import_module(f"vlmr1.sources.{name}").read_rows(spec, path.parent)
+    rows = whole(import_module(f"vlmr1.sources.{name}").read_rows(spec, path.parent))
     return [Question(named(item) or id_, row, item) for id_, row, item in zip(ids, rows, fields, strict=True)]
 
 

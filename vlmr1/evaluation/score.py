@@ -33,7 +33,7 @@ from vlmr1.rewards.judge import Judge
 from vlmr1.sample import Sample
 from vlmr1.settings.sources import Gui, RecJson, RecJsonl
 from vlmr1.sources import gui as gui_source
-from vlmr1.sources import rec_json, rec_jsonl
+from vlmr1.sources import rec_json, rec_jsonl, whole
 from vlmr1.sources.lists import items
 from vlmr1.tasks import rec as rec_task
 
@@ -93,11 +93,12 @@ def table(result: Mapping[str, Any]) -> str:
 def _rec(annotations: Path, predictions: Path, _: Choices) -> Result:
     common = {"role": "evaluate", "annotations": annotations.name, "images": ""}
     if annotations.suffix == ".jsonl":
-        rows = list(rec_jsonl.read_rows(RecJsonl(format="rec_jsonl", **common), annotations.parent))  # type: ignore[arg-type]
+        lines = RecJsonl(format="rec_jsonl", **common)  # type: ignore[arg-type]
+        rows = list(whole(rec_jsonl.read_rows(lines, annotations.parent)))
     else:
         # Boxes in thousandths have the IoU they would have in pixels, so their frame need not be known.
         spec = RecJson(format="rec_json", frame="pixels", **common)  # type: ignore[arg-type]
-        rows = list(rec_json.read_rows(spec, annotations.parent))
+        rows = list(whole(rec_json.read_rows(spec, annotations.parent)))
     numbers: dict[str, int | None] = {str(row.row): place for place, row in enumerate(rows)}
     said = read_completions(predictions, {"index": numbers})
     truths: list[Box | None] = []
@@ -168,7 +169,7 @@ def _opencompass_math(annotations: Path, predictions: Path, choices: Choices) ->
 
 def _gui(annotations: Path, predictions: Path, _: Choices) -> Result:
     spec = Gui(format="gui", role="evaluate", annotations=annotations.name, images="")
-    rows = list(gui_source.read_rows(spec, annotations.parent))
+    rows = list(whole(gui_source.read_rows(spec, annotations.parent)))
     names = [item.get("id", place) for place, (_, item) in enumerate(items(annotations))]
     places: dict[str, dict[str, int | None]] = {
         "id": places_of(names),

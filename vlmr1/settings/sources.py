@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from vlmr1.settings.base import Block, Name, Pair
+from vlmr1.settings.base import Block, Pair
 
-Reward = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]  # one of the task's METHODS
+AUTO = "auto"  # a reward by the kind of answer: mcq for the letter of a choice, numeric for a number, math for the rest
+
+
+def _named(reward: str) -> str:
+    if reward == AUTO:
+        raise ValueError("auto is for answers of task math alone; name one of the task's rewards")
+    return reward
+
+
+def _below(path: str) -> str:
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        raise ValueError(f"{path!r} leaves data.root; give a path below it, for that is what the pipeline watches")
+    return path
+
+
+AnyReward = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]  # one of the task's METHODS, or auto
+Reward = Annotated[AnyReward, AfterValidator(_named)]
+Below = Annotated[str, AfterValidator(_below)]
+TaskName = Literal["rec", "ovd", "math", "gui"]
 Role = Literal["warmup", "train", "evaluate"]
 Frame = Literal["pixels", "thousandths"]  # of a list's boxes: of the stored picture, or 0 to 1000 on both axes
 
@@ -19,8 +38,8 @@ class Source(Block):
     """What every list says. Paths are relative to data.root."""
 
     role: Role
-    annotations: str
-    images: str
+    annotations: Below
+    images: Below
 
 
 class RefCoco(Source):
@@ -55,7 +74,7 @@ class Jsonl(Source):
 
     format: Literal["jsonl"]
     frame: Frame
-    task: Name | None  # of rows that name none
+    task: TaskName | None  # of rows that name none
     reward: Reward | None  # accuracy reward of rows that name none
 
 
@@ -121,8 +140,8 @@ class Questions(Source):
     """Benchmarks of questions with checkable answers, each in its own published form."""
 
     format: Literal["mathvista", "mathvision", "mathverse", "dynamath", "wemath", "logicvista"]
-    reward: Reward  # of every row; auto: mcq for the letter of a choice, numeric for a number, math for the rest
-    only: str | None  # rows of this kind alone, e.g. MathVerse's Vision Only
+    reward: AnyReward  # of every row
+    only: str | None  # rows of this kind alone, e.g. MathVerse's Vision Only, or a subject or a level of DynaMath's
 
 
 class Gui(Source):
@@ -132,7 +151,7 @@ class Gui(Source):
 
 
 Column = Literal["image", "text", "answer", "box", "label", "group", "kind"]
-COLUMNS: dict[str, tuple[set[Column], set[Column]]] = {  # of a task: those it needs, and those it can do without
+COLUMNS: dict[TaskName, tuple[set[Column], set[Column]]] = {  # of a task: those it needs, and those it can do without
     "rec": ({"image", "text", "box"}, {"group", "kind"}),
     "ovd": ({"image", "text", "box", "label"}, {"group", "kind"}),
     "math": ({"text", "answer"}, {"image", "group", "kind"}),
@@ -144,13 +163,15 @@ class Table(Source):
     """A table of one's own: .jsonl, .json, .csv or .parquet, with the names of its columns."""
 
     format: Literal["table"]
-    task: Literal["rec", "ovd", "math", "gui"]
-    reward: Reward
+    task: TaskName
+    reward: AnyReward
     frame: Frame | None  # of boxes; null without any
     columns: dict[Column, str]  # box may name four, as "x0,y0,x1,y1"
 
     @model_validator(mode="after")
     def _columns_of_the_task(self) -> Table:
+        if self.reward == AUTO and self.task != "math":
+            raise ValueError("reward: auto is for task math alone; name one of the task's rewards")
         needed, free = COLUMNS[self.task]
         if missing := sorted(needed - set(self.columns)):
             raise ValueError(f"columns: task {self.task} needs {', '.join(missing)}")

@@ -17,10 +17,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from vlmr1.rows import Row
+from vlmr1.rows import Row, unread
 from vlmr1.settings.sources import Coco
 from vlmr1.sources.instances import Thing, detection_row, distinct, draw, generator, read_instances
-from vlmr1.sources.reading import At
 
 MOST = 10  # boxes, of a category in COCO-filtered, of a picture in pos_3
 
@@ -30,6 +29,10 @@ def read_rows(spec: Coco, root: Path) -> Iterator[Row]:
     data = read_instances(root / spec.annotations)
     every, rows = distinct(data.names.values()), 0
     for number, picture in enumerate(data.pictures):
+        if number in data.faults:
+            rows += 1
+            yield unread(number, "ovd", spec.reward, data.faults[number])
+            continue
         all_things = data.things[picture["id"]]
         things = [thing for thing in all_things if spec.crowd == "keep" or not thing.crowd]
         kept = _kept(things, spec.keep)
@@ -43,9 +46,8 @@ def read_rows(spec: Coco, root: Path) -> Iterator[Row]:
             asked = list(every)
         else:
             asked = present + draw([name for name in every if name not in annotated], spec.negatives, rng)
-        with At(data.path, "image", number):
-            row = detection_row(number, picture, found, asked, spec.reward, rng)
-        if row.asked:
+        row = detection_row(data.path, number, picture, found, asked, spec.reward, rng)
+        if row.asked or row.fault:
             rows += 1
             yield row
     if not rows:

@@ -2,8 +2,9 @@
 
 `annotations` is the folder of the published pickles (sentences, annotations, images and groups, read as data alone),
 or the published COCO JSON, whose category ids are the sentences'.
-`sentences`: all (`full`), those of presence (`pres`) or of absence (`abs`, `is_negative`). The JSON comes as three
-files that say none of this: take the one wanted with `sentences: full`.
+`sentences`: all (`full`), those that say what is there (`pres`), or those that also say what is not (`abs`), which the
+list marks `is_negative`. A JSON without such marks, of which three are published, is one of the three already: take the
+one wanted with `sentences: full`.
 `asked`: the sentences of the picture's group (`intra`), all (`inter`), or the present ones beside a few that are drawn
 from the other groups' and absent (`train`). The JSON knows no groups: it cannot be asked `intra`, and draws from all.
 An annotation in several parts has a box a part in the pickles; the box around them is the object's.
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmr1.boxes import Box
-from vlmr1.rows import Row
+from vlmr1.rows import Row, unread
 from vlmr1.settings.sources import D3
 from vlmr1.sources.instances import Id, detection_row, distinct, generator, read_instances
 from vlmr1.sources.pickles import load_pickle
@@ -33,6 +34,7 @@ class Described:
     pictures: list[dict[str, Any]]
     found: dict[Id, list[tuple[Id, Box]]]  # by picture: sentence, box
     groups: dict[Id, list[Id]] | None  # by picture: the sentences of its group; None where nothing says
+    faults: dict[int, ValueError]  # by a picture's place: what is wrong with it or an annotation of it
 
 
 def read_rows(spec: D3, root: Path) -> Iterator[Row]:
@@ -42,6 +44,9 @@ def read_rows(spec: D3, root: Path) -> Iterator[Row]:
     if data.groups is None and spec.asked == "intra":
         raise ValueError(f"{path}: asked: intra needs groups.pkl; give the folder of the pickles, or ask otherwise")
     for number, picture in enumerate(data.pictures):
+        if number in data.faults:
+            yield unread(number, "ovd", spec.reward, data.faults[number])
+            continue
         id_ = picture["id"]
         found = [(data.sentences[sentence], box) for sentence, box in data.found[id_]]
         present = distinct(name for name, _ in found)
@@ -56,9 +61,8 @@ def read_rows(spec: D3, root: Path) -> Iterator[Row]:
             kept_out = {*present, *(data.sentences[s] for s in own if s in data.sentences)}
             others = [name for name in distinct(data.sentences.values()) if name not in kept_out]
             asked = present + rng.sample(others, min(rng.randint(*spec.negatives), len(others)))
-        with At(data.path, "image", number):
-            row = detection_row(number, picture, found, asked, spec.reward, rng)
-        if row.asked:
+        row = detection_row(data.path, number, picture, found, asked, spec.reward, rng)
+        if row.asked or row.fault:
             yield row
 
 
@@ -75,7 +79,7 @@ def _from_json(path: Path, wanted: str) -> Described:
         id_: [(thing.category, thing.box) for thing in things if thing.category in sentences]
         for id_, things in data.things.items()
     }
-    return Described(path, sentences, data.pictures, found, None)
+    return Described(path, sentences, data.pictures, found, None, data.faults)
 
 
 def _from_pickles(folder: Path, wanted: str) -> Described:
@@ -86,22 +90,32 @@ def _from_pickles(folder: Path, wanted: str) -> Described:
             if wanted == "full" or take(item, "is_negative", bool) == (wanted == "abs"):
                 sentences[id_] = take(item, "raw_sent", str)
     pictures, groups = [], {}
-    for id_, item in tables["images"].items():
-        with At(folder / "images.pkl", "image", id_):
-            group = tables["groups"].get(take_id(item, "group_id"))
-            if group is None:
-                raise ValueError(f"group_id {shown(item['group_id'])} is none of groups.pkl")
-            groups[id_] = take_ids(group, "inner_sent_id")
-            pictures.append(item | {"id": id_})
-    found: dict[Id, list[tuple[Id, Box]]] = {id_: [] for id_ in tables["images"]}
+    faults: dict[int, ValueError] = {}
+    for number, (id_, item) in enumerate(tables["images"].items()):
+        pictures.append({"id": id_})
+        try:
+            with At(folder / "images.pkl", "image", id_):
+                group = tables["groups"].get(take_id(item, "group_id"))
+                if group is None:
+                    raise ValueError(f"group_id {shown(item['group_id'])} is none of groups.pkl")
+                groups[id_] = take_ids(group, "inner_sent_id")
+                pictures[-1] = item | {"id": id_}
+        except ValueError as error:
+            faults[number] = error
+    places = {id_: number for number, id_ in enumerate(tables["images"])}
+    found: dict[Id, list[tuple[Id, Box]]] = {id_: [] for id_ in places}
     for id_, item in tables["annotations"].items():
         with At(folder / "annotations.pkl", "annotation", id_):
-            if take_id(item, "image_id") not in found:
+            if take_id(item, "image_id") not in places:
                 raise ValueError(f"image_id {shown(item['image_id'])} is none of images.pkl")
-            box = _hull(take(item, "bbox", list))
-            told = take_ids(item, "sent_id")
-            found[item["image_id"]] += [(sentence, box) for sentence in told if sentence in sentences]
-    return Described(folder, sentences, pictures, found, groups)
+        try:
+            with At(folder / "annotations.pkl", "annotation", id_):
+                box = _hull(take(item, "bbox", list))
+                told = take_ids(item, "sent_id")
+                found[item["image_id"]] += [(sentence, box) for sentence in told if sentence in sentences]
+        except ValueError as error:
+            faults.setdefault(places[item["image_id"]], error)
+    return Described(folder, sentences, pictures, found, groups, faults)
 
 
 def _table(path: Path) -> dict[Id, Any]:

@@ -1,7 +1,7 @@
 """DynaMath: questions drawn anew several times, choices in the text.
 
 The variants of a question are a group, for an answer counts in the worst case only if all are right. A report tells
-subjects apart. The key names of the published variant files (id, ground_truth) are read as well.
+subjects apart, and levels where the list has them: `kind` is "algebra" or "algebra/high school". The key names of the published variant files (id, ground_truth) are read as well.
 """
 
 from __future__ import annotations
@@ -28,5 +28,5 @@ def _question(item: dict[str, Any]) -> Question:
         images=pictures(item["image"]),
         chosen=item["answer_type"] == "multiple choice",
         group=text(field(item, "qid", "id")),
-        kind=tidy(item.get("subject")),
+        kind="/".join(filter(None, (tidy(item.get("subject")), tidy(item.get("level"))))),
     )

@@ -12,20 +12,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vlmr1.rows import Row
+from vlmr1.rows import Row, unread
 from vlmr1.settings.sources import Gui
-from vlmr1.sources.lists import field, items, pictures, text
+from vlmr1.sources.lists import field, fields_of, items, pictures, text
 
 REWARD = "all_match"  # of lines that name none: the label, exactly
 
 
 def read_rows(spec: Gui, root: Path) -> Iterator[Row]:
-    """Every line of the list, in its order. Raises ValueError naming file, line and fault."""
+    """Every line of the list, in its order."""
     for number, (where, item) in enumerate(items(root / spec.annotations)):
         try:
-            yield _row(number, item)
+            row = _row(number, fields_of(item))
         except ValueError as error:
-            raise ValueError(f"{where}: {error}; mend or remove the row") from error
+            row = unread(number, "gui", REWARD, ValueError(f"{where}: {error}; mend or remove the row"))
+        yield row
 
 
 def _row(number: int, item: dict[str, Any]) -> Row:

@@ -1,7 +1,8 @@
 """COCO's instances form, and the making of a detection row: shared by the detection sets.
 
 Annotations become compact tuples as they are checked; masks are never kept. Names that stand twice count once. A
-picture for which no name is asked, present or absent, makes no row: there is no question in it.
+picture for which no name is asked, present or absent, makes no row: there is no question in it. A malformed picture,
+or one with a malformed annotation, is a row with its fault; what belongs to no picture is an error of the file.
 Left out on purpose: pycocotools' index, which would hold every mask.
 """
 
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmr1.boxes import Box
-from vlmr1.rows import Row
+from vlmr1.rows import Row, unread
 from vlmr1.sources.reading import At, load_json, shown, size_of, take, take_id, xywh
 
 Id = int | str
@@ -31,16 +32,20 @@ class Thing:
 
 @dataclass(frozen=True)
 class Instances:
-    """A set: names by category id, pictures as the list has them, annotations by picture id in the list's order."""
+    """A set: names by category id, pictures as the list has them, annotations by picture id in the list's order.
+
+    `faults` has by a picture's place what is wrong with it or with an annotation of it; such a one is to be passed over.
+    """
 
     path: Path
     names: dict[Id, str]
     pictures: list[dict[str, Any]]
     things: dict[Id, list[Thing]]
+    faults: dict[int, ValueError]
 
 
 def read_instances(path: Path) -> Instances:
-    """Read a COCO file. Raises FileNotFoundError, or ValueError naming item and field."""
+    """Read a COCO file. Raises FileNotFoundError, or ValueError where the file is no such set."""
     data = load_json(path, ("segmentation",))
     with At(path):
         lists = {key: take(data, key, list) for key in ("categories", "images", "annotations")}
@@ -51,22 +56,37 @@ def read_instances(path: Path) -> Instances:
                 raise ValueError(f"id {shown(item['id'])} stands twice")
             names[item["id"]] = take(item, "name", str)
     things: dict[Id, list[Thing]] = {}
+    places: dict[Id, int] = {}
+    faults: dict[int, ValueError] = {}
     for number, item in enumerate(lists["images"]):
-        with At(path, "image", number):
-            if take_id(item, "id") in things:
-                raise ValueError(f"id {shown(item['id'])} stands twice")
-            things[item["id"]] = []
+        first = number
+        try:
+            with At(path, "image", number):
+                first = places.setdefault(take_id(item, "id"), number)
+                things.setdefault(item["id"], [])
+                if first != number:
+                    raise ValueError(f"id {shown(item['id'])} stands twice")
+        except ValueError as error:
+            faults[number] = error
+            faults.setdefault(first, error)  # of two pictures with one id nobody knows whose the annotations are
     for number, item in enumerate(lists["annotations"]):
         with At(path, "annotation", number):
-            if take_id(item, "image_id") not in things:
+            if take_id(item, "image_id") not in places:
                 raise ValueError(f"image_id {shown(item['image_id'])} is none of its images")
-            if take_id(item, "category_id") not in names:
-                raise ValueError(f"category_id {shown(item['category_id'])} is none of its categories")
-            box = xywh(item.get("bbox"), "bbox")
-            things[item["image_id"]].append(Thing(item["category_id"], box, item.get("iscrowd") == 1))
+        try:
+            with At(path, "annotation", number):
+                things[item["image_id"]].append(_thing(item, names))
+        except ValueError as error:
+            faults.setdefault(places[item["image_id"]], error)
     if not lists["images"]:
         raise ValueError(f"{path}: no images in it")
-    return Instances(path, _classes(names, lists["categories"], things), lists["images"], things)
+    return Instances(path, _classes(names, lists["categories"], things), lists["images"], things, faults)
+
+
+def _thing(item: dict[str, Any], names: dict[Id, str]) -> Thing:
+    if take_id(item, "category_id") not in names:
+        raise ValueError(f"category_id {shown(item['category_id'])} is none of its categories")
+    return Thing(item["category_id"], xywh(item.get("bbox"), "bbox"), item.get("iscrowd") == 1)
 
 
 def _classes(names: dict[Id, str], categories: list[dict[str, Any]], things: dict[Id, list[Thing]]) -> dict[Id, str]:
@@ -92,6 +112,7 @@ def generator(seed: int, picture: Id) -> random.Random:
 
 
 def detection_row(
+    path: Path,
     number: int,
     picture: dict[str, Any],
     found: Sequence[tuple[str, Box]],
@@ -99,12 +120,20 @@ def detection_row(
     reward: str,
     rng: random.Random,
 ) -> Row:
-    """The row of a picture: what was `found` on it by name, and the names asked for, shuffled."""
+    """The row of a picture: what was `found` on it by name, and the names asked for, shuffled.
+
+    One with a fault where the picture's file name or size is malformed.
+    """
     rng.shuffle(asked)
-    size = (size_of(picture),) if "width" in picture or "height" in picture else ()
+    try:
+        with At(path, "image", number):
+            size = (size_of(picture),) if "width" in picture or "height" in picture else ()
+            images = (take(picture, "file_name", str),)
+    except ValueError as error:
+        return unread(number, "ovd", reward, error)
     return Row(
         number,
-        (take(picture, "file_name", str),),
+        images,
         size,
         "ovd",
         reward,

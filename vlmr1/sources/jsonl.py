@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from vlmr1.boxes import Box, Size, rescale
-from vlmr1.rows import Row
+from vlmr1.rows import Row, unread
 from vlmr1.sample import PLACE, untagged
 from vlmr1.settings.sources import Jsonl
 from vlmr1.sources.reading import (
+    THOUSANDTHS,
     At,
     corners,
     expression_of,
@@ -36,8 +37,8 @@ from vlmr1.sources.reading import (
     take,
     take_texts,
 )
+from vlmr1.tasks import TASKS
 
-THOUSAND = (1000, 1000)
 _FENCED = re.compile(r"\s*```(?:json)?(.*)```\s*", re.DOTALL)
 _ASKED = re.compile(r".*detect the following objects:\s*(.*)\.\s*Output each .*", re.DOTALL)
 
@@ -45,9 +46,13 @@ _ASKED = re.compile(r".*detect the following objects:\s*(.*)\.\s*Output each .*"
 def read_rows(spec: Jsonl, root: Path) -> Iterator[Row]:
     """Every line, in its order."""
     path = root / spec.annotations
+    task = spec.task or "rec"  # of a malformed line, of which it does not matter
     for number, (line, item) in enumerate(json_lines(path)):
-        with At(path, "line", line):
-            row = _row(number, item, spec, root / spec.images)
+        try:
+            with At(path, "line", line):
+                row = _row(number, item, spec, root / spec.images)
+        except ValueError as error:
+            row = unread(number, task, spec.reward or TASKS[task].METHODS[0], error)
         yield row
 
 
@@ -58,6 +63,8 @@ def _row(number: int, item: dict[str, Any], spec: Jsonl, folder: Path) -> Row:
         question = question.removeprefix(PLACE * len(images))  # pictures that stand before the text go unsaid
     task, reward = _named(item, "task", spec.task), _named(item, "accu_reward_method", spec.reward)
     group, kind = _optional(item, "group"), _optional(item, "kind")
+    if task not in TASKS:
+        raise ValueError(f"task {shown(task)} is none of {', '.join(TASKS)}")
     if task not in ("rec", "ovd"):
         text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
         return Row(number, images, sizes, task, reward, question, answer=text, group=group, kind=kind)
@@ -66,7 +73,7 @@ def _row(number: int, item: dict[str, Any], spec: Jsonl, folder: Path) -> Row:
         if len(images) != 1:
             raise ValueError(f"boxes in thousandths need one picture, not {len(images)}")
         sizes = sizes or (size_of_picture(folder, images[0]),)
-        boxes = tuple(rescale(box, THOUSAND, sizes[0]) for box in boxes)
+        boxes = tuple(rescale(box, THOUSANDTHS, sizes[0]) for box in boxes)
     if task == "rec":
         return Row(number, images, sizes, task, reward, expression_of(question), boxes, group=group, kind=kind)
     asked = _asked(question)

@@ -2,7 +2,7 @@
 
 One text makes one row, whose box is that of the mask: least and greatest x and y of all polygons of the target, or
 with `polygons: first` of its first one, as a published recipe has it. Shapes labelled `ignore` or `flag` are no part
-of the target, every other is, as in LISA's own reader; a file without a target gives rows without a box.
+of the target, every other is, as in LISA's own reader; a file without a target gives rows without a box; one that is malformed, one row.
 Files go by name; a picture is the one of the same stem in the picture folder, `.jpg` where there is none. `kind` is
 "sentence" or "phrase". Some published files are not in UTF-8 but in Windows-1252, and are read so.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmr1.boxes import Box
-from vlmr1.rows import Row
+from vlmr1.rows import Row, unread
 from vlmr1.settings.sources import Lisa
 from vlmr1.sources.reading import NOT_FOUND, At, numbers, take, take_texts
 
@@ -32,11 +32,16 @@ def read_rows(spec: Lisa, root: Path) -> Iterator[Row]:
         stems = {path.stem: path.name for path in sorted(images.iterdir()) if path.suffix.lower() in PICTURES}
     count = 0
     for path in sorted(folder.glob("*.json")):
-        with At(path):
-            item = _load(path)
-            box = _box(item, spec.polygons)
-            texts = take_texts(item, "text")
-            kind = "sentence" if take(item, "is_sentence", bool) else "phrase"
+        try:
+            with At(path):
+                item = _load(path)
+                box = _box(item, spec.polygons)
+                texts = take_texts(item, "text")
+                kind = "sentence" if take(item, "is_sentence", bool) else "phrase"
+        except ValueError as error:
+            yield unread(count, "rec", "iou", error)
+            count += 1
+            continue
         for text in texts:
             image = (stems.get(path.stem, f"{path.stem}.jpg"),)
             yield Row(count, image, (), "rec", "iou", text, (box,) if box else (), kind=kind)

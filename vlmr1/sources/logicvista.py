@@ -27,5 +27,5 @@ def _question(item: dict[str, Any]) -> Question:
         answer=text(item["answer"]).strip(),
         images=pictures(field(item, "imagename", "image")),
         chosen=True,
-        kind=", ".join(skill) if isinstance(skill, list) else tidy(skill),
+        kind=", ".join(map(text, skill)) if isinstance(skill, list) else tidy(skill),
     )

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vlmr1.rows import Row
+from vlmr1.rows import Row, unread
 from vlmr1.settings.sources import Lvis
 from vlmr1.sources.instances import Id, detection_row, distinct, draw, generator, read_instances
 from vlmr1.sources.reading import At, shown, take, take_ids
@@ -24,16 +24,23 @@ def read_rows(spec: Lvis, root: Path) -> Iterator[Row]:
     data = read_instances(root / spec.annotations)
     names = {id_: name.replace("_", " ") for id_, name in data.names.items()}
     for number, picture in enumerate(data.pictures):
-        with At(data.path, "image", number):
-            partial = set(_ids(picture, "not_exhaustive_category_ids", names))
-            things = [thing for thing in data.things[picture["id"]] if thing.category not in partial]
-            found = [(names[thing.category], thing.box) for thing in things]
-            present = distinct(name for name, _ in found)
-            absent = distinct(names[id_] for id_ in _ids(picture, "neg_category_ids", names))
-            rng = generator(spec.seed, picture["id"])
-            drawn = draw([name for name in absent if name not in present], spec.negatives, rng)
-            row = detection_row(number, _named(picture), found, present + drawn, spec.reward, rng)
-        if row.asked:
+        try:
+            if number in data.faults:
+                raise data.faults[number]
+            with At(data.path, "image", number):
+                partial = set(_ids(picture, "not_exhaustive_category_ids", names))
+                absent = distinct(names[id_] for id_ in _ids(picture, "neg_category_ids", names))
+                picture = _named(picture)
+        except ValueError as error:
+            yield unread(number, "ovd", spec.reward, error)
+            continue
+        things = [thing for thing in data.things[picture["id"]] if thing.category not in partial]
+        found = [(names[thing.category], thing.box) for thing in things]
+        present = distinct(name for name, _ in found)
+        rng = generator(spec.seed, picture["id"])
+        drawn = draw([name for name in absent if name not in present], spec.negatives, rng)
+        row = detection_row(data.path, number, picture, found, present + drawn, spec.reward, rng)
+        if row.asked or row.fault:
             yield row
 
 

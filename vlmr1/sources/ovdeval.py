@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from vlmr1.rows import Row
+from vlmr1.rows import Row, unread
 from vlmr1.settings.sources import OvdEval
 from vlmr1.sources.instances import detection_row, distinct, generator, read_instances
 from vlmr1.sources.reading import At, take_texts
@@ -20,12 +20,18 @@ from vlmr1.sources.reading import At, take_texts
 def read_rows(spec: OvdEval, root: Path) -> Iterator[Row]:
     """One row a picture, in the list's order; boxes xywh to corners."""
     data = read_instances(root / spec.annotations)
-    every = distinct(data.names.values())
+    every, listed = distinct(data.names.values()), spec.asked == "listed"
     for number, picture in enumerate(data.pictures):
-        with At(data.path, "image", number):
-            listed = spec.asked == "listed"
-            asked = distinct(take_texts(picture, "text") + take_texts(picture, "neg_text")) if listed else list(every)
-            found = [(data.names[thing.category], thing.box) for thing in data.things[picture["id"]]]
-            row = detection_row(number, picture, found, asked, spec.reward, generator(spec.seed, picture["id"]))
-        if row.asked:
+        try:
+            if number in data.faults:
+                raise data.faults[number]
+            with At(data.path, "image", number):
+                asked = distinct(take_texts(picture, "text") + take_texts(picture, "neg_text")) if listed else [*every]
+        except ValueError as error:
+            yield unread(number, "ovd", spec.reward, error)
+            continue
+        found = [(data.names[thing.category], thing.box) for thing in data.things[picture["id"]]]
+        rng = generator(spec.seed, picture["id"])
+        row = detection_row(data.path, number, picture, found, asked, spec.reward, rng)
+        if row.asked or row.fault:
             yield row

@@ -15,10 +15,10 @@ from string import ascii_uppercase
 from typing import Any
 
 from vlmr1.boxes import Size
-from vlmr1.rows import Row
+from vlmr1.rows import Row, unread
 from vlmr1.sample import PLACE
 from vlmr1.settings.sources import Questions
-from vlmr1.sources.lists import items, text
+from vlmr1.sources.lists import fields_of, items, text
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _NUMBERED_PLACE = re.compile(r"<image(\d+)>")
@@ -43,19 +43,20 @@ class Question:
 def read_questions(spec: Questions, root: Path, question: Callable[[dict[str, Any]], Question]) -> Iterator[Row]:
     """The rows of a list; `question` reads one item, with KeyError, TypeError or ValueError for what it lacks.
 
-    Raises ValueError naming file, item and fault, or when `only` names a kind that no row has.
+    Raises ValueError when `only` names a kind, or a part of one like the level of "algebra/school", that no row has.
     """
     path = root / spec.annotations
     kinds: set[str] = set()
     for number, (where, item) in enumerate(items(path)):
         try:
-            row = _row(number, question(item), spec.reward)
-        except KeyError as error:
-            raise ValueError(f"{where}: no {error.args[0]}; mend or remove the row") from error
-        except (TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise ValueError(f"{where}: {error}; mend or remove the row") from error
-        kinds.add(row.kind)
-        if spec.only in (None, row.kind):
+            row = _row(number, question(fields_of(item)), spec.reward)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            said = f"no {error.args[0]}" if isinstance(error, KeyError) else error
+            reward = "math" if spec.reward == "auto" else spec.reward
+            yield unread(number, "math", reward, ValueError(f"{where}: {said}; mend or remove the row"))
+            continue
+        kinds |= {row.kind, *row.kind.split("/")}
+        if spec.only is None or spec.only in (row.kind, *row.kind.split("/")):
             yield row
     if spec.only is not None and spec.only not in kinds:
         raise ValueError(f"{path}: no row is of kind {spec.only!r}; it has {', '.join(sorted(kinds))}")
@@ -68,9 +69,14 @@ def letter_of(answer: str, choices: tuple[str, ...]) -> str:
 
 def reward_of(question: Question) -> str:
     """`reward: auto`: mcq for choices, numeric for a number, math for the rest."""
-    if question.chosen:
+    return automatic(question.chosen, question.answer)
+
+
+def automatic(chosen: bool, answer: str) -> str:
+    """The same of an answer that is the letter of a choice or not."""
+    if chosen:
         return "mcq"
-    return "numeric" if _NUMBER.fullmatch(question.answer) else "math"
+    return "numeric" if _NUMBER.fullmatch(answer) else "math"
 
 
 def _row(number: int, question: Question, reward: str) -> Row:

@@ -21,10 +21,14 @@ from vlmr1.pictures import PictureFault, open_picture
 from vlmr1.sample import numbered_jsonl
 from vlmr1.tasks.rec import QUESTION
 
-NOT_FOUND = "not found; data.root and the source's annotations name it together"
+NOT_FOUND = "not found; --annotations names it, or in params.yaml data.root and the source's annotations together"
+THOUSANDTHS: Size = (1000, 1000)  # the frame of boxes that count 0 to 1000 on both axes
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
 LONGEST = 10**9  # pixels
+LINES = (
+    "if it holds one object a line, end its name in .jsonl and name a format of lines (jsonl, rec_jsonl, gui, table)"
+)
 KINDS = {str: "text", list: "a list", dict: "an object", int: "a whole number", bool: "true or false"}
 
 
@@ -79,7 +83,8 @@ def load_json(path: Path, drop: tuple[str, ...] = ()) -> Any:
         with path.open(encoding="utf-8-sig") as file, collector_at_rest():  # a byte order mark is no fault
             return json.load(file, object_hook=slim if drop else None)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not JSON ({error.msg})") from error
+        lines = f"; {LINES}" if error.msg == "Extra data" else ""
+        raise ValueError(f"{path}:{error.lineno}: not JSON ({error.msg}){lines}") from error
     except (ValueError, RecursionError) as error:  # other bytes than UTF-8, a number or a nesting without end
         raise ValueError(f"{path}: not JSON in UTF-8 ({error})") from error
 

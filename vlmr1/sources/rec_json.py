@@ -12,19 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from vlmr1.boxes import rescale
-from vlmr1.rows import Row
+from vlmr1.rows import Row, unread
 from vlmr1.settings.sources import Frame, RecJson
-from vlmr1.sources.reading import At, corners, expression_of, load_list, size_of, take
-
-THOUSAND = (1000, 1000)
+from vlmr1.sources.reading import THOUSANDTHS, At, corners, expression_of, load_list, size_of, take
 
 
 def read_rows(spec: RecJson, root: Path) -> Iterator[Row]:
     """Every row of the list, in its order."""
     path = root / spec.annotations
     for number, item in enumerate(load_list(path)):
-        with At(path, "row", number):
-            row = _row(number, item, spec.frame)
+        try:
+            with At(path, "row", number):
+                row = _row(number, item, spec.frame)
+        except ValueError as error:
+            row = unread(number, "rec", "iou", error)
         yield row
 
 
@@ -40,5 +41,5 @@ def _row(number: int, item: Any, frame: Frame) -> Row:
     if item["solution"] in (None, []):
         return Row(number, (image,), (size,), "rec", "iou", text)
     box = corners(item["solution"], "solution")
-    box = rescale(box, THOUSAND, size) if frame == "thousandths" else box
+    box = rescale(box, THOUSANDTHS, size) if frame == "thousandths" else box
     return Row(number, (image,), (size,), "rec", "iou", text, (box,))

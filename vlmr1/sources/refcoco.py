@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vlmr1.rows import Row
+from vlmr1.rows import Row, unread
 from vlmr1.settings.sources import RefCoco
 from vlmr1.sources.pickles import load_pickle
 from vlmr1.sources.reading import At, load_json, shown, size_of, take, take_id, xywh
@@ -20,7 +20,10 @@ Table = dict[int | str, dict[str, Any]]
 
 
 def read_rows(spec: RefCoco, root: Path) -> Iterator[Row]:
-    """Rows of one split, in the list's order; boxes from instances.json (xywh to corners). `row` counts the split's."""
+    """Rows of one split, in the list's order; boxes from instances.json (xywh to corners). `row` counts the split's.
+
+    A malformed ref is one row; where its split is not to be read, of whichever split is asked for.
+    """
     path = root / spec.annotations
     instances = path.parent / "instances.json"
     pictures, annotations = _tables(instances)
@@ -31,13 +34,16 @@ def read_rows(spec: RefCoco, root: Path) -> Iterator[Row]:
     refs.reverse()  # so that each can be let go of once read
     for number in range(len(refs)):
         ref = refs.pop()
-        with At(path, "item", number):
-            split = take(ref, "split", str)
-            splits.add(split)
-            rows = _rows(ref, pictures, annotations, count) if split == spec.split else []
+        try:
+            with At(path, "item", number):
+                split = take(ref, "split", str)
+                splits.add(split)
+                rows = _rows(ref, pictures, annotations, count) if split == spec.split else []
+        except ValueError as error:
+            rows = [unread(count, "rec", "iou", error)]
         count += len(rows)
         yield from rows
-    if not count:
+    if not count or spec.split not in splits:
         raise ValueError(f"{path}: no ref has split {spec.split!r}; it has {', '.join(sorted(splits)) or 'no refs'}")
 
 

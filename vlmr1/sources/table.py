@@ -12,35 +12,39 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vlmr1.answers.words import choices_of
 from vlmr1.boxes import Box, Size, rescale
-from vlmr1.rows import Row
+from vlmr1.rows import Row, unread
 from vlmr1.settings.sources import Column, Table
-from vlmr1.sources.lists import items, pictures, text
-from vlmr1.sources.reading import size_of_picture
-
-THOUSANDTHS: Size = (1000, 1000)
+from vlmr1.sources.lists import MEND_COLUMNS, fields_of, items, pictures, text
+from vlmr1.sources.questions import automatic
+from vlmr1.sources.reading import THOUSANDTHS, size_of_picture
 
 
 def read_rows(spec: Table, root: Path) -> Iterator[Row]:
     """Every row of the table, in its order, boxes in pixels of the picture.
 
-    Boxes in thousandths need the picture's size, so its head is read; boxes in pixels need no picture. Raises
-    ValueError naming file, line or row, column and mend.
+    Boxes in thousandths need the picture's size, so its head is read; boxes in pixels need no picture. Where `reward`
+    is auto, an answer that is the letter of a choice the text lists is judged by mcq, a number by numeric, the rest by
+    math.
     """
     names = {key: tuple(part.strip() for part in name.split(",")) for key, name in spec.columns.items()}
     wanted = {name for several in names.values() for name in several}
     for number, (where, item) in enumerate(items(root / spec.annotations, wanted)):
         try:
-            yield _row(spec, root, number, {key: _cell(item, key, several) for key, several in names.items()})
+            cells = {key: _cell(fields_of(item), key, several) for key, several in names.items()}
+            row = _row(spec, root, number, cells)
         except ValueError as error:
-            raise ValueError(f"{where}: {error}; mend or remove the row") from error
+            reward = "math" if spec.reward == "auto" else spec.reward
+            row = unread(number, spec.task, reward, ValueError(f"{where}: {error}; mend or remove the row"))
+        yield row
 
 
 def _cell(item: dict[str, Any], key: str, names: tuple[str, ...]) -> Any:
     """The value of a column; of several columns their values as a list, None where all are empty."""
     for name in names:
         if name not in item:
-            raise ValueError(f"no column {name!r}, which columns.{key} names, among {', '.join(item)}")
+            raise ValueError(f"no column {name!r}, which columns.{key} names, among {', '.join(item)}; {MEND_COLUMNS}")
     values = [item[name] for name in names]
     if len(values) == 1:
         return values[0]
@@ -50,25 +54,29 @@ def _cell(item: dict[str, Any], key: str, names: tuple[str, ...]) -> Any:
 def _row(spec: Table, root: Path, number: int, cells: dict[str, Any]) -> Row:
     several = spec.task == "ovd"
     images = pictures(_list(spec, "image", cells.get("image")))
+    if not images and spec.task in ("rec", "ovd"):
+        raise ValueError(f"{spec.columns['image']}: empty where a picture's file name is needed")
     boxes = _boxes(spec.columns["box"], cells["box"], several) if "box" in cells else ()
     labels = _names(spec, "label", cells["label"]) if several else ()
     if several and len(labels) != len(boxes):
         raise ValueError(f"{spec.columns['label']}: {len(labels)} labels for {len(boxes)} boxes")
     sizes: tuple[Size, ...] = ()
     if spec.frame == "thousandths" and boxes:
-        sizes = (_size(root / spec.images, images),)
+        sizes = (size_of_picture(root / spec.images, images[0]),)
         boxes = tuple(rescale(box, THOUSANDTHS, sizes[0]) for box in boxes)
+    said = "" if several else text(cells["text"]).strip()
+    answer = text(cells.get("answer")).strip()
     return Row(
         number,
         images,
         sizes,
         spec.task,
-        spec.reward,
-        text="" if several else text(cells["text"]).strip(),
+        automatic(answer.upper() in choices_of(said), answer) if spec.reward == "auto" else spec.reward,
+        text=said,
         boxes=boxes,
         labels=labels,
         asked=_names(spec, "text", cells["text"]) if several else (),
-        answer=text(cells.get("answer")).strip(),
+        answer=answer,
         group=text(cells.get("group")),
         kind=text(cells.get("kind")),
     )
@@ -115,12 +123,6 @@ def _box(column: str, value: Any) -> Box:
 def _json(column: str, value: str) -> Any:
     try:
         return json.loads(value)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{column}: {value[:60]!r} is not a JSON list ({error.msg})") from error
-
-
-def _size(folder: Path, images: tuple[str, ...]) -> Size:
-    """The size of the first picture, from its head."""
-    if not images:
-        raise ValueError("no picture, whose size a box in thousandths needs")
-    return size_of_picture(folder, images[0])
+    except (ValueError, RecursionError) as error:
+        what = error.msg if isinstance(error, json.JSONDecodeError) else error
+        raise ValueError(f"{column}: {value[:60]!r} is not a JSON list ({what})") from error

@@ -4,7 +4,7 @@ Pascal counts pixels from 1 and includes the last (`corners: pascal`): xmin 1, x
 (xmin - 1, ymin - 1, xmax, ymax). Tools that write plain coordinates into the same form need `corners: plain`.
 The names of the set are those of all its files; `negatives` of the absent ones, or all, are asked for beside the
 present. Objects marked difficult, truncated or occluded are objects; parts of objects are not.
-A document type is refused, whatever it declares: entities that grow without end are declared there.
+A malformed file is a row with its fault. A document type is refused, whatever it declares: entities that grow without end are declared there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from vlmr1.boxes import Box
-from vlmr1.rows import Row
+from vlmr1.rows import Row, unread
 from vlmr1.settings.sources import Voc
 from vlmr1.sources.instances import detection_row, distinct, draw, generator
 from vlmr1.sources.reading import NOT_FOUND, At, corners, shown
@@ -29,19 +29,27 @@ def read_rows(spec: Voc, root: Path) -> Iterator[Row]:
     folder = root / spec.annotations
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: {NOT_FOUND}")
-    files = []
-    for path in sorted(folder.glob("*.xml")):
-        with At(path):
-            files.append(_read(path, spec.corners == "pascal"))
+    files: list[tuple[dict[str, Any], list[tuple[str, Box]]]] = []
+    faults: dict[int, ValueError] = {}
+    for number, path in enumerate(sorted(folder.glob("*.xml"))):
+        try:
+            with At(path):
+                files.append(_read(path, spec.corners == "pascal"))
+        except ValueError as error:
+            faults[number] = error
+            files.append(({}, []))
     if not files:
         raise ValueError(f"{folder}: no XML files in it")
     every = distinct(name for _, found in files for name, _ in found)
     for number, (picture, found) in enumerate(files):
+        if number in faults:
+            yield unread(number, "ovd", spec.reward, faults[number])
+            continue
         present = distinct(name for name, _ in found)
         rng = generator(spec.seed, picture["file_name"])
         drawn = draw([name for name in every if name not in present], spec.negatives, rng)
-        row = detection_row(number, picture, found, present + drawn, spec.reward, rng)
-        if row.asked:
+        row = detection_row(folder, number, picture, found, present + drawn, spec.reward, rng)
+        if row.asked or row.fault:
             yield row
 
 

@@ -60,7 +60,7 @@ def main(params: Params) -> None:
                 findings.looked |= table.keys()
                 waiting.append((name, rows, desk.look(table)))
                 for row in rows:
-                    facts = looks.of(root / spec.images, row) if settings.decode != "none" else []
+                    facts = looks.of(root / spec.images, row) if settings.decode != "none" else ()
                     balances[name].add(row, facts[0].size if facts and facts[0].size else None)
                 note(AHEAD)
         note(0)

@@ -33,8 +33,8 @@ def question(row: Row) -> str:
     """The stored question: the names to look for, in the row's order, and the form of the answer."""
     if not row.asked:
         return row.text.strip()  # a list of another wording, as it stands
-    # A name with a comma in it, as phrases have, would fall apart in a plain list.
-    plain = not any("," in name for name in row.asked)
+    # A name with a comma in it, as phrases have, would fall apart in a plain list, and a bracket looks like a JSON one.
+    plain = not any("," in name or name.startswith("[") for name in row.asked)
     return f"{QUESTION} {', '.join(row.asked) if plain else json.dumps(row.asked, ensure_ascii=False)}. {FORM}"
 
 

@@ -32,6 +32,8 @@ class Balance:
     def add(self, row: Row, size: Size | None = None) -> None:
         """Count a row; `size` is its first picture's, where somebody looked, else the declared one serves."""
         self.task = row.task
+        if row.fault:  # what it asks and answers is unknown
+            return
         self.rows += 1
         self.kinds.update([row.kind] if row.kind else [])
         size = size or (row.sizes[0] if row.sizes else None)

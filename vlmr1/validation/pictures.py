@@ -50,6 +50,7 @@ class Looks:
     def __init__(self, settings: Validate) -> None:
         self.settings = settings
         self.known: dict[tuple[Path, str], Facts] = {}
+        self.inside: dict[tuple[Path, str], bool] = {}
         self.pool: ProcessPoolExecutor | None = None
 
     def look(self, folder: Path, rows: Iterable[Row], seen: Callable[[int], object]) -> None:
@@ -67,6 +68,15 @@ class Looks:
         for name, one in zip(new, facts, strict=True):
             self.known[folder, name] = one
             seen(1)
+
+    def stays(self, folder: Path, name: str) -> bool:
+        """Whether a path stays inside its folder, links followed; the file itself is not looked at."""
+        if (folder, name) not in self.inside:
+            try:
+                self.inside[folder, name] = inside(folder, name) is not None
+            except ValueError:
+                self.inside[folder, name] = False
+        return self.inside[folder, name]
 
     def close(self) -> None:
         if self.pool is not None:

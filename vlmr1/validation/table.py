@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmr1.boxes import Size, area
-from vlmr1.conversion import to_sample
+from vlmr1.conversion import BOXED, to_sample
 from vlmr1.pictures import FORMATS
 from vlmr1.rows import Row
 from vlmr1.sample import PLACE
@@ -20,7 +20,6 @@ from vlmr1.tasks import TASKS, gui
 from vlmr1.validation.pictures import MODES, Facts, Looks, Near
 
 MEASURES = ("box_left", "box_top", "box_right", "box_bottom", "box_width", "box_height", "box_share")
-BOXED = ("rec", "ovd")  # tasks whose answers are boxes in a picture
 ASKS_A_JUDGE = "llm"  # a reward that costs a request a row, and so is not asked here
 
 
@@ -47,14 +46,18 @@ def columns(
     """The table of a chunk. Evaluation sources are to be given first, so that training rows can be held to them."""
     folder = root / spec.images
     where, decoded = str(folder), looks.settings.decode == "full"
-    table: dict[str, list[Any]] = {}
+    lines = []
     for row in rows:
-        facts = looks.of(folder, row) if looks.settings.decode != "none" else None
-        line = {"source": name, "row": row.row, **_pictures(row, facts), **_text(row), **_boxes(row, facts)}
-        line |= _truth(name, row, facts) | _repeats(name, spec, where, row, facts, repeats, decoded)
-        for key, value in line.items():
-            table.setdefault(key, []).append(value)
-    return table
+        line: dict[str, Any] = {"source": name, "row": row.row, "reads": row.fault}
+        if not row.fault:  # else nothing is known of it
+            facts = looks.of(folder, row) if looks.settings.decode != "none" else None
+            line |= _pictures(row, facts) if facts is not None else _paths(row, looks, folder)
+            line |= {**_text(row), **_boxes(row, facts), **_truth(name, row, facts)}
+            line |= _repeats(name, spec, where, row, facts, repeats, decoded)
+        lines.append(line)
+    empty = dict.fromkeys(MEASURES) | {"text_length": 0}
+    keys = dict.fromkeys(key for line in lines for key in line)
+    return {key: [line.get(key, empty.get(key, "")) for line in lines] for key in keys}
 
 
 def _first(row: Row, facts: Sequence[Facts], wrong: Callable[[Facts], str]) -> str:
@@ -65,11 +68,14 @@ def _first(row: Row, facts: Sequence[Facts], wrong: Callable[[Facts], str]) -> s
     return ""
 
 
-def _pictures(row: Row, facts: Sequence[Facts] | None) -> dict[str, str]:
+def _paths(row: Row, looks: Looks, folder: Path) -> dict[str, str]:
+    """What can be said without looking at files."""
+    out = [name for name in row.images if not looks.stays(folder, name)]
+    return {"path": f"{out[0]}: leaves its folder" if out else ""}
+
+
+def _pictures(row: Row, facts: Sequence[Facts]) -> dict[str, str]:
     missing = "no picture" if row.task in BOXED and not row.images else ""
-    if facts is None:
-        out = [name for name in row.images if name.startswith("/") or ".." in name.split("/")]
-        return {"path": out[0] if out else "", "exists": missing}
     sizes: Sequence[Size | None] = row.sizes or [None] * len(row.images)
     declared = [
         f"{image}: {one.size[0]} x {one.size[1]}, declared {size[0]} x {size[1]}"

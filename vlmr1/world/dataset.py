@@ -1,6 +1,6 @@
 """The embedded data on disk: a folder a world, each in a public format.
 
-Same seed, same bytes. No picture stands twice in a world, neither in a split nor across its splits.
+Same seed, same bytes. No picture stands twice, neither in a split nor across splits or worlds.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vlmr1.settings import Objects, World
 from vlmr1.world import gui, math, ovd, rec
+from vlmr1.world.draw import Seen
 from vlmr1.world.scenes import COLOURS, SIDE
 
 
@@ -48,12 +49,13 @@ def write_world(settings: World, folder: Path, told: Callable[[int], object]) ->
     Raises ValueError when a split's settings cannot give as many different pictures as it asks for.
     """
     check_world(settings)
+    seen = Seen()  # one for all: rec and ovd draw the same things
     if settings.rec:
-        rec.write_rec(settings.rec, settings.seed, folder / "rec", told)
+        rec.write_rec(settings.rec, settings.seed, folder / "rec", seen, told)
     if settings.ovd:
-        ovd.write_ovd(settings.ovd, settings.seed, folder / "ovd", told)
+        ovd.write_ovd(settings.ovd, settings.seed, folder / "ovd", seen, told)
     if settings.math:
-        math.write_math(settings.math, settings.seed, folder / "math", told)
+        math.write_math(settings.math, settings.seed, folder / "math", seen, told)
     if settings.gui:
-        gui.write_gui(settings.gui, settings.seed, folder / "gui", told)
+        gui.write_gui(settings.gui, settings.seed, folder / "gui", seen, told)
     return {f"{name} {split}" if split else name: rows for (name, split), rows in lists(settings).items()}

@@ -52,9 +52,8 @@ def lists(settings: GuiWorld) -> dict[tuple[str, str | None], int]:
     return {(f"{name}.jsonl", None): split.pairs for name, split in settings.splits.items()}
 
 
-def write_gui(settings: GuiWorld, seed: int, folder: Path, told: Told) -> None:
-    """Draw every split below `folder`. Raises ValueError where its actions cannot give enough different screens."""
-    seen = Seen()
+def write_gui(settings: GuiWorld, seed: int, folder: Path, seen: Seen, told: Told) -> None:
+    """Draw every split below `folder`, no picture that was `seen`. Raises ValueError where its actions cannot give enough different screens."""
     for split, wanted in settings.splits.items():
         (folder / "images" / split).mkdir(parents=True)
         rows = []

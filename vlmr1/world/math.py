@@ -32,9 +32,8 @@ def lists(settings: MathWorld) -> dict[tuple[str, str | None], int]:
     return {(f"{name}.jsonl", None): split.rows for name, split in settings.splits.items()}
 
 
-def write_math(settings: MathWorld, seed: int, folder: Path, told: Told) -> None:
-    """Draw every split below `folder`. Raises ValueError where its families cannot give enough different diagrams."""
-    seen = Seen()
+def write_math(settings: MathWorld, seed: int, folder: Path, seen: Seen, told: Told) -> None:
+    """Draw every split below `folder`, no picture that was `seen`. Raises ValueError where its families cannot give enough different diagrams."""
     told_before: set[str] = set()  # what is told in words alone must differ too
     for split, wanted in settings.splits.items():
         rng = random.Random(f"{seed}/math/{split}")

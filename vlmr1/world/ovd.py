@@ -24,9 +24,8 @@ def lists(settings: OvdWorld) -> dict[tuple[str, str | None], int]:
     return {(f"{name}.json", None): split.pictures for name, split in settings.splits.items()}
 
 
-def write_ovd(settings: OvdWorld, seed: int, folder: Path, told: Told) -> None:
-    """Draw every split below `folder`. Raises ValueError where a split's layout cannot give enough different ones."""
-    seen = Seen()
+def write_ovd(settings: OvdWorld, seed: int, folder: Path, seen: Seen, told: Told) -> None:
+    """Draw every split below `folder`, no picture that was `seen`. Raises ValueError where a split's layout cannot give enough different ones."""
     for split, wanted in settings.splits.items():
         rng = random.Random(f"{seed}/ovd/{split}")
         (folder / "images" / split).mkdir(parents=True)

@@ -13,9 +13,11 @@ import random
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from vlmr1.files import write_json
 from vlmr1.settings import RecSplit, RecWorld
-from vlmr1.world.draw import TIRED, Told, no_new_picture
+from vlmr1.world.draw import TIRED, Seen, Told, no_new_picture
 from vlmr1.world.expressions import describe, describe_nothing
 from vlmr1.world.scenes import SHAPES, SIDE, Layout, Thing, compose, draw
 
@@ -28,20 +30,19 @@ def lists(settings: RecWorld) -> dict[tuple[str, str | None], int]:
     }
 
 
-def write_rec(settings: RecWorld, seed: int, folder: Path, told: Told) -> None:
-    """Draw every split below `folder`. Raises ValueError where a split's layout cannot give enough different ones."""
+def write_rec(settings: RecWorld, seed: int, folder: Path, seen: Seen, told: Told) -> None:
+    """Draw every split below `folder`, no picture that was `seen`. Raises ValueError where a split's layout cannot give enough different ones."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     refs: list[dict[str, Any]] = []
-    seen: set[frozenset[Thing]] = set()
     for split, wanted in settings.splits.items():
         rng = random.Random(f"{seed}/{split}")
         (folder / "images" / split).mkdir(parents=True)
         rows: list[dict[str, Any]] = []
         for number in range(wanted.pictures):
-            things, target, text = _example(rng, split, wanted, seen)
+            things, target, text, picture = _example(rng, split, wanted, seen)
             file_name = f"{split}/{number:05d}.png"
-            draw(things).save(folder / "images" / file_name)
+            picture.save(folder / "images" / file_name)
             told(1)
             if _untied(wanted):
                 rows.append(_row(number, file_name, target, text))
@@ -65,9 +66,9 @@ def _untied(split: RecSplit) -> bool:
 
 
 def _example(
-    rng: random.Random, split: str, wanted: RecSplit, seen: set[frozenset[Thing]]
-) -> tuple[list[Thing], Thing | None, str]:
-    """A new scene, its target and an expression that holds for the target alone; None and one that holds for none."""
+    rng: random.Random, split: str, wanted: RecSplit, seen: Seen
+) -> tuple[list[Thing], Thing | None, str, Image.Image]:
+    """A new scene, its target and an expression that holds for it alone, or None and one that holds for none; drawn."""
     layout = Layout(wanted.objects, wanted.colours, wanted.sides, wanted.grid)
     for _ in range(TIRED):
         things = compose(rng, layout, wanted.distinct)
@@ -78,9 +79,8 @@ def _example(
             text, meant = describe_nothing(rng, things, wanted.colours), None
         else:
             text, meant = describe(rng, target, things, kind), target
-        if text is not None and frozenset(things) not in seen:
-            seen.add(frozenset(things))
-            return things, meant, text
+        if text is not None and seen.new(picture := draw(things)):
+            return things, meant, text, picture
     raise no_new_picture("rec", split, "fewer pictures, a finer grid, more colours or more objects")
 
 
