@@ -27,7 +27,9 @@ THOUSANDTHS: Size = (1000, 1000)  # the frame of boxes that count 0 to 1000 on b
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
 LONGEST = 10**9  # pixels
-LINES = "if it holds one object a line, end its name in .jsonl and name a format of lines (jsonl, rec_jsonl, gui, table)"
+LINES = (
+    "if it holds one object a line, end its name in .jsonl and name a format of lines (jsonl, rec_jsonl, gui, table)"
+)
 KINDS = {str: "text", list: "a list", dict: "an object", int: "a whole number", bool: "true or false"}
 
 
