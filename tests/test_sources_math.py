@@ -6,6 +6,7 @@ import sys
 import pytest
 from pydantic import TypeAdapter
 
+from tests.faults import expect_fault
 from vlmr1.settings.sources import SourceSpec
 from vlmr1.sources import read_source
 
@@ -103,10 +104,8 @@ def test_parquet_names_its_pictures_beside_their_bytes(tmp_path):
     assert [row.images for row in rows] == [("0.png",), ("1.png",), ("2.png",)]
     items[1]["image_path"]["path"] = None
     parquet.write_table(pyarrow.Table.from_pylist(items), tmp_path / "x.parquet")
-    with pytest.raises(
-        ValueError, match=r"x\.parquet: row 1: a picture's bytes .* write the picture to the picture fol"
-    ):
-        list(read_source(spec_of("wemath", "x.parquet"), tmp_path))
+    rows = list(read_source(spec_of("wemath", "x.parquet"), tmp_path))
+    expect_fault(rows, r"x\.parquet: row 1: a picture's bytes .* write the picture to the picture folder")
     (tmp_path / "x.parquet").write_bytes((tmp_path / "x.parquet").read_bytes()[:100])
     with pytest.raises(ValueError, match=r"x\.parquet: not a whole Parquet file"):
         list(read_source(spec_of("wemath", "x.parquet"), tmp_path))
@@ -167,7 +166,11 @@ def test_mathverse_versions_of_a_problem_are_a_group(tmp_path):
 def test_dynamath_variants_of_a_question_are_a_group(tmp_path):
     published = {"id": "q1", "question": "How long?", "ground_truth": 2.5, "image": "1.png", "answer_type": "float"}
     first, second = read(tmp_path, "dynamath", [DYNA, published])
-    assert (first.group, first.kind, first.answer, first.reward) == ("89", "algebra", "B", "mcq")
+    assert (first.group, first.kind, first.answer, first.reward) == ("89", "algebra/undergraduate", "B", "mcq")
+    items = [DYNA, DYNA | {"level": "school"}, DYNA | {"subject": "graphs"}, DYNA | {"level": ""}]
+    rows = {only: [row.row for row in read(tmp_path, "dynamath", items, only=only)] for only in ("algebra", "school")}
+    assert rows == {"algebra": [0, 1, 3], "school": [1]}
+    assert [row.row for row in read(tmp_path, "dynamath", items, only="graphs/undergraduate")] == [2]
     assert (second.group, second.kind, second.answer, second.reward) == ("q1", "", "2.5", "numeric")
 
 
@@ -182,6 +185,7 @@ def test_wemath_steps_of_a_problem_are_a_group(tmp_path):
 def test_logicvista_answers_may_be_several_letters(tmp_path):
     row = one(tmp_path, "logicvista", LOGIC)
     assert (row.text, row.answer, row.reward, row.kind) == ("Which two?", "B, D", "mcq", "spatial")
+    expect_fault(read(tmp_path, "logicvista", [LOGIC | {"skill": ["\ud800"]}]), "row 0: .*surrogates not allowed")
 
 
 @pytest.mark.parametrize(("answer", "reward"), [("-3", "numeric"), ("1e3", "numeric"), (".5", "numeric")])
@@ -209,26 +213,26 @@ def test_auto_is_by_the_answer_and_any_other_reward_is_every_rows(tmp_path, answ
     ],
 )
 def test_a_malformed_item_is_named(tmp_path, name, item, said):
-    with pytest.raises(ValueError, match=said):
-        read(tmp_path, name, [item])
+    good = {"mathvista": VISTA, "mathvision": VISION, "mathverse": VERSE, "dynamath": DYNA, "wemath": WE}
+    assert [row.row for row in expect_fault(read(tmp_path, name, [item, good.get(name, LOGIC)]), said)] == [1]
 
 
 @pytest.mark.parametrize(
     ("name", "bytes_", "said"),
     [
-        ("x.json", b"{", r"x\.json: not JSON in UTF-8 \(.*line 1 column 2"),
+        ("x.json", b"{", r"x\.json:1: not JSON \(Expecting property name"),
         ("x.json", b"[" * 200_000, "not JSON in UTF-8"),
         ("x.json", b'{"a": 1}\n{"a": 2}', r"end its name in \.jsonl"),
         ("x.json", b"3", "a list of rows is needed, not a int"),
         ("x.json", b"[]", r"x\.json: no rows in it"),
         ("x.json", b"\xff", "not JSON in UTF-8"),
-        ("x.json", b'{"a": 3}', r"x\.json: item 'a': a int where an object"),
-        ("x.jsonl", b"\n{}\n[1]\n", r"x\.jsonl:2: no options"),
+        ("x.jsonl", b"\n{}\n[1]\n", r"x\.jsonl:3: a list where a JSON object"),
         ("x.jsonl", b"[1]\n", r"x\.jsonl:1: a list where a JSON object"),
         ("x.jsonl", b'{"a": "\xff"}', r"x\.jsonl:1: not JSON"),
         ("x.jsonl", b"{", r"x\.jsonl:1: not JSON"),
         ("x.jsonl", b"", "no rows in it"),
-        ("x.tsv", b"", r"a list ends in \.json, \.jsonl, \.csv or \.parquet"),
+        ("x.tsv", b"", r"a list ends in \.json, \.jsonl, \.csv or \.parquet; save it as one of these"),
+        ("x.csv", b"a;b\n1;2\n", r"x\.csv:1: semicolons stand between its columns; save it with commas"),
     ],
 )
 def test_a_file_that_is_no_list_is_named(tmp_path, name, bytes_, said):
@@ -237,8 +241,14 @@ def test_a_file_that_is_no_list_is_named(tmp_path, name, bytes_, said):
         list(read_source(spec_of("mathvision", name), tmp_path))
 
 
+def test_an_item_of_an_object_that_is_none_is_named(tmp_path):
+    expect_fault(read(tmp_path, "mathvision", {"a": 3}), r"x\.json: item 'a': a int where an object with named fields")
+
+
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.json: not found; data\.root"):
+    with pytest.raises(
+        FileNotFoundError, match=r"nowhere\.json: not found; --annotations names it, or in params\.yaml data\.root"
+    ):
         list(read_source(spec_of("wemath", "nowhere.json"), tmp_path))
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from tests.faults import expect_fault
 from vlmr1.settings.sources import SourceSpec
 from vlmr1.sources import read_source
 
@@ -129,24 +130,48 @@ def change(of, where, **values):
         (lambda data: data.pop("images"), r"a\.json: no images; mend"),
         (lambda data: data["images"].clear() or data["annotations"].clear(), r"a\.json: no images in it"),
         (change("annotations", 1, image_id=99), "annotation 1: image_id 99 is none of its images"),
-        (change("annotations", 1, category_id=99), "annotation 1: category_id 99 is none of its categories"),
-        (change("annotations", 1, category_id=[1]), "annotation 1: category_id is .* where a whole number"),
-        (change("annotations", 1, bbox=[1, 2, 3]), r"annotation 1: bbox \[1, 2, 3\] is not a list of 4 numbers"),
-        (change("annotations", 1, bbox=None), "annotation 1: bbox None is not"),
-        (change("images", 2, id=10), "image 2: id 10 stands twice"),
-        (change("images", 2, width="wide"), "image 2: width is 'wide' where a whole number"),
-        (change("images", 2, file_name=None), "image 2: file_name is None where text"),
         (change("categories", 1, id=1), "category 1: id 1 stands twice"),
         (change("categories", 1, name=7), "category 1: name is 7 where text"),
         (lambda data: data["categories"].append("x"), "category 4: an object is needed, not 'x'"),
     ],
 )
-def test_malformed_instances_are_named(tmp_path, fault, said):
+def test_a_set_that_does_not_hold_together_is_named(tmp_path, fault, said):
     data = coco_set(FOUND)
     fault(data)
     put(tmp_path / "a.json", data)
     with pytest.raises(ValueError, match=said):
         read(tmp_path, **COCO)
+
+
+@pytest.mark.parametrize(
+    ("fault", "row", "said"),
+    [
+        (change("annotations", 1, category_id=99), 0, "annotation 1: category_id 99 is none of its categories"),
+        (change("annotations", 1, category_id=[1]), 0, "annotation 1: category_id is .* where a whole number"),
+        (change("annotations", 1, bbox=[1, 2, 3]), 0, r"annotation 1: bbox \[1, 2, 3\] is not a list of 4 numbers"),
+        (change("annotations", 2, bbox=None), 1, "annotation 2: bbox None is not"),
+        (change("images", 2, width="wide"), 2, "image 2: width is 'wide' where a whole number"),
+        (change("images", 2, file_name=None), 2, "image 2: file_name is None where text"),
+        (lambda data: data["images"].append({"id": [1]}), 5, "image 5: id is .* where a whole number"),
+        (lambda data: data["images"].append(7), 5, "image 5: an object is needed, not 7"),
+    ],
+)
+def test_a_malformed_picture_is_named_and_the_others_read(tmp_path, fault, row, said):
+    data = coco_set(FOUND)
+    put(tmp_path / "a.json", data)
+    whole = {row.row: row for row in read(tmp_path, **COCO)}
+    fault(data)
+    put(tmp_path / "a.json", data)
+    good = expect_fault(read(tmp_path, **COCO), rf"a\.json: {said}.*; mend or remove it")
+    assert good == [one for number, one in whole.items() if number != row]
+
+
+def test_of_two_pictures_with_one_id_neither_is_read(tmp_path):
+    data = coco_set(FOUND)
+    data["images"].append(data["images"][1] | {"file_name": "other.jpg"})
+    put(tmp_path / "a.json", data)
+    rows = read(tmp_path, **COCO)
+    assert [row.row for row in rows if row.fault] == [1, 5] and "image 5: id 11 stands twice" in rows[1].fault
 
 
 @pytest.mark.parametrize(
@@ -195,8 +220,10 @@ def test_malformed_lvis_is_named(tmp_path, fault, said):
     data = lvis_set()
     data["images"][1].update(fault)
     put(tmp_path / "a.json", data)
-    with pytest.raises(ValueError, match=said):
-        read(tmp_path, **LVIS)
+    assert [row.row for row in expect_fault(read(tmp_path, **LVIS), said)] == [0]
+    data["annotations"][0]["bbox"] = 5
+    put(tmp_path / "a.json", data)
+    assert "annotation 0: bbox 5 is not" in read(tmp_path, **LVIS)[0].fault
 
 
 # OVDEval
@@ -217,8 +244,11 @@ def test_ovdeval_asks_for_the_listed_phrases_or_for_all(tmp_path):
         changed = json.loads(json.dumps(data))
         changed["images"][0][key] = value
         put(tmp_path / "a.json", changed)
-        with pytest.raises(ValueError, match=rf"a\.json: image 0: {said}"):
-            read(tmp_path, asked="listed", **OVDEVAL)
+        rows = read(tmp_path, asked="listed", **OVDEVAL)
+        assert [row.row for row in expect_fault(rows, rf"a\.json: image 0: {said}")] == [1]
+    data["annotations"][0]["bbox"] = 5
+    put(tmp_path / "a.json", data)
+    expect_fault(read(tmp_path, asked="listed", **OVDEVAL), "annotation 0: bbox 5 is not")
 
 
 # D³
@@ -317,16 +347,28 @@ def test_d3_as_json_by_sentences(tmp_path):
         ("images", 1, "group_id", 9, "images.pkl: image 1: group_id 9 is none of groups"),
         ("images", 1, "file_name", 9, "d3: image 1: file_name is 9"),
         ("groups", 1, "inner_sent_id", None, "images.pkl: image 1: inner_sent_id is None"),
-        ("annotations", 2, "image_id", 9, "annotations.pkl: annotation 2: image_id 9 is none of images"),
         ("annotations", 2, "bbox", [], r"annotations.pkl: annotation 2: bbox \[\] is not a list of 4"),
         ("annotations", 2, "bbox", [[1], [2]], r"annotations.pkl: annotation 2: bbox \[1\] is not"),
+        ("annotations", 2, "sent_id", [[1]], "annotations.pkl: annotation 2: sent_id holds"),
+    ],
+)
+def test_a_malformed_picture_of_d3_is_named_and_the_others_read(tmp_path, table, key, field, value, said):
+    tables = d3_tables()
+    tables[table][key][field] = value
+    put_d3(tmp_path / "d3", tables)
+    assert [row.row for row in expect_fault(read(tmp_path, asked="inter", **D3), said)] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "field", "value", "said"),
+    [
+        ("annotations", 2, "image_id", 9, "annotations.pkl: annotation 2: image_id 9 is none of images"),
         ("annotations", 2, "bbox", np.array(["a"]), "annotations.pkl: not a pickle of plain data .*none of numbers"),
         ("annotations", 2, "bbox", np.array([{}]), "annotations.pkl: not a pickle of plain data .*none of numbers"),
-        ("annotations", 2, "sent_id", [[1]], "annotations.pkl: annotation 2: sent_id holds"),
         ("sentences", 3, "raw_sent", b"x", "sentences.pkl: sentence 3: raw_sent is b'x' where text"),
     ],
 )
-def test_malformed_d3_is_named(tmp_path, table, key, field, value, said):
+def test_d3_tables_that_do_not_hold_together_are_named(tmp_path, table, key, field, value, said):
     tables = d3_tables()
     tables[table][key][field] = value
     put_d3(tmp_path / "d3", tables)

@@ -6,8 +6,9 @@ import pickle
 
 import pytest
 from PIL import Image
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
+from tests.faults import expect_fault
 from vlmr1.sample import Sample, to_json
 from vlmr1.settings.sources import SourceSpec
 from vlmr1.sources import read_source
@@ -71,9 +72,13 @@ def test_a_pickle_of_python_2_is_read(refcoco):
 
 def test_a_value_without_end_is_shown_in_short(refcoco):
     (refcoco / "refs.p").write_bytes(_shared(100_000))
-    with pytest.raises(ValueError, match=r"refs\.p: item 0: an object is needed") as said:
-        read(refcoco, format="refcoco", annotations="refs.p", split="val")
-    assert len(str(said.value)) < 1000
+    spec = {"role": "train", "images": "", "format": "refcoco", "annotations": "refs.p", "split": "val"}
+    rows = read_source(TypeAdapter(SourceSpec).validate_python(spec), refcoco)
+    first = next(rows)
+    expect_fault([first], r"refs\.p: item 0: an object is needed")
+    assert len(first.fault) < 1000
+    with pytest.raises(ValueError, match="no ref has split 'val'; it has no refs"):
+        list(rows)
 
 
 def _shared(depth):
@@ -82,18 +87,30 @@ def _shared(depth):
 
 
 @pytest.mark.parametrize(
+    ("ref", "said"),
+    [
+        ({**REFS[0], "image_id": 4}, "item 0: image_id 4 is none of instances"),
+        ({**REFS[0], "image_id": [4]}, "item 0: image_id is .* where a whole number is needed"),
+        ({**REFS[0], "sentences": [{"sent": 5}]}, "item 0: sent is 5 where text is needed"),
+        ({**REFS[0], "split": None}, "item 0: split is None where text is needed"),
+        ("x", "item 0: an object is needed, not 'x'"),
+    ],
+)
+def test_malformed_refs_are_named_and_the_others_read(refcoco, ref, said):
+    put(refcoco / "refs.json", [ref, *REFS])
+    good = expect_fault(read(refcoco, format="refcoco", annotations="refs.json", split="train"), said)
+    assert [(row.row, row.text) for row in good] == [(1, "a cat"), (2, "das Kätzchen")]
+
+
+@pytest.mark.parametrize(
     ("refs", "said"),
     [
         ({}, r"refs\.json: a list of refs is needed, not \{\}"),
-        ([{**REFS[0], "image_id": 4}], "item 0: image_id 4 is none of instances"),
-        ([{**REFS[0], "image_id": [4]}], "item 0: image_id is .* where a whole number is needed"),
-        ([{**REFS[0], "sentences": [{"sent": 5}]}], "item 0: sent is 5 where text is needed"),
-        ([{**REFS[0], "split": None}], "item 0: split is None where text is needed"),
-        (["x"], "item 0: an object is needed, not 'x'"),
         (REFS[1:], "no ref has split 'train'; it has val"),
+        ("{}\n{}\n", r"refs\.json:2: not JSON \(Extra data\); if it holds one object a line, end its name in \.jsonl"),
     ],
 )
-def test_malformed_refs_are_named(refcoco, refs, said):
+def test_a_list_that_is_none_of_refs_is_an_error(refcoco, refs, said):
     put(refcoco / "refs.json", refs)
     with pytest.raises(ValueError, match=said):
         read(refcoco, format="refcoco", annotations="refs.json", split="train")
@@ -125,9 +142,6 @@ def test_an_expression_a_line(tmp_path):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("{", r"l\.jsonl:2: not JSON .*; write one JSON object a line"),
-        ("[1]", r"l\.jsonl:2: a list where a JSON object"),
-        ("[" * 100_000, r"l\.jsonl:2: not JSON \(maximum recursion"),
         (json.dumps({**LINE, "bbox": [1, 2, 3]}), r"line 2: bbox \[1, 2, 3\] is not a list of 4 numbers; mend or rem"),
         (json.dumps({**LINE, "bbox": [1, 2, 3, "4"]}), "line 2: bbox holds '4' where a number is needed"),
         (json.dumps({**LINE, "bbox": [1, 2, 3, True]}), "line 2: bbox holds True where a number"),
@@ -139,7 +153,21 @@ def test_an_expression_a_line(tmp_path):
         (json.dumps({k: v for k, v in LINE.items() if k != "img_path"}), "line 2: no img_path"),
     ],
 )
-def test_malformed_lines_are_named(tmp_path, line, said):
+def test_malformed_lines_are_named_and_the_others_read(tmp_path, line, said):
+    put(tmp_path / "l.jsonl", json.dumps(LINE) + "\n" + line + "\n" + json.dumps(LINE) + "\n")
+    good = expect_fault(read(tmp_path, format="rec_jsonl", annotations="l.jsonl"), rf"l\.jsonl: {said}")
+    assert [row.row for row in good] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", r"l\.jsonl:2: not JSON .*; write one JSON object a line"),
+        ("[1]", r"l\.jsonl:2: a list where a JSON object"),
+        ("[" * 100_000, r"l\.jsonl:2: not JSON \(maximum recursion"),
+    ],
+)
+def test_a_file_that_is_not_one_object_a_line_is_an_error(tmp_path, line, said):
     put(tmp_path / "l.jsonl", json.dumps(LINE) + "\n" + line + "\n")
     with pytest.raises(ValueError, match=said):
         read(tmp_path, format="rec_jsonl", annotations="l.jsonl")
@@ -167,6 +195,9 @@ def test_evaluation_json_in_both_frames(tmp_path):
     assert [row.boxes for row in rows] == [((64, 48, 320, 240),), ((100, 100, 500, 500),), (), ()]
     rows = read(tmp_path, format="rec_json", annotations="l.json", frame="thousandths")
     assert rows[1].boxes == ((64, 48, 320, 240),)
+    put(tmp_path / "l.json", [item, {**item, "solution": [1]}, item])
+    rows = read(tmp_path, format="rec_json", annotations="l.json", frame="pixels")
+    assert len(expect_fault(rows, r"l\.json: row 1: solution \[1\] is not a list of 4 .*; mend or remove it")) == 2
 
 
 @pytest.mark.parametrize("text", ["a cat", "", "a cat.", "ends with dots...", "what: this"])
@@ -207,8 +238,8 @@ def test_thousandths_take_the_size_from_the_line_or_from_the_picture(tmp_path):
     assert declared.boxes == ((0, 48, 320, 480),) and declared.sizes == ((640, 480),)
     assert opened.boxes == ((0, 10, 100, 100),) and opened.sizes == ((200, 100),)
     for image, said in (("no.png", "does not open"), ("../x.png", "leaves its folder")):
-        with pytest.raises(ValueError, match=f"line 1: .*{said}"):
-            lines(tmp_path, {**item, "image": image}, frame="thousandths", task="rec", reward="a")
+        rows = lines(tmp_path, {**item, "image": image}, frame="thousandths", task="rec", reward="iou")
+        expect_fault(rows, f"line 1: .*{said}")
 
 
 def test_detection_lines(tmp_path):
@@ -265,6 +296,7 @@ BROKEN = {
     "size is 5 where a list": {"conversations": turns("a", "None"), "size": 5},
     r"size \[1.5, 2\] is not two whole": {"conversations": turns("a", "None"), "size": [[1.5, 2]]},
     "group is 5 where text": {"conversations": turns("a", "None"), "group": 5},
+    "task 'foo' is none of rec, ovd, math, gui": {"conversations": turns("a", "b"), "task": "foo"},
     "neither JSON nor None": {"conversations": turns("a", "over there")},
     r"the answer \{'x': 1\} is not a list of 4": {"conversations": turns("a", '{"x": 1}')},
     "no label": {"conversations": turns("a", '[{"bbox_2d": [1, 2, 3, 4]}]'), "task": "ovd"},
@@ -280,16 +312,19 @@ BROKEN = {
 
 @pytest.mark.parametrize("said", BROKEN)
 def test_malformed_training_lines_are_named(tmp_path, said):
-    with pytest.raises(ValueError, match=rf"t\.jsonl: line 1: .*{said}.*; mend or remove it"):
-        lines(tmp_path, BROKEN[said], task="rec", reward="iou")
+    good = {"image": "a.jpg", "conversations": turns(f"{QUESTION} a cat.", "[1, 2, 3, 4]")}
+    rows = lines(tmp_path, BROKEN[said], good, task="rec", reward="iou")
+    assert len(expect_fault(rows, rf"t\.jsonl: line 1: .*{said}.*; mend or remove it")) == 1
 
 
 def test_a_line_without_a_task_or_reward_needs_the_sources(tmp_path):
     item = {"conversations": turns("a", "b")}
-    with pytest.raises(ValueError, match="line 1: no task, and the source names none"):
-        lines(tmp_path, item, reward="iou")
-    with pytest.raises(ValueError, match="line 1: no accu_reward_method, and the source names none"):
-        lines(tmp_path, item, task="math")
+    expect_fault(lines(tmp_path, item, reward="iou"), "line 1: no task, and the source names none")
+    expect_fault(lines(tmp_path, item, task="math"), "line 1: no accu_reward_method, and the source names none")
+    with pytest.raises(ValidationError, match="should be 'rec', 'ovd', 'math' or 'gui'"):
+        lines(tmp_path, item, task="foo", reward="iou")
+    with pytest.raises(ValidationError, match="auto is for answers of task math alone"):
+        lines(tmp_path, item, task="rec", reward="auto")
 
 
 # LISA
@@ -336,8 +371,10 @@ def test_lisa_masks_become_boxes(tmp_path):
 )
 def test_malformed_label_files_are_named(tmp_path, item, said):
     put(tmp_path / "test/a.json", item)
-    with pytest.raises(ValueError, match=rf"a\.json: {said}.*; mend or remove it"):
-        read(tmp_path, format="lisa", annotations="test", polygons="all")
+    put(tmp_path / "test/b.json", {"text": ["one", "two"], "is_sentence": True, "shapes": []})
+    rows = read(tmp_path, format="lisa", annotations="test", polygons="all")
+    good = expect_fault(rows, rf"a\.json: {said}.*; mend or remove it")
+    assert [(row.row, row.text) for row in good] == [(1, "one"), (2, "two")]
 
 
 def test_a_folder_without_label_files_is_named(tmp_path):

@@ -2,11 +2,14 @@
 
 import csv
 import json
+from datetime import date
+from decimal import Decimal
 
 import pytest
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
+from tests.faults import expect_fault
 from vlmr1.settings.sources import SourceSpec
 from vlmr1.sources import read_source
 
@@ -64,10 +67,13 @@ def test_boxes_in_thousandths_are_carried_to_the_picture(tmp_path):
     file = write(tmp_path, "jsonl", [{"file": "a.png", "said": "x", "box": [100, 200, 500, 1000]}])
     (row,) = read_source(spec_of(file, frame="thousandths"), tmp_path)
     assert (row.boxes, row.sizes) == (((20.0, 10.0, 100.0, 50.0),), ((200, 50),))
-    for name, said in {"b.png": "its size is needed", "../x": "leaves its folder", "": "no picture"}.items():
+    for name, said in {
+        "b.png": "its size is needed",
+        "../x": "leaves its folder",
+        "": "file: empty where a picture",
+    }.items():
         file = write(tmp_path, "jsonl", [{"file": name, "said": "x", "box": [100, 200, 500, 1000]}])
-        with pytest.raises(ValueError, match=rf"x\.jsonl:1: .*{said}"):
-            list(read_source(spec_of(file, frame="thousandths"), tmp_path))
+        expect_fault(list(read_source(spec_of(file, frame="thousandths"), tmp_path)), rf"x\.jsonl:1: .*{said}")
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
@@ -80,9 +86,9 @@ def test_detection_has_as_many_labels_as_boxes(tmp_path, kind):
     assert (first.asked, first.labels, first.text) == (("cup", "dog"), ("cup", "cup"), "")
     assert first.boxes == ((1.0, 2.0, 3.0, 4.0), (5.0, 6.0, 7.0, 8.0))
     assert (second.asked, second.labels, second.boxes) == (("dog",), (), ())
-    file = write(tmp_path, kind, [rows[0] | {"labels": ["cup"]}])
-    with pytest.raises(ValueError, match="labels: 1 labels for 2 boxes"):
-        list(read_source(spec_of(file, "ovd", OVD), tmp_path))
+    file = write(tmp_path, kind, [rows[0] | {"labels": ["cup"]}, rows[0]])
+    rows = list(read_source(spec_of(file, "ovd", OVD, reward="od_ap"), tmp_path))
+    assert [row.row for row in expect_fault(rows, "labels: 1 labels for 2 boxes; mend or remove the row")] == [1]
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
@@ -108,34 +114,76 @@ def test_numbers_are_text_and_lists_of_pictures_are_several(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("file,said\na.png,x\n", r"x\.csv:2: no column 'box', which columns\.box names, among file, said"),
         ('file,said,box\na.png,x,"[1,2]"\n', r"x\.csv:2: box: \[1, 2\] is not 4 numbers"),
         ('file,said,box\na.png,x,"[1,2,3,a]"\n', r"x\.csv:2: box: .* is not a JSON list"),
         ("file,said,box\na.png,x,7\n", r"x\.csv:2: box: 7 is not a list"),
         ('file,said,box\na.png,a cup, left,"[1,2,3,4]"\n', r"x\.csv:2: more cells than the 3 columns; quote"),
         ("file,said,box\na.png\n", r"x\.csv:2: fewer cells than the 3 columns"),
+        ("file,said,box\n,x,\n", r"x\.csv:2: file: empty where a picture's file name is needed"),
+    ],
+)
+def test_faults_are_named_by_line_and_column_and_other_rows_read(tmp_path, text, said):
+    (tmp_path / "x.csv").write_text(text + 'b.png,y,"[1,2,3,4]"\n')
+    (good,) = expect_fault(list(read_source(spec_of("x.csv"), tmp_path)), said)
+    assert (good.row, good.text) == (1, "y")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("file,said\na.png,x\n", r"x\.csv: no column 'box' among file, said; mend the source's columns"),
+        ("file;said;box\na.png;x;\n", r"x\.csv:1: semicolons stand between its columns; save it with commas"),
+        ("file\tsaid\tbox\na.png\tx\t\n", r"x\.csv:1: tabs stand between its columns; save it with commas"),
         ('file,said,box\na.png,"x"y,\n', r"x\.csv:2: not CSV"),
-        ("file,said,said\na.png,x,y\n", r"x\.csv:1: two columns are named 'said'"),
+        ("file,said,box,said\na.png,x,,y\n", r"x\.csv:1: two columns are named 'said'"),
         ("file,said,box\n", r"x\.csv: no rows in it"),
         ("file,said,box\na.png,\xe9,\n", r"x\.csv: not UTF-8"),
         ("", r"x\.csv: no rows in it"),
     ],
 )
-def test_faults_are_named_by_line_and_column(tmp_path, text, said):
+def test_what_is_wrong_with_the_whole_file_is_an_error(tmp_path, text, said):
     (tmp_path / "x.csv").write_bytes(text.encode("latin-1"))
     with pytest.raises(ValueError, match=said):
         list(read_source(spec_of("x.csv"), tmp_path))
 
 
+def test_a_column_that_a_line_lacks_is_named_with_the_mend(tmp_path):
+    file = write(tmp_path, "jsonl", [{"file": "a.png", "sad": "x", "box": None}])
+    said = r"x\.jsonl:1: no column 'said', which columns\.text names, among file, sad, box; mend the source's columns"
+    expect_fault(list(read_source(spec_of(file), tmp_path)), said)
+
+
+def test_cells_that_json_has_no_word_for(tmp_path):
+    columns = {"text": "q", "answer": "a", "kind": "k"}
+    cells = [Decimal("2.50"), date(2024, 2, 29), [date(2024, 2, 29)], b"2", [b"2"]]
+    said = []
+    for cell in cells:
+        file = write(tmp_path, "parquet", [{"q": "?", "a": cell, "k": ""}])
+        (row,) = read_source(spec_of(file, "math", columns, None, "default"), tmp_path)
+        said.append(row.answer or row.fault.split(": ", 2)[2])
+    assert said[:3] == ["2.50", "2024-02-29", '["2024-02-29"]']
+    assert said[3:] == ["bytes where text is needed; mend or remove the row"] * 2
+
+
+def test_reward_auto_is_by_the_answer(tmp_path):
+    answers = {"-2.5": "numeric", "B": "mcq", "b": "mcq", "D": "math", "x + 1": "math"}
+    file = write(tmp_path, "jsonl", [{"q": "Which?\n(A) 1\n(B) 2", "a": answer} for answer in answers])
+    columns = {"text": "q", "answer": "a"}
+    rows = list(read_source(spec_of(file, "math", columns, None, "auto"), tmp_path))
+    assert [row.reward for row in rows] == list(answers.values())
+    with pytest.raises(ValidationError, match="reward: auto is for task math alone"):
+        spec_of(file, reward="auto")
+
+
 def test_four_columns_must_all_be_numbers(tmp_path):
     (tmp_path / "x.csv").write_text("file,said,l,t,r,b\na.png,x,1,2,,4\n")
-    with pytest.raises(ValueError, match=r"x\.csv:2: l,t,r,b: \['1', '2', '', '4'\] is not 4 numbers"):
-        list(read_source(spec_of("x.csv", columns=REC | {"box": "l,t,r,b"}), tmp_path))
+    rows = list(read_source(spec_of("x.csv", columns=REC | {"box": "l,t,r,b"}), tmp_path))
+    expect_fault(rows, r"x\.csv:2: l,t,r,b: \['1', '2', '', '4'\] is not 4 numbers")
 
 
 def test_a_column_that_a_parquet_table_lacks_is_named(tmp_path):
     file = write(tmp_path, "parquet", [{"file": "a.png", "said": "x"}])
-    with pytest.raises(ValueError, match=r"x\.parquet: no column 'box' among file, said; mend columns"):
+    with pytest.raises(ValueError, match=r"x\.parquet: no column 'box' among file, said; mend the source's columns"):
         list(read_source(spec_of(file), tmp_path))
 
 
@@ -150,6 +198,8 @@ def test_a_column_that_a_parquet_table_lacks_is_named(tmp_path):
         ({"columns": REC | {"box": "a,b"}}, "columns: box: one column"),
         ({"task": "ovd", "columns": OVD | {"box": "a,b,c,d"}}, "columns: box: one column"),
         ({"task": "vqa"}, "Input should be 'rec', 'ovd', 'math' or 'gui'"),
+        ({"file": "/x.csv"}, "annotations\n.*'/x.csv' leaves data.root; give a path below it"),
+        ({"file": "a/../../x.csv"}, "leaves data.root"),
         ({"columns": REC | {"picture": "f"}}, "Input should be 'image'"),
     ],
 )

@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 from tests.conftest import ROOT, default_params
 from vlmr1.files import whole_folder
 from vlmr1.recipes import apply
-from vlmr1.settings import Params, RecWorld, World, load_params
+from vlmr1.settings import OvdSplit, OvdWorld, Params, RecWorld, World, load_params
 from vlmr1.work import fingerprint_of
 from vlmr1.world.dataset import lists, write_world
 from vlmr1.world.expressions import KINDS, describe, describe_nothing
@@ -145,7 +145,7 @@ def test_the_files_are_cocos_and_refcocos(tmp_path):
     assert counts == {f"rec/refs.json {n}": 6 for n in SPLITS if n != "no_target"} | {"rec/no_target.json": 6}
     assert list(lists(small()).values()) == [6] * len(SPLITS)
     assert len(refs) == sum(counts.values()) - len(nothing) == len(instances["images"])
-    assert all(row["solution"] is None and row["normal_caption"] for row in nothing)
+    assert all(row["normal_caption"] for row in nothing)
     assert {"ref_id", "ann_id", "image_id", "category_id", "split", "file_name", "sent_ids", "sentences"} == set(
         refs[0]
     )
@@ -196,3 +196,25 @@ def test_the_sources_of_a_recipe_are_lists_that_its_world_draws(tmp_path, recipe
     drawn = lists(settings.world)
     assert {(s.annotations, getattr(s, "split", None)) for s in settings.data.sources.values()} == set(drawn)
     assert all(s.images == f"{s.annotations.split('/')[0]}/images" for s in settings.data.sources.values())
+
+
+def test_the_split_without_targets_has_some_so_that_none_is_not_always_right(tmp_path):
+    split = SPLITS["no_target"].model_copy(update={"pictures": 100})
+    with whole_folder(tmp_path / "w") as folder:
+        write_world(world({"no_target": split}), folder, lambda _: None)
+    rows = json.loads((tmp_path / "w/rec/no_target.json").read_text())
+    assert 30 < sum(row["solution"] is None for row in rows) < 70
+
+
+def test_worlds_that_are_drawn_together_share_no_picture(tmp_path):
+    """Few things at few places, so that two worlds that did not look at each other would draw the same."""
+    rec = SPLITS["train"].model_copy(update={"pictures": 40, "sides": (56, 56), "grid": 14})
+    ovd = OvdSplit(
+        pictures=40, objects=(1, 1), colours=rec.colours, sides=(56, 56), grid=14,
+        shapes=SHAPES, held_out=(), draw="known", asked=(1, 1), negatives=(1, 1), empty=0.0,
+    )  # fmt: skip
+    both = World(seed=0, rec=RecWorld(splits={"a": rec}), ovd=OvdWorld(splits={"a": ovd}), math=None, gui=None)
+    with whole_folder(tmp_path / "w") as folder:
+        write_world(both, folder, lambda _: None)
+    pictures = [Image.open(path).tobytes() for path in (tmp_path / "w").rglob("*.png")]
+    assert len(pictures) == len(set(pictures)) == 80

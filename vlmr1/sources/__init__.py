@@ -26,7 +26,7 @@ def read_source(spec: SourceSpec, root: Path) -> Iterator[Row]:
 
 
 def whole(rows: Iterable[Row]) -> Iterator[Row]:
-    """The rows, for whoever can do without none of them. Raises ValueError with the fault of the first malformed one."""
+    """The rows, for who can do without none of them. Raises ValueError with the fault of the first malformed one."""
     for row in rows:
         if row.fault:
             raise ValueError(row.fault)

@@ -1,7 +1,8 @@
 """DynaMath: questions drawn anew several times, choices in the text.
 
 The variants of a question are a group, for an answer counts in the worst case only if all are right. A report tells
-subjects apart, and levels where the list has them: `kind` is "algebra" or "algebra/high school". The key names of the published variant files (id, ground_truth) are read as well.
+subjects apart, and levels where the list has them: `kind` is "algebra" or "algebra/high school". The key names of the
+published variant files (id, ground_truth) are read as well.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class Thing:
 class Instances:
     """A set: names by category id, pictures as the list has them, annotations by picture id in the list's order.
 
-    `faults` has by a picture's place what is wrong with it or with an annotation of it; such a one is to be passed over.
+    `faults` has by a picture's place what is wrong with it or with an annotation of it: such a one is not to be read.
     """
 
     path: Path

@@ -2,7 +2,8 @@
 
 One text makes one row, whose box is that of the mask: least and greatest x and y of all polygons of the target, or
 with `polygons: first` of its first one, as a published recipe has it. Shapes labelled `ignore` or `flag` are no part
-of the target, every other is, as in LISA's own reader; a file without a target gives rows without a box; one that is malformed, one row.
+of the target, every other is, as in LISA's own reader; a file without a target gives rows without a box, a malformed
+one a row with its fault.
 Files go by name; a picture is the one of the same stem in the picture folder, `.jpg` where there is none. `kind` is
 "sentence" or "phrase". Some published files are not in UTF-8 but in Windows-1252, and are read so.
 """

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import json
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from datetime import date, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -112,7 +112,7 @@ def _parquet(path: Path, columns: Collection[str] | None) -> Iterator[Item]:
         raise ValueError(f"{path}: not a whole Parquet file ({error}); write or download it again") from error
 
 
-def _lacks_none(path: Path, columns: Collection[str] | None, names: list[str]) -> None:
+def _lacks_none(path: Path, columns: Collection[str] | None, names: Sequence[str]) -> None:
     """Raise ValueError where a table's head, if it has one, lacks one of the columns."""
     if names and (missing := sorted(set(columns or ()) - set(names))):
         raise ValueError(f"{path}: no column {missing[0]!r} among {', '.join(names)}; {MEND_COLUMNS}")

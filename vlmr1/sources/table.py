@@ -28,7 +28,9 @@ def read_rows(spec: Table, root: Path) -> Iterator[Row]:
     is auto, an answer that is the letter of a choice the text lists is judged by mcq, a number by numeric, the rest by
     math.
     """
-    names = {key: tuple(part.strip() for part in name.split(",")) for key, name in spec.columns.items()}
+    names: dict[str, tuple[str, ...]] = {
+        key: tuple(part.strip() for part in name.split(",")) for key, name in spec.columns.items()
+    }
     wanted = {name for several in names.values() for name in several}
     for number, (where, item) in enumerate(items(root / spec.annotations, wanted)):
         try:

@@ -4,7 +4,8 @@ Pascal counts pixels from 1 and includes the last (`corners: pascal`): xmin 1, x
 (xmin - 1, ymin - 1, xmax, ymax). Tools that write plain coordinates into the same form need `corners: plain`.
 The names of the set are those of all its files; `negatives` of the absent ones, or all, are asked for beside the
 present. Objects marked difficult, truncated or occluded are objects; parts of objects are not.
-A malformed file is a row with its fault. A document type is refused, whatever it declares: entities that grow without end are declared there.
+A malformed file is a row with its fault. A document type is refused, whatever it declares: entities that grow without
+end are declared there.
 """
 
 from __future__ import annotations

@@ -53,7 +53,10 @@ def lists(settings: GuiWorld) -> dict[tuple[str, str | None], int]:
 
 
 def write_gui(settings: GuiWorld, seed: int, folder: Path, seen: Seen, told: Told) -> None:
-    """Draw every split below `folder`, no picture that was `seen`. Raises ValueError where its actions cannot give enough different screens."""
+    """Draw every split below `folder`, no picture that was `seen`.
+
+    Raises ValueError where its actions cannot give enough different screens.
+    """
     for split, wanted in settings.splits.items():
         (folder / "images" / split).mkdir(parents=True)
         rows = []

@@ -33,7 +33,10 @@ def lists(settings: MathWorld) -> dict[tuple[str, str | None], int]:
 
 
 def write_math(settings: MathWorld, seed: int, folder: Path, seen: Seen, told: Told) -> None:
-    """Draw every split below `folder`, no picture that was `seen`. Raises ValueError where its families cannot give enough different diagrams."""
+    """Draw every split below `folder`, no picture that was `seen`.
+
+    Raises ValueError where its families cannot give enough different diagrams.
+    """
     told_before: set[str] = set()  # what is told in words alone must differ too
     for split, wanted in settings.splits.items():
         rng = random.Random(f"{seed}/math/{split}")

@@ -25,7 +25,10 @@ def lists(settings: OvdWorld) -> dict[tuple[str, str | None], int]:
 
 
 def write_ovd(settings: OvdWorld, seed: int, folder: Path, seen: Seen, told: Told) -> None:
-    """Draw every split below `folder`, no picture that was `seen`. Raises ValueError where a split's layout cannot give enough different ones."""
+    """Draw every split below `folder`, no picture that was `seen`.
+
+    Raises ValueError where a split's layout cannot give enough different ones.
+    """
     for split, wanted in settings.splits.items():
         rng = random.Random(f"{seed}/ovd/{split}")
         (folder / "images" / split).mkdir(parents=True)

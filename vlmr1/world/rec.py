@@ -31,7 +31,10 @@ def lists(settings: RecWorld) -> dict[tuple[str, str | None], int]:
 
 
 def write_rec(settings: RecWorld, seed: int, folder: Path, seen: Seen, told: Told) -> None:
-    """Draw every split below `folder`, no picture that was `seen`. Raises ValueError where a split's layout cannot give enough different ones."""
+    """Draw every split below `folder`, no picture that was `seen`.
+
+    Raises ValueError where a split's layout cannot give enough different ones.
+    """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     refs: list[dict[str, Any]] = []
