@@ -11,7 +11,7 @@ from PIL import Image
 from tests.conftest import COMPUTE, default_params, run
 from vlmr1.evaluation.asking import ask, by_picture, choose, chunks_of, gathered
 from vlmr1.evaluation.intervals import mcnemar
-from vlmr1.evaluation.set_precision import set_precision
+from vlmr1.evaluation.set_precision import box_counts, set_precision
 from vlmr1.evaluation.summary import summarise
 from vlmr1.measures import EXPLAINED, EXTRAS, MEASURES
 from vlmr1.sample import Sample, Source, read_jsonl, to_json, write_jsonl
@@ -220,6 +220,14 @@ def test_the_sets_precision_is_cocos():
     assert set_precision([[wrong], [a]], [[], [a]])["AP"] == pytest.approx(0.5)
     assert set_precision([[Found((0, 0, 9, 9), "c")]], [[a]])["AP"] == 0.0
     assert set_precision([[a]], [[]]) == {}
+
+
+def test_boxes_too_many_cost_precision():
+    a, near, b = Found((0, 0, 10, 10), "a"), Found((0, 0, 10, 9), "a"), Found((0, 0, 10, 10), "b")
+    assert box_counts([[near, a, a], [b], []], [[a], [a], [b]]) == pytest.approx(
+        {"boxes": 4 / 3, "true_boxes": 1.0, "precision": 1 / 4, "recall": 1 / 3}
+    )
+    assert box_counts([[]], [[]])["precision"] == 0.0
 
 
 def detection(index, completion, ap):

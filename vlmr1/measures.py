@@ -28,7 +28,11 @@ EXPLAINED = {
     "mean_ap": "mean AP: COCO's AP@[.50:.95] of each picture by itself, averaged over pictures",
     "accuracy": "accuracy: share of answers that the row's own reward finds right",
 }
-EXTRAS = {"acc_0.5": {"mean_iou": "IoU"}, "mean_ap": {"AP": "set AP"}, "accuracy": {}}  # told beside it
+EXTRAS = {
+    "acc_0.5": {"mean_iou": "IoU"},
+    "mean_ap": {"AP": "set AP", "precision": "P", "recall": "R", "boxes": "boxes"},
+    "accuracy": {},
+}  # told beside it
 
 
 def right(measure: str, value: float) -> bool:

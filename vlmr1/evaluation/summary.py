@@ -12,7 +12,7 @@ from typing import Any
 
 from vlmr1.answers import Found
 from vlmr1.evaluation.intervals import bootstrap_mean, wilson
-from vlmr1.evaluation.set_precision import set_precision
+from vlmr1.evaluation.set_precision import box_counts, set_precision
 from vlmr1.measures import MEASURES
 from vlmr1.sample import Sample
 from vlmr1.tasks import TASKS, ovd, rec
@@ -74,12 +74,13 @@ def _best_of(rows: Rows, judged: str) -> Figures:
 
 
 def _of_the_set(rows: Rows, asked: Sequence[Sample]) -> Figures:
-    """What only the whole set tells: of detections COCO's AP, of words what one constant answer would get."""
+    """What only the whole set tells: of detections COCO's AP and counts, of words what one constant answer gets."""
     if asked[0].task == "ovd":
         by_id = {sample.id: sample for sample in asked}
         first = {row["index"]: row for row in reversed(rows)}  # of several completions the first
         said = [_boxes(row, by_id[index]) for index, row in first.items()]
-        return dict(set_precision(said, [ovd.truth(by_id[index]) for index in first]))
+        truths = [ovd.truth(by_id[index]) for index in first]
+        return set_precision(said, truths) | box_counts(said, truths)
     if asked[0].task == "rec":
         return {}
     ((_, most),) = Counter(sample.solution for sample in asked).most_common(1)
