@@ -9,6 +9,7 @@ import torch
 from tests.conftest import ALL, COMPUTE
 from tests.test_training import GRPO, grpo
 from vlmr1.files import sha256
+from vlmr1.grpo.scoring import Scorer
 from vlmr1.grpo.trainer import GrpoTrainer
 from vlmr1.settings import Holdout, Lora, SyncReference, Trained, Training
 from vlmr1.train import defaults, lists, load_jsonl
@@ -275,11 +276,19 @@ def test_the_command_line_takes_lists_and_refuses_what_cannot_work(trained, tmp_
     assert (
         sample.solution == "[1, 2, 30, 40]" and sample.reward == "iou" and sample.sizes[0] == source.samples[0].sizes[0]
     )
+    tagged = {"task": "math", "conversations": [{"value": "2 + 3?"}, {"value": "<answer> 5 </answer>"}]}
+    path.write_text(json.dumps(tagged) + "\n")
+    (sample,) = load_jsonl(path, source.images).samples
+    scored = Scorer({"accuracy": 1.0}, [sample]).judge("<think>x</think><answer>5</answer>", sample, (0, 0), [])
+    assert sample.solution == "5" and scored.total == 1.0
     for change, said in (
         ({"accu_reward_method": "odd"}, "accu_reward_method: 'odd' is not known for task rec"),
         ({"task": "odd"}, "task: 'odd' is not known"),
         ({"image": "../a.png"}, "leaves its folder"),
-        ({"image": "none.png"}, "No such file"),
+        ({"image": "none.png"}, "image none.png: not there"),
+        ({"size": [640, 480]}, "size: "),
+        ({"conversations": [{"value": "<image><image>q"}, {"value": "x"}]}, "2 places <image> for 1 pictures"),
+        ({"conversations": [{"value": "<image> "}, {"value": "x"}]}, "the question is empty"),
     ):
         path.write_text(json.dumps(answered | change) + "\n")
         with pytest.raises(ValueError, match=rf"a\.jsonl:1: .*{said}"):

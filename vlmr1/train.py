@@ -133,7 +133,7 @@ def _size(where: str, images: Path, name: Any) -> list[int]:
         with open_picture(inside(images, str(name))) as picture:
             return list(picture.size)
     except ValueError as error:
-        raise ValueError(f"{where}: image: {error}; mend the path or remove the row") from error
+        raise ValueError(f"{where}: image {name}: {error}; mend the path or remove the row") from error
 
 
 def lists(data: str, images: str, methods: str | None) -> list[tuple[Path, Path, str | None]]:
