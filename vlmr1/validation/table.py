@@ -48,7 +48,7 @@ def columns(
     where, decoded = str(folder), looks.settings.decode == "full"
     lines = []
     for row in rows:
-        line: dict[str, Any] = {"source": name, "row": row.row, "reads": row.fault}
+        line: dict[str, Any] = {"source": name, "row": row.row, "boxes": "", "reads": row.fault}
         if not row.fault:  # else nothing is known of it
             facts = looks.of(folder, row) if looks.settings.decode != "none" else None
             line |= _pictures(row, facts) if facts is not None else _paths(row, looks, folder)
