@@ -88,7 +88,12 @@ def test_vision_adds_the_towers_linear_layers_alone(engine):
 def test_named_layers(engine):
     assert len(layers(adapted(engine, lora(("q_proj", "mlp.up_proj"))).bare)) == 6
     assert len(layers(adapted(engine, lora(("layers.1.self_attn.q_proj",))).bare)) == 1
-    assert {n.rpartition(".")[2] for n in layers(adapted(engine, lora(("v_proj",), vision=True)).bare)} == {"v_proj"}
+    assert {n.rpartition(".")[2] for n in layers(adapted(engine, lora(("v_proj",))).bare)} == {"v_proj"}
+
+
+def test_vision_without_a_target_in_the_tower_is_refused(engine):
+    with pytest.raises(ValueError, match="no target lies in the vision tower"):
+        add_lora(engine.stock(torch.float32), engine.family, lora(("layers.1.self_attn.q_proj",), vision=True))
 
 
 @pytest.mark.parametrize(

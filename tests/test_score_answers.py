@@ -65,7 +65,7 @@ def test_rec(tmp_path, rec_list):
         ({"index": 1, "completion": "", "input_size": [0, 5]}, "input_size: "),
         ({"id": 1, "completion": ""}, "no index, which names the question"),
         ({"index": True, "completion": ""}, "index True is no question"),
-        ([1], "an object is needed"),
+        ([1], "a list where a JSON object is needed"),
     ],
 )
 def test_malformed_completions_are_refused_by_their_line(tmp_path, rec_list, row, fault):

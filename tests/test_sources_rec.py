@@ -9,10 +9,12 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
 from tests.faults import expect_fault
+from vlmr1.rows import Row
 from vlmr1.sample import Sample, to_json
 from vlmr1.settings.sources import SourceSpec
 from vlmr1.sources import read_source
 from vlmr1.sources.reading import expression_of
+from vlmr1.tasks import ovd
 
 QUESTION = "Please provide the bounding box coordinate of the region this sentence describes:"
 
@@ -383,3 +385,10 @@ def test_a_folder_without_label_files_is_named(tmp_path):
     (tmp_path / "test").mkdir()
     with pytest.raises(ValueError, match="no label file with a text in it"):
         read(tmp_path, format="lisa", annotations="test", polygons="all")
+
+
+@pytest.mark.parametrize("asked", [("[red] cup", "dog"), ("dog", "[red] cup"), ("a, b",), ("plain", "names")])
+def test_names_asked_for_are_read_back_whatever_is_in_them(tmp_path, asked):
+    row = Row(0, ("a.png",), ((9, 8),), "ovd", "od_ap", asked=asked)
+    sample = Sample(0, row.images, ovd.question(row), "None", "ovd", "od_ap", "s", "x", row.sizes)
+    assert lines(tmp_path, to_json(sample))[0].asked == asked

@@ -305,12 +305,9 @@ def test_the_stage_reports_with_pictures_and_refuses_only_what_params_say(root, 
     for name, rows in lists.items():
         lines = [{"image": i, "width": 100, "height": 80, "normal_caption": f"no. {n}|<b>", "solution": box}
                  for n, (i, box) in enumerate(rows)]  # fmt: skip
-        Path(f"{name}.json").write_text(json.dumps(lines))
-        of = {"format": "rec_json", "annotations": f"../{name}.json", "images": "images", "frame": "pixels"}
-        held[name] = of | {
-            "annotations": str(tmp_path / f"{name}.json"),
-            "role": "train" if name == "t" else "evaluate",
-        }
+        (root / f"{name}.json").write_text(json.dumps(lines))
+        of = {"format": "rec_json", "annotations": f"{name}.json", "images": "images", "frame": "pixels"}
+        held[name] = of | {"role": "train" if name == "t" else "evaluate"}
     base = {"pretrained": {"model": "any", "revision": None}, "tiny": None, "training": None}
     overlay = {"world": None, "warmup": base, "data": {"root": str(root), "sources": held}}
     overlay |= {"validate": {"workers": 1}}

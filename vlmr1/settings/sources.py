@@ -20,7 +20,7 @@ def _named(reward: str) -> str:
 
 def _below(path: str) -> str:
     if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-        raise ValueError(f"{path!r} leaves data.root; give a path below it, for that is what the pipeline watches")
+        raise ValueError("it leaves data.root; give a path below that, which is all that the pipeline watches")
     return path
 
 

@@ -75,12 +75,12 @@ def main(params: Params) -> None:
     warned = sum(findings.of_rule(rule) for rule in settings.warnings)
     write_json(Path("metrics/validate.json"), {"rows_looked_at": looked, "rows_refused": refused, "warnings": warned})
     print(f"validate: {looked} rows, {refused} refused, {warned} warnings; see {REFUSED.parent}/validation.md")
-    if refused and settings.on_failure == "stop":
-        (source, number), (rule, *_) = min(findings.refused.items())
+    if findings.first is not None and settings.on_failure == "stop":
+        source, number, offence = findings.first
         raise ValueError(
             f"{refused} rows refused; the first is {source} row {number} ({findings.pictures[source, number]}): want:"
-            f" {findings.rules[rule].says}. All are in {REFUSED.parent}/validation.md. Mend them, or set"
-            " validate.on_failure to skip to go on without them"
+            f" {findings.rules[offence.rule].says}; found: {offence.value}. All are in {REFUSED.parent}/validation.md."
+            " Mend them, or set validate.on_failure to skip to go on without them"
         )
 
 

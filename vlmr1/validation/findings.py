@@ -27,6 +27,7 @@ class Findings:
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)  # (source, rule)
     examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # a rule's first offending rows
     refused: dict[tuple[str, int], list[str]] = field(default_factory=dict)  # (source, row): the rules that refuse it
+    first: tuple[str, int, Offence] | None = None  # of the refused rows, by source and row
     pictures: dict[tuple[str, int], str] = field(default_factory=dict)  # of refused rows, the first picture's name
 
     def add(self, source: str, rows: Iterable[Row], offences: Iterable[Offence]) -> list[tuple[Offence, Row]]:
@@ -40,6 +41,7 @@ class Findings:
             if offence.rule not in self.warnings:
                 self.refused.setdefault((source, row.row), []).append(offence.rule)
                 self.pictures[source, row.row] = row.images[0] if row.images else ""
+                self.first = min(self.first or (source, row.row, offence), (source, row.row, offence), key=_place)
             kept = self.examples.setdefault(offence.rule, [])
             if len(kept) < KEPT:
                 place = {"source": source, "row": row.row, "field": self.rules[offence.rule].field}
@@ -80,6 +82,10 @@ class Findings:
             {"source": source, "row": row, "image": self.pictures[source, row], "rules": rules}
             for (source, row), rules in sorted(self.refused.items())
         ]
+
+
+def _place(one: tuple[str, int, Offence]) -> tuple[str, int]:
+    return one[:2]
 
 
 def shown(row: Row) -> dict[str, str]:
