@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 from tests.conftest import default_params
-from tests.faults import expect_fault
 from vlmr1.files import inside, sha256
 from vlmr1.sample import from_json, load_sources, read_jsonl, to_json, write_jsonl
 from vlmr1.settings import load_params
@@ -151,31 +150,6 @@ def test_a_malformed_row_is_refused_and_the_others_are_looked_at(project):
     (reads,) = (f for f in report["findings"] if f["rule"] == "reads")
     assert [one["row"] for one in reads["examples"]] == [0, 2] and report["rows"]["t"] == 3
     assert "t.json: row 0: no normal_caption; mend or remove" in reads["examples"][0]["value"]
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda refs, _: refs[0]["sentences"][0].pop("sent"), "item 0: no sent"),
-        (lambda _, instances: instances["annotations"][0].update(bbox=[1, 2, 3]), "item 0: bbox of .* 4 numbers"),
-        (lambda refs, _: refs[0].update(ann_id=99), "item 0: ann_id 99 is none of instances"),
-    ],
-)
-def test_malformed_refcoco_is_named_by_file_and_item(tmp_path, change, said):
-    image = {"id": 1, "file_name": "a.png", "width": 9, "height": 9}
-    annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}
-    instances = {"images": [image], "annotations": [annotation], "categories": []}
-    ref = {"split": "a", "image_id": 1, "ann_id": 1, "file_name": "a.png", "sentences": [{"sent": "x"}]}
-    refs = [ref]
-    change(refs, instances)
-    (tmp_path / "refs.json").write_text(json.dumps(refs))
-    (tmp_path / "instances.json").write_text(json.dumps(instances))
-    spec = RefCoco(format="refcoco", role="train", annotations="refs.json", images="images", split="a")
-    expect_fault(list(read_source(spec, tmp_path)), rf"refs\.json: {said}.*; mend or remove it")
-    for broken in ({"images": []}, {"annotations": []}):
-        (tmp_path / "instances.json").write_text(json.dumps(broken))
-        with pytest.raises(ValueError, match=r"instances\.json: no (images|annotations)"):
-            list(read_source(spec, tmp_path))
 
 
 def test_lines_are_json_lines_whatever_unicode_they_hold(tmp_path):
