@@ -7,6 +7,8 @@ facts, in `baselines`.
 from __future__ import annotations
 
 import os
+import sys
+import threading
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -118,7 +120,8 @@ class Suite:
             self.suites[key] = (self.context.suites.add(suite), expectations)
         suite, expectations = self.suites[key]
         batch = self.frames.get_batch(batch_parameters={"dataframe": frame})
-        shape = {"result_format": "COMPLETE", "unexpected_index_column_names": INDEX}
+        shape: dict[str, Any] = {"result_format": "COMPLETE", "unexpected_index_column_names": INDEX}
+        shape["return_unexpected_index_query"] = False  # a text of all offending rows, which nobody reads
         results = {one.expectation_config.id: one for one in batch.validate(suite, result_format=shape).results}
         return [offence for name in wanted for offence in _offences(name, results[expectations[name].id])]
 
@@ -131,7 +134,9 @@ class Desk:
         self.here = Suite(settings) if settings.workers == 1 else None
         self.pool = None
         if self.here is None:
-            self.pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin, initargs=(settings,))
+            # A fork starts at once; where there are other threads, it would copy their locks.
+            how = "fork" if sys.platform == "linux" and threading.active_count() == 1 else "spawn"
+            self.pool = ProcessPoolExecutor(1, get_context(how), initializer=_begin, initargs=(settings,))
             self.pool.submit(os.getpid)  # so that it starts now
 
     def look(self, table: dict[str, list[Any]]) -> Future[list[Offence]]:
