@@ -221,6 +221,16 @@ def test_a_frozen_tower_reads_each_picture_once_a_step(trained, tmp_path, projec
     assert plain.run()[0]["reward"] == rows[0]["reward"]
 
 
+@pytest.mark.parametrize("projector", [True, False])
+@pytest.mark.parametrize("lora", [None, LORA])
+def test_in_half_precision_the_reference_begins_as_the_policy(trained, tmp_path, lora, projector):
+    """Ready features meet the projector at the precision of the model's own forward pass."""
+    what = Trained(freeze_vision=lora is None, freeze_projector=projector and lora is None, lora=lora)
+    half = COMPUTE.model_copy(update={"dtype": "bfloat16"})
+    trainer = grpo(trained, tmp_path / "w", settings=changed(beta=0.1), what=what, compute=half)
+    assert trainer.run()[0]["kl"] == 0
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_unreadable_picture_stops_before_its_step_and_training_goes_on_when_mended(trained, tmp_path, workers):
     checkpoint, source = trained
