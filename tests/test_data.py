@@ -143,7 +143,7 @@ def test_a_malformed_row_is_refused_and_the_others_are_looked_at(project):
     params = project([{"image": "t0.png"}, row("t1.png"), row("t0.png", solution=[1, 2])])
     with pytest.raises(
         ValueError,
-        match=r"2 rows refused; the first is t row 0 \(\): want: the row can be read; found: .*no normal_caption",
+        match=r"2 rows refused; the first is t row 0: want: the row can be read; found: .*no normal_caption",
     ):
         validate.main(params)
     report = json.loads((convert.REFUSED.parent / "validation.json").read_text())

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageDraw
+from PIL import ImageDraw
 
 from vlmr1.answers import Answer
 from vlmr1.device import pick_device
@@ -15,6 +15,7 @@ from vlmr1.families import load_family
 from vlmr1.grpo.policy import Policy, prepare
 from vlmr1.grpo.rollout import sample_completions
 from vlmr1.grpo.sampling import Sampling
+from vlmr1.pictures import open_picture
 from vlmr1.sample import Sample
 from vlmr1.tasks import rec
 
@@ -38,7 +39,7 @@ def ask(checkpoint: Path, picture: Path, expression: str) -> tuple[str, Answer]:
     device = pick_device()
     model = family.load_model(checkpoint, torch.float32).to(device)
     policy = Policy(model, model, family, 1.0, prepare(model, True) is None, device)
-    with Image.open(picture) as image:
+    with open_picture(picture) as image:
         problem, size = rec.problem(expression), image.size
         sample = Sample(0, (picture.name,), problem, "[]", "rec", "iou", "asked", "asked", (size,))
         prompt = family.encode(rec.prompt(sample), [image], [str(picture)])
@@ -49,7 +50,7 @@ def ask(checkpoint: Path, picture: Path, expression: str) -> tuple[str, Answer]:
 
 def draw(picture: Path, answer: Answer, target: Path) -> None:
     """Save the picture with the answered boxes drawn in red."""
-    with Image.open(picture) as image:
+    with open_picture(picture) as image:
         drawn = image.convert("RGB")
     pen = ImageDraw.Draw(drawn)
     for box in answer.boxes:

@@ -75,19 +75,24 @@ class Pictures:
 
     def _store(self, row: Row, name: str, path: Path, copies: Path) -> tuple[Size, Size]:
         """Put a copy into the converted set, shrunk if it must be."""
-        target = self.paths[name] = inside(copies, name)
         try:
+            target = self.paths[name] = inside(copies, name)
             with open_picture(path) as picture:
+                picture.load()  # what breaks off is found here, and not in training
                 size, fit, form = picture.size, fitting(picture.size, self.max_pixels), picture.format
                 shrunk = picture.convert("RGB").resize(fit, Image.Resampling.BICUBIC) if fit != size else None
         except PictureFault as fault:
             raise _unopened(row, name, fault) from fault
+        except ValueError as error:
+            raise ValueError(f"row {row.row}: picture {error}") from error
+        whole = target.with_name(f".{target.name}.tmp")  # what is there may be a link to the original
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             if shrunk is None:
-                target.write_bytes(path.read_bytes())
+                whole.write_bytes(path.read_bytes())
             else:
-                shrunk.save(target, format=form)
+                shrunk.save(whole, format="JPEG" if form == "MPO" else form)
+            whole.replace(target)
         except OSError as error:
             raise ValueError(f"row {row.row}: picture {name} cannot be stored as {target} ({error})") from error
         return size, fit

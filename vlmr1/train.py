@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from vlmr1.files import inside
 from vlmr1.pictures import open_picture
-from vlmr1.sample import PLACE, Sample, Source, from_json, read_jsonl, untagged
+from vlmr1.sample import PLACE, Sample, Source, from_json, numbered_jsonl, untagged
 from vlmr1.settings import Training, explain, read_value, read_yaml
 from vlmr1.tasks import TASKS
 
@@ -61,7 +61,7 @@ def load_jsonl(path: Path, images: Path, reward: str | None = None, task: str | 
         raise ValueError(f"{path}: no such list")
     if not images.is_dir():
         raise ValueError(f"{images}: no such picture folder")
-    samples = [_sample(path, number, row, images, reward, task) for number, row in enumerate(read_jsonl(path), 1)]
+    samples = [_sample(path, number, row, images, reward, task) for number, row in numbered_jsonl(path)]
     if not samples:
         raise ValueError(f"{path}: no rows in it")
     return Source(path.stem, "train", images, tuple(samples))
@@ -72,11 +72,19 @@ def _sample(path: Path, number: int, row: dict[str, Any], images: Path, reward: 
     turns = row.get("conversations")
     if not isinstance(turns, list) or len(turns) < 2 or not all(isinstance(t, dict) and "value" in t for t in turns):
         raise ValueError(f"{where}: conversations: a question and its answer are needed, each {{from, value}}")
-    if turns[1]["value"] in (None, ""):
+    said = turns[1]["value"]
+    if said is None or (isinstance(said, str) and not untagged(said).strip()):
         raise ValueError(f"{where}: conversations[1].value: the answer is empty; give it or remove the row")
     solution = turns[1]["value"]
     names = row.get("image") or []
     names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{where}: image: a file's name or a list of names is wanted; mend or remove the row")
+    for name in names:
+        try:
+            inside(images, name)
+        except ValueError as error:
+            raise ValueError(f"{where}: image {error}; mend or remove the row") from error
     question = turns[0]["value"]
     if not isinstance(question, str) or not question.replace(PLACE, "").strip():
         raise ValueError(f"{where}: conversations[0].value: the question is empty; give it or remove the row")
@@ -92,10 +100,10 @@ def _sample(path: Path, number: int, row: dict[str, Any], images: Path, reward: 
         "id": row.get("id", number - 1),
         "image": names,
         "conversations": [turns[0], {"value": truth}],
-        "task": row.get("task", task),
+        "task": row.get("task") or task,
         "source": path.stem,
         "split": row.get("split", "train"),
-        "accu_reward_method": row.get("accu_reward_method", reward),
+        "accu_reward_method": row.get("accu_reward_method") or reward,
         "size": sizes,
     }
     if whole["task"] is None:
@@ -118,7 +126,7 @@ def _are_sizes(value: Any, count: int) -> bool:
     if not isinstance(value, list) or len(value) != count:
         return False
     pairs = all(isinstance(size, list) and len(size) == 2 for size in value)
-    return pairs and all(isinstance(side, int) and side > 0 for size in value for side in size)
+    return pairs and all(type(side) is int and side > 0 for size in value for side in size)
 
 
 def task_of(reward: str | None) -> str:

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vlmr1.boxes import Box
 from vlmr1.measures import MEASURES, right
+from vlmr1.pictures import open_picture
 from vlmr1.sample import PLACE, Sample, Source
 from vlmr1.tasks import TASKS, ovd, rec
 
@@ -82,7 +83,7 @@ def _tile(source: Source, sample: Sample, prediction: Mapping[str, Any]) -> Imag
 
 
 def _opened(path: Path) -> Image.Image:
-    with Image.open(path) as raw:
+    with open_picture(path) as raw:
         return raw.convert("RGB")
 
 

@@ -61,12 +61,14 @@ def _row(number: int, item: dict[str, Any], spec: Jsonl, folder: Path) -> Row:
     question, answer = _conversation(item)
     if question.startswith(PLACE * len(images)) and PLACE not in question.removeprefix(PLACE * len(images)):
         question = question.removeprefix(PLACE * len(images))  # pictures that stand before the text go unsaid
-    task, reward = _named(item, "task", spec.task), _named(item, "accu_reward_method", spec.reward)
-    group, kind = _optional(item, "group"), _optional(item, "kind")
+    task = _named(item, "task", spec.task)
     if task not in TASKS:
         raise ValueError(f"task {shown(task)} is none of {', '.join(TASKS)}")
+    reward = _named(item, "accu_reward_method", spec.reward or TASKS[task].METHODS[0])
+    group, kind = _optional(item, "group"), _optional(item, "kind")
     if task not in ("rec", "ovd"):
         text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
+        text.encode()  # half a character, which JSON can spell and no file hold, is a ValueError here
         return Row(number, images, sizes, task, reward, question, answer=text, group=group, kind=kind)
     boxes, labels = _truth(answer, task)
     if boxes and spec.frame == "thousandths":

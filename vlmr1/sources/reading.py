@@ -132,6 +132,8 @@ def take_texts(item: Any, key: str) -> list[str]:
     for value in values:
         if not isinstance(value, str):
             raise ValueError(f"{key} holds {shown(value)} where text is needed")
+        if not value.isascii():
+            value.encode()  # as in `take`
     return values
 
 

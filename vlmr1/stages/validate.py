@@ -57,7 +57,7 @@ def main(params: Params) -> None:
                     with progress(f"pictures of {name}", None) if settings.decode == "full" else nullcontext() as bar:
                         looks.look(root / spec.images, rows, bar.update if bar is not None else lambda _: None)
                 table = columns(name, spec, root, rows, looks, repeats)
-                findings.looked |= table.keys()
+                findings.looked |= {key for key, values in table.items() if any(v is not None for v in values)}
                 waiting.append((name, rows, desk.look(table)))
                 for row in rows:
                     facts = looks.of(root / spec.images, row) if settings.decode != "none" else ()
@@ -77,8 +77,9 @@ def main(params: Params) -> None:
     print(f"validate: {looked} rows, {refused} refused, {warned} warnings; see {REFUSED.parent}/validation.md")
     if findings.first is not None and settings.on_failure == "stop":
         source, number, offence = findings.first
+        image = findings.pictures[source, number]
         raise ValueError(
-            f"{refused} rows refused; the first is {source} row {number} ({findings.pictures[source, number]}): want:"
+            f"{refused} rows refused; the first is {source} row {number}{f' ({image})' if image else ''}: want:"
             f" {findings.rules[offence.rule].says}; found: {offence.value}. All are in {REFUSED.parent}/validation.md."
             " Mend them, or set validate.on_failure to skip to go on without them"
         )

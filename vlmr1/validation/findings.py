@@ -22,7 +22,7 @@ class Findings:
 
     rules: Mapping[str, Wanted]
     warnings: Collection[str]
-    looked: set[str] = field(default_factory=set)  # rules that had something to look at
+    looked: set[str] = field(default_factory=set)  # rules that had something to look at, a text or a figure
     rows: Counter[str] = field(default_factory=Counter)  # looked at, a source
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)  # (source, rule)
     examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # a rule's first offending rows

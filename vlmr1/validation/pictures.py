@@ -21,6 +21,7 @@ from vlmr1.pictures import PictureFault, TooManyPixels, open_picture
 from vlmr1.rows import Row
 from vlmr1.settings import Validate
 
+KIN = {"MPO": "JPEG"}  # a telephone's JPEG with a preview behind it
 MODES = ("RGB", "L")  # others become RGB in training: transparency, palettes and inks are lost
 ORIENTATION = 274  # EXIF's tag; 1 is upright
 POOLED = 64  # pictures to decode from which on other processes are worth their start
@@ -105,7 +106,7 @@ def facts_of(folder: Path, name: str, *, full: bool, most: int) -> Facts:
                 inside=True,
                 exists=True,
                 opens=True,
-                format=picture.format or "",
+                format=KIN.get(picture.format or "", picture.format or ""),
                 mode=picture.mode,
                 upright=_upright(picture),
                 size=picture.size,

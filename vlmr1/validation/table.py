@@ -90,7 +90,7 @@ def _pictures(row: Row, facts: Sequence[Facts]) -> dict[str, str]:
         "format": _first(row, facts, lambda f: f.format if f.format not in ("", *FORMATS) else ""),
         "mode": _first(row, facts, lambda f: f.mode if f.mode not in ("", *MODES) else ""),
         "upright": _first(row, facts, lambda f: "" if f.upright else "turned"),
-        "size": declared[0] if declared else "",
+        **({"size": declared[0] if declared else ""} if row.sizes else {}),
     }
 
 
@@ -183,8 +183,8 @@ def _repeats(
     repeats: Repeats,
     decoded: bool,
 ) -> dict[str, str]:
-    marks = [f.hash or image for f, image in zip(facts, row.images, strict=True)] if facts else []
-    marks = marks or [f"{folder}/{image}" for image in row.images]
+    names = [f"{folder}/{image}" for image in row.images]
+    marks = [f.hash or name for f, name in zip(facts, names, strict=True)] if facts else names
     question = (name, *marks, row.text.strip().lower(), row.asked)
     same, other = repeats.earlier(question, (row.boxes, row.labels, row.answer.strip().lower()), row.row)
     line = {"duplicate": same, "contradiction": other, "leak": ""} | ({"near_leak": ""} if decoded else {})
