@@ -20,8 +20,9 @@ _NUMBER = re.compile(
 )
 _POWER = re.compile(r"\s*(?:\\times|×|\\cdot|\*)\s*10\s*\^\s*\{?\s*([-+]?\d{1,3})\s*\}?")
 _WORD = r"(?![a-fijn-rt-z](?![A-Za-z/·]))[A-Za-zµμ€£¥Ω²³/·.]{1,20}+(?:\^\{?-?\d\}?|(?<=[a-z])\d)?"
+# No possessive group that captures: Python before 3.11.5 loses its end.
 _UNIT = re.compile(
-    rf"\s*+(\\?%|°(?:\s?[CF]\b)?|(?!(?:or|and|to)\b){_WORD}(?: (?!(?:or|and|to)\b){_WORD}){{0,2}}+)?+\s*+[.,;!]*+\s*+"
+    rf"\s*+(\\?%|°(?:\s?[CF]\b)?|(?!(?:or|and|to)\b){_WORD}(?: (?!(?:or|and|to)\b){_WORD}){{0,2}}+)?\s*+[.,;!]*+\s*+"
 )
 _CURRENCY = re.compile(r"^[\s(]*(?:\\?\$|[€£¥]|US\$|Rs\.?)\s*")
 _NAME = re.compile(r"^\s*[A-Za-z]\w{0,9}\s*(?:=|:|\\approx|≈)\s*")
