@@ -102,7 +102,9 @@ class VlmTrainer(Trainer):
             model, self.bare, self.family, temperature, shared, self.args.device, self.accelerator.autocast
         )
         self.frozen_tower = shared and self.family.frozen(self.model, "tower")
-        self.blank = None if self.frozen_tower and self.family.frozen(self.model, "projector") else self._blank()
+        still = self.frozen_tower and self.family.frozen(self.model, "projector")
+        sharded = compute.deepspeed is not None and compute.deepspeed.stage == 3  # modules meet at each call
+        self.blank = None if still and not sharded else self._blank()
         if self.prompts.dropped and is_first():
             print(
                 f"{label(work)}: {self.prompts.dropped} prompts of more than {longest} tokens are left out", flush=True
