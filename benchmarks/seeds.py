@@ -1,9 +1,10 @@
-"""The whole default run on several seeds, each in a copy of its own, and one table over them.
+"""The whole run on several seeds, each in a copy of its own, and one table over them.
 
     python -m benchmarks.seeds --seeds 1 2 3 --json docs/seeds.json
+    python -m benchmarks.seeds --seeds 1 2 --recipe recipes/world-gui.yaml --json docs/figures/world-gui.json
 
-Every seed draws its own world and trains its own base, SFT and GRPO. Two seeds run side by side; the copies are
-made in a temporary folder and removed. Left out on purpose: pooling the seeds into one interval.
+Every seed draws its own world and trains its own base, SFT and GRPO. Seeds run side by side, two unless told; the
+copies are made in a temporary folder and removed. Left out on purpose: pooling the seeds into one interval.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,24 +26,33 @@ ROOT = Path(__file__).parent.parent
 SEEDED = ("world.seed", "warmup.training.seed", "grpo.seed")
 
 
-def run_seed(seed: int, folder: Path, recipe: Path | None) -> dict[str, Any]:
-    """One whole run in a copy of the working tree. Returns its figures; CalledProcessError when a stage fails."""
+def run_seed(seed: int, folder: Path, recipes: Sequence[Path]) -> dict[str, Any]:
+    """One whole run in a copy of the working tree, recipes laid over each other. Returns its figures and its cost.
+
+    Raises CalledProcessError when a stage fails.
+    """
     project = folder / f"seed-{seed}"
     names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True).stdout
     for name in filter(None, names.split("\0")):
         if (ROOT / name).is_file() and not name.startswith(("metrics/", "dvc.lock")):
             (project / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, project / name)
-    overlay = project / "seed.yaml"
-    overlay.write_text("{}\n" if recipe is None else recipe.read_text())
+    seeded = project / "seed.yaml"
+    seeded.write_text("{}\n")
+    for number, recipe in enumerate(recipes):
+        shutil.copy(recipe, project / f"recipe-{number}.yaml")
+    applied = [["vlmr1", "apply", f"recipe-{number}.yaml"] for number in range(len(recipes))]
     sets = [part for key in SEEDED for part in ("-S", f"{key}={seed}")]
-    for command in (["vlmr1", "apply", overlay.name, *sets], ["git", "init", "-q"], ["dvc", "repro"]):
+    for command in (*applied, ["vlmr1", "apply", seeded.name, *sets], ["git", "init", "-q"], ["dvc", "repro"]):
         with (folder / f"seed-{seed}.log").open("a") as log:
             subprocess.run(command, cwd=project, stdout=log, stderr=log, check=True)
     figures = {p: json.loads((project / f"predictions/{p}/figures.json").read_text()) for p in LABELS}
     training = json.loads((project / "metrics/grpo.json").read_text())
+    kept = [path for path in (project / "work/records").glob("*.json") if path.name != "run.json"]
+    records = [json.loads(path.read_text()) for path in kept]
+    cost = {key: round(sum(record[key] for record in records)) for key in ("wall_seconds", "cpu_seconds")}
     print(f"seed {seed}: done", flush=True)
-    return {"seed": seed, "grpo": training, "evaluation": figures}
+    return {"seed": seed, "cost": cost, "grpo": training, "evaluation": figures}
 
 
 def markdown(runs: list[dict[str, Any]]) -> str:
@@ -72,11 +83,12 @@ def main() -> None:
     parser.add_argument(
         "--json", type=Path, required=True, help="where the figures go; the table goes beside it as .md"
     )
-    parser.add_argument("--recipe", type=Path, help="a recipe to lay over params.yaml first")
+    parser.add_argument("--recipe", type=Path, nargs="+", default=[], help="recipes to lay over params.yaml, in order")
+    parser.add_argument("--beside", type=int, default=2, help="runs side by side")
     chosen = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="vlmr1-seeds-"))
     try:
-        with ThreadPoolExecutor(2) as pool:
+        with ThreadPoolExecutor(chosen.beside) as pool:
             runs = list(pool.map(lambda seed: run_seed(seed, folder, chosen.recipe), chosen.seeds))
     except subprocess.CalledProcessError as error:
         sys.exit(f"{' '.join(error.cmd)} failed; what it said is in {folder}")
