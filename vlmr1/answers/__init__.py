@@ -3,7 +3,7 @@
 A completion is read once. Reading never raises, takes time linear in the text, and says in `problems` what was wrong.
 What counts where a completion says several things is decided here, for training and evaluation alike: the last answer
 block; in it the last fenced block, if there is one; of its boxes, where a task wants one, the first.
-Choices, yes/no and numbers are read from `Answer.said` by `vlmr1.answers.words` and `vlmr1.answers.numbers`.
+Choices, yes/no and numbers are read from `Answer.said` by `choices`, `words` and `numbers` of this package.
 Left out on purpose: a JSON parser. What a model writes is seldom JSON, and the libraries that repair it recurse or take
 quadratic time on hostile text; boxes and labels are found by scanning, whatever stands around them.
 """
@@ -63,8 +63,11 @@ SHOWN = 8  # boxes that are named one by one
 SLACK = 0.5  # pixels by which rounding may carry a box over the border
 
 
-def read(completion: str) -> Answer:
-    """Read a completion, of which nothing is assumed but that it is text."""
+def read(completion: object) -> Answer:
+    """Read a completion, of which nothing is assumed. What is no text is an empty answer whose problem says so."""
+    if not isinstance(completion, str):
+        fault = f"the completion is of type {type(completion).__name__}, not text"
+        return Answer("", None, None, "", (), 0, False, (fault,), (fault,))
     long = len(completion) > LONGEST
     completion = completion[:LONGEST]
     thinking, text, said, shape = blocks(completion)

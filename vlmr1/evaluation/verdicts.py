@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 from vlmr1.answers import Answer
+from vlmr1.answers.choices import read_choice
 from vlmr1.answers.numbers import read_number
-from vlmr1.answers.words import plain, read_choice
+from vlmr1.answers.words import plain
 from vlmr1.evaluation.questions import Question, Verdict
 from vlmr1.rewards.mathematics import equal, percent_of, same_unit
 
