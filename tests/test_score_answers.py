@@ -124,7 +124,7 @@ def test_mathvista(tmp_path):
         "4": "[1,2]",
     }
     result = run(tmp_path, "mathvista", path, [{"id": i, "completion": boxed(t)} for i, t in said.items()])
-    assert result["needed_judge"] == ["4"] and result["accuracy"] == 0.75
+    assert result["needed_judge"] == ["2"] and result["accuracy"] == 0.75
 
 
 def mathverse(folder):
