@@ -38,7 +38,7 @@ def same(a: Any, b: Any) -> bool:
     """Whether two sympy objects are equal: expressions, relations, intervals, sets, tuples, matrices."""
     try:
         return _same(a, b)
-    except Undecided:
+    except (Undecided, ArithmeticError, ValueError):  # no value: 1/0, a logarithm of 0, beyond floating point
         return False
 
 
@@ -72,7 +72,7 @@ def _kind(tree: Any) -> str:
         return "matrix"
     if getattr(tree, "is_Relational", False):
         return "relation"
-    return "expression" if getattr(tree, "is_number", None) is not None else "other"
+    return "expression" if hasattr(type(tree), "is_number") else "other"
 
 
 def _unnamed(tree: Any, other: Any) -> Any:
@@ -186,11 +186,9 @@ def _value(tree: Any, at: Mapping[str, Value], steps: list[int]) -> Value:
     name = type(tree).__name__
     if tree.is_Rational:
         return _bounded(Fraction(int(tree.p), int(tree.q)))
-    if tree.is_Symbol:
+    if tree.is_Symbol and tree.name in at:
         return at[tree.name]
-    if tree.is_Float or tree.is_NumberSymbol or tree.is_finite is False:
-        if tree.is_finite is False:
-            raise Undecided
+    if tree.is_Float or tree.is_NumberSymbol:
         return Fraction(float(tree)) if tree.is_Float else complex(float(tree))
     if name == "ImaginaryUnit":
         return 1j
@@ -206,10 +204,10 @@ def _value(tree: Any, at: Mapping[str, Value], steps: list[int]) -> Value:
     if name == "UnevaluatedExpr":
         return values[0]
     if name == "log" and values:
-        over = [cmath.log(_complex(value)) for value in values]
+        over = [cmath.log(complex(value)) for value in values]
         return over[0] / over[1] if len(over) == 2 else over[0]
     if name in _FUNCTIONS and len(values) == 1:
-        return _FUNCTIONS[name](_complex(values[0]))
+        return _FUNCTIONS[name](complex(values[0]))
     return _whole(name, values)
 
 
@@ -256,14 +254,10 @@ def _power(base: Value, exponent: Value) -> Value:
         if abs(base) == 1:
             return Fraction(1) if base == 1 or exponent % 2 == 0 else Fraction(-1)
         return base ** int(exponent)
-    return _complex(base) ** _complex(exponent)
+    return complex(base) ** complex(exponent)
 
 
 def _bounded(value: Value) -> Value:
     if isinstance(value, Fraction) and max(value.numerator.bit_length(), value.denominator.bit_length()) > _BITS:
         raise Undecided
     return value
-
-
-def _complex(value: Value) -> complex:
-    return complex(value)
