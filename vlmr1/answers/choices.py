@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from vlmr1.answers.words import plain
 
 LONGEST = 4_000  # characters from the end in which a choice is looked for
+_MOST = 250  # single letters in it; an answer with more says no choice
 _NEAR = 64  # characters beside a group that are looked at
 _WRAPPING = re.compile(r"\\(?:boxed|text|textbf|mathrm|mathbf|textit)\b\s*+|[$*{}`\"“”]|\\[()\[\]]")
 _ALONE = re.compile(r"[(\[]?([A-Za-z])[)\]]?[.:,)]*")
@@ -109,7 +110,10 @@ def read_choice(text: str, choices: Mapping[str, str] | None = None) -> tuple[st
     run = _RUN.fullmatch(text)
     if run and (set(run[1]) <= set(known) or not known) and "".join(sorted(set(run[1]))) == run[1]:
         return run[1], "several letters"
-    groups = _groups(text, known)
+    letters = list(_LETTER.finditer(text))
+    if len(letters) > _MOST:
+        return None, "too many letters in it"
+    groups = _groups(text, letters, known)
     return _decided(text, groups, known) if groups else _within(text, known)
 
 
@@ -152,10 +156,10 @@ def _heads(text: str, group: _Group) -> bool:
     return group.style not in ("", "a") or bool(_MARKED.match(text, group.end) or _REASON.match(text, group.end))
 
 
-def _groups(text: str, known: Mapping[str, str]) -> list[_Group]:
+def _groups(text: str, letters: list[re.Match[str]], known: Mapping[str, str]) -> list[_Group]:
     """The letters of a text in groups, without the words that only look like letters."""
     joined: list[_Group] = []
-    for match in _LETTER.finditer(text):
+    for match in letters:
         one = _Group([match[1].upper()], match.start(), match.end(), _style(text, match))
         last = joined[-1] if joined else None
         between = _JOIN.fullmatch(text, last.end, one.start) if last and one.start - last.end < _NEAR else None
