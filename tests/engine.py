@@ -32,7 +32,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 MAX_PIXELS = {"qwen2_vl": 112 * 112, "qwen2_5_vl": 112 * 112, "internvl": 4 * 28 * 28}
 SIDES = {"a": (112, 84), "b": (56, 56), "c": (60, 140)}  # of the pictures
-FIRST, LAST = 7, 299  # plain tokens of every kind
+FIRST, LAST = 30, 299  # plain tokens of every kind
 Batch = list[tuple[str, str, list[list[int]]]]  # a prompt's pictures, its text, its completions
 
 
@@ -67,7 +67,7 @@ BATCHES: dict[str, Batch] = {
     ],
     "completions alike": [
         ("a", "what?", [X, X, X[:8], X[:8] + X[9:], X[:2] + X[4:9], X[:1]]),
-        ("b", "what?", [X[:1], X[:1], X[1:7], [*X[1:7], 9], X[1:2], [*X[1:6], 9, 10]]),
+        ("b", "what?", [X[:1], X[:1], X[1:7], [*X[1:7], 39], X[1:2], [*X[1:6], 39, 40]]),
     ],
     "empty completions": [("a", "what?", [*tokens(17, 3), []]), ("b", "where?", [[], []])],
     "empty group": [("a", "what?", tokens(18, 3, 2)), ("b", "where?", []), ("c", "who?", tokens(19, 6))],
@@ -88,7 +88,7 @@ class Engine:
     def policy(self, shared: bool, dtype: torch.dtype = torch.float64, temperature: float = 0.9) -> Policy:
         """A policy on its own copy of the weights."""
         model = self.stock(dtype)
-        prepare(model, shared)
+        prepare(model, self.family, shared)
         return Policy(model, model, self.family, temperature, shared, torch.device("cpu"))
 
     def prompts(self, batch: Batch) -> list[Prompt]:

@@ -1,0 +1,275 @@
+"""What each family's small random checkpoint is made of: a tokenizer with its tokens, a config, an image processor.
+
+One function a family, named as its `model_type`. The tokenizers are bytes and special tokens, the chat templates say
+what the published ones say for one turn of a user's. Left out on purpose: merges in the tokenizers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import transformers as tf
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+
+from vlmr1.families.tiny import CHAT_TEMPLATE, SPECIAL
+
+QWEN_ENDS = ("<|im_end|>", "<|endoftext|>")
+# InternVL's names for its tokens, as its tokenizers carry them.
+INTERNVL_TOKENS = {
+    "start_image_token": "<img>",
+    "context_image_token": "<IMG_CONTEXT>",
+    "end_image_token": "</img>",
+    "video_token": "<video>",
+}
+INTERNVL_SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", *INTERNVL_TOKENS.values())
+# The published templates, too, write a line break after a picture.
+INTERNVL_TEMPLATE = CHAT_TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", "<IMG_CONTEXT>\n")
+GLM_SPECIAL = (
+    *("<|endoftext|>", "[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"),
+    *("<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>", "<|image|>", "<|video|>"),
+)
+GLM_WORDS = ("<think>", "</think>", "<answer>", "</answer>", "<|begin_of_box|>", "<|end_of_box|>")
+GLM_TEMPLATE = (
+    "[gMASK]<sop>{% for message in messages %}<|{{ message['role'] }}|>\n"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}"
+    "<|begin_of_image|><|image|><|end_of_image|>{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+SMOLVLM_SPECIAL = (
+    *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<fake_token_around_image>", "<global-img>"),
+    *("<end_of_utterance>", *(f"<row_{row}_col_{column}>" for row in range(1, 4) for column in range(1, 4))),
+)
+SMOLVLM_TEMPLATE = (
+    "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}"
+    "{% if message['content'][0]['type'] == 'image' %}:{% else %}: {% endif %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+ROPE = {"rope_type": "default", "rope_theta": 1e4}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of the model. The defaults make 0.2 million parameters."""
+
+    vocabulary: int = 300  # of the model; the tokenizers' own are some 30 less
+    hidden_size: int = 64
+    intermediate_size: int = 96
+    layers: int = 3
+    heads: int = 4
+    key_heads: int = 2
+    context: int = 4096  # most positions
+    vision_hidden_size: int = 32
+    vision_intermediate_size: int = 64
+    vision_depth: int = 2
+    vision_heads: int = 2
+    tie_word_embeddings: bool = False
+    initializer_range: float = 0.15
+    text_type: str = "qwen2"  # InternVL's language model; qwen3 and llama are published, too
+    tile: int = 28  # InternVL, SmolVLM: side of a tile in pixels
+    patch: int = 7  # InternVL, SmolVLM: side of a patch in pixels
+
+    @property
+    def head(self) -> int:
+        return self.hidden_size // self.heads
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Of a checkpoint."""
+
+    tokenizer: PreTrainedTokenizerFast
+    model_class: Any
+    config: Any
+    images: Any
+    ends: tuple[str, ...]  # as the generation config names them, the end of turn first
+
+
+def _tokenizer(
+    special: tuple[str, ...], template: str, end: str, words: tuple[str, ...] = (), **more: Any
+) -> PreTrainedTokenizerFast:
+    """Special tokens first, then whole words, then one token a byte."""
+    names = [*special, *words, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE(vocab={name: i for i, name in enumerate(names)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(special))
+    tokenizer.add_tokens(list(words))
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=end, pad_token="<|endoftext|>", padding_side="left", **more
+    )
+    fast.chat_template = template
+    return fast
+
+
+def _text(tokenizer: PreTrainedTokenizerFast, sizes: Sizes, **more: Any) -> dict[str, Any]:
+    """What all language models' configs share."""
+    return {
+        "vocab_size": max(sizes.vocabulary, len(tokenizer)),
+        "hidden_size": sizes.hidden_size,
+        "intermediate_size": sizes.intermediate_size,
+        "num_hidden_layers": sizes.layers,
+        "num_attention_heads": sizes.heads,
+        "num_key_value_heads": sizes.key_heads,
+        "max_position_embeddings": sizes.context,
+        "initializer_range": sizes.initializer_range,
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    } | more
+
+
+def _mrope(angles: int) -> dict[str, Any]:
+    """M-RoPE, which shares a head's `angles` among time, row and column."""
+    side = 3 * angles // 8
+    return {**ROPE, "mrope_section": [angles - 2 * side, side, side]}
+
+
+def _qwen(sizes: Sizes, kind: str, vision: dict[str, Any], pixels: tuple[int, int], **more: Any) -> Parts:
+    """A Qwen of this kind; `pixels` are the fewest and the most of a picture."""
+    tokenizer = _tokenizer(SPECIAL, CHAT_TEMPLATE, "<|im_end|>")
+    ids = tokenizer.convert_tokens_to_ids
+    config = getattr(tf, f"{kind}Config")(
+        text_config=_text(tokenizer, sizes, rope_parameters=_mrope(sizes.head // 2), **more),
+        vision_config={
+            "depth": sizes.vision_depth,
+            "num_heads": sizes.vision_heads,
+            "initializer_range": sizes.initializer_range,
+            **vision,
+        },
+        image_token_id=ids("<|image_pad|>"),
+        video_token_id=ids("<|video_pad|>"),
+        vision_start_token_id=ids("<|vision_start|>"),
+        vision_end_token_id=ids("<|vision_end|>"),
+        tie_word_embeddings=sizes.tie_word_embeddings,
+    )
+    images = Qwen2VLImageProcessorPil(
+        size={"shortest_edge": pixels[0], "longest_edge": pixels[1]}, patch_size=config.vision_config.patch_size
+    )
+    return Parts(tokenizer, getattr(tf, f"{kind}ForConditionalGeneration"), config, images, QWEN_ENDS)
+
+
+def _qwen2_vl(sizes: Sizes) -> Parts:
+    ratio = sizes.vision_intermediate_size // sizes.vision_hidden_size
+    vision = {"embed_dim": sizes.vision_hidden_size, "hidden_size": sizes.hidden_size, "mlp_ratio": ratio}
+    return _qwen(sizes, "Qwen2VL", vision, (28 * 28, 280 * 280))
+
+
+def _qwen2_5_vl(sizes: Sizes) -> Parts:
+    vision = {
+        "hidden_size": sizes.vision_hidden_size,
+        "intermediate_size": sizes.vision_intermediate_size,
+        "out_hidden_size": sizes.hidden_size,
+        "window_size": 56,  # so that small pictures have several windows, too
+        "fullatt_block_indexes": [sizes.vision_depth - 1],
+    }
+    return _qwen(sizes, "Qwen2_5_VL", vision, (28 * 28, 280 * 280))
+
+
+def _qwen3_vl(sizes: Sizes) -> Parts:
+    vision = {
+        "hidden_size": sizes.vision_hidden_size,
+        "intermediate_size": sizes.vision_intermediate_size,
+        "out_hidden_size": sizes.hidden_size,
+        "num_position_embeddings": 16,
+        "deepstack_visual_indexes": list(range(sizes.vision_depth)),  # fed to as many of the language model's layers
+    }
+    return _qwen(sizes, "Qwen3VL", vision, (32 * 32, 320 * 320), head_dim=sizes.head)
+
+
+def _internvl(sizes: Sizes) -> Parts:
+    tokenizer = _tokenizer(
+        INTERNVL_SPECIAL, INTERNVL_TEMPLATE, "<|im_end|>", extra_special_tokens=INTERNVL_TOKENS
+    )
+    text = _text(tokenizer, sizes, model_type=sizes.text_type, rope_parameters=ROPE)
+    if sizes.text_type == "qwen3":
+        text["head_dim"] = sizes.head
+    config = tf.InternVLConfig(
+        text_config=text,
+        vision_config={
+            "hidden_size": sizes.vision_hidden_size,
+            "intermediate_size": sizes.vision_intermediate_size,
+            "num_hidden_layers": sizes.vision_depth,
+            "num_attention_heads": sizes.vision_heads,
+            "image_size": [sizes.tile, sizes.tile],
+            "patch_size": [sizes.patch, sizes.patch],
+            "initializer_range": sizes.initializer_range,
+        },
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_seq_length=(sizes.tile // sizes.patch) ** 2 // 4,  # four patches become one token
+        tie_word_embeddings=sizes.tie_word_embeddings,
+    )
+    images = GotOcr2ImageProcessorPil(size={"height": sizes.tile, "width": sizes.tile}, **IMAGENET)
+    return Parts(tokenizer, tf.InternVLForConditionalGeneration, config, images, QWEN_ENDS)
+
+
+def _glm4v(sizes: Sizes) -> Parts:
+    tokenizer = _tokenizer(GLM_SPECIAL, GLM_TEMPLATE, "<|endoftext|>", GLM_WORDS)
+    ids = tokenizer.convert_tokens_to_ids
+    rope = {**_mrope(sizes.head // 4), "partial_rotary_factor": 0.5}  # half of a head turns
+    config = tf.Glm4vConfig(
+        text_config=_text(tokenizer, sizes, rope_parameters=rope),
+        vision_config={
+            "depth": sizes.vision_depth,
+            "hidden_size": sizes.vision_hidden_size,
+            "intermediate_size": sizes.vision_intermediate_size,
+            "num_heads": sizes.vision_heads,
+            "out_hidden_size": sizes.hidden_size,
+            "image_size": 56,
+            "initializer_range": sizes.initializer_range,
+        },
+        image_token_id=ids("<|image|>"),
+        video_token_id=ids("<|video|>"),
+        image_start_token_id=ids("<|begin_of_image|>"),
+        image_end_token_id=ids("<|end_of_image|>"),
+        video_start_token_id=ids("<|begin_of_video|>"),
+        video_end_token_id=ids("<|end_of_video|>"),
+        tie_word_embeddings=sizes.tie_word_embeddings,
+    )
+    images = Glm4vImageProcessorPil(size={"shortest_edge": 2 * 28 * 28, "longest_edge": 2 * 280 * 280})
+    ends = ("<|user|>", "<|endoftext|>", "<|observation|>", "</answer>")
+    return Parts(tokenizer, tf.Glm4vForConditionalGeneration, config, images, ends)
+
+
+def _tiles(sizes: Sizes, kind: str, images_class: Any) -> Parts:
+    """SmolVLM or Idefics3, whose pictures are up to three tiles a side."""
+    tokenizer = _tokenizer(SMOLVLM_SPECIAL, SMOLVLM_TEMPLATE, "<end_of_utterance>")
+    config = getattr(tf, f"{kind}Config")(
+        text_config=_text(tokenizer, sizes, model_type="llama", rope_parameters=ROPE),
+        vision_config={
+            "hidden_size": sizes.vision_hidden_size,
+            "intermediate_size": sizes.vision_intermediate_size,
+            "num_hidden_layers": sizes.vision_depth,
+            "num_attention_heads": sizes.vision_heads,
+            "image_size": sizes.tile,
+            "patch_size": sizes.patch,
+            "initializer_range": sizes.initializer_range,
+        },
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        pad_token_id=tokenizer.pad_token_id,
+        scale_factor=2,
+        tie_word_embeddings=sizes.tie_word_embeddings,
+    )
+    images = images_class(size={"longest_edge": 3 * sizes.tile}, max_image_size={"longest_edge": sizes.tile})
+    ends = ("<end_of_utterance>", "<|im_end|>")
+    return Parts(tokenizer, getattr(tf, f"{kind}ForConditionalGeneration"), config, images, ends)
+
+
+PARTS: dict[str, Callable[[Sizes], Parts]] = {
+    "qwen2_vl": _qwen2_vl,
+    "qwen2_5_vl": _qwen2_5_vl,
+    "qwen3_vl": _qwen3_vl,
+    "internvl": _internvl,
+    "glm4v": _glm4v,
+    "smolvlm": lambda sizes: _tiles(sizes, "SmolVLM", SmolVLMImageProcessorPil),
+    "idefics3": lambda sizes: _tiles(sizes, "Idefics3", Idefics3ImageProcessorPil),
+}
