@@ -34,14 +34,12 @@ from vlmr1.evaluation.asking import Chunk
 from vlmr1.evaluation.engines import InProcess
 from vlmr1.families import FAMILIES, load_family
 from vlmr1.families.base import THOUSANDTHS
-from vlmr1.families.random import write_random
 from vlmr1.grpo.policy import Policy, prepare
 from vlmr1.grpo.rollout import sample_completions
 from vlmr1.grpo.sampling import Sampling
 from vlmr1.grpo.trainer import GrpoTrainer
 from vlmr1.sample import Sample, Source
 from vlmr1.settings import Lora, Training
-from vlmr1.sft import SftTrainer
 from vlmr1.tasks import rec
 from vlmr1.work import open_work
 
@@ -231,13 +229,10 @@ def test_coordinates_there_and_back(kind, engine, size):
     assert there[3] == pytest.approx(prompt.size[1])
     assert rescale(there, prompt.size, size) == pytest.approx(box)
     sample = Sample(0, ("p.png",), "it", json.dumps(box), "rec", "iou", "s", "train", (size,))
-    answer = rec.answer(engine.family.decode(_said(engine.family, rec.target(sample, prompt.size))), sample, prompt.size)
+    said = engine.family.decode(engine.family.encode_completion(rec.target(sample, prompt.size)))
+    answer = rec.answer(said, sample, prompt.size)
     for found, true, side, frame in zip(answer.boxes[0], box, size * 2, prompt.size * 2, strict=True):
         assert abs(found - true) <= 0.5001 * side / frame
-
-
-def _said(family, text):
-    return family.encode_completion(text)
 
 
 def test_an_evaluation(kind, engine, folder, source):

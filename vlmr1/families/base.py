@@ -98,7 +98,7 @@ class Family(ABC):
         return torch.arange(len(ids))[None]
 
     def beside(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Forward arguments that go with token ids (R, L) besides pictures, positions and mask. Most models have none."""
+        """Forward arguments besides pictures, positions and mask that go with token ids (R, L). Most models have none."""
         return {}
 
     def tokens_of(self, size: Size) -> int:

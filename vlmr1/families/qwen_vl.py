@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
@@ -50,7 +50,7 @@ class QwenVL(Family):
     model_class = Qwen2_5_VLForConditionalGeneration
     inner_class: Any = Qwen2_5_VLModel
     vision_modules = ("visual",)
-    projector_modules = ("merger",)  # inside `visual`
+    projector_modules: ClassVar[tuple[str, ...]] = ("merger",)  # inside `visual`
     smallest_side = 28
     marker = IMAGE_PAD
 

@@ -187,9 +187,7 @@ def _qwen3_vl(sizes: Sizes) -> Parts:
 
 
 def _internvl(sizes: Sizes) -> Parts:
-    tokenizer = _tokenizer(
-        INTERNVL_SPECIAL, INTERNVL_TEMPLATE, "<|im_end|>", extra_special_tokens=INTERNVL_TOKENS
-    )
+    tokenizer = _tokenizer(INTERNVL_SPECIAL, INTERNVL_TEMPLATE, "<|im_end|>", extra_special_tokens=INTERNVL_TOKENS)
     text = _text(tokenizer, sizes, model_type=sizes.text_type, rope_parameters=ROPE)
     if sizes.text_type == "qwen3":
         text["head_dim"] = sizes.head
