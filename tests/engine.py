@@ -31,7 +31,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "internvl-llama": ("internvl", {"text_type": "llama"}),
 }
 NEW: dict[str, tuple[str, dict[str, Any]]] = {  # as far as test_families goes
-    name: (name, {}) for name in ("qwen3_vl", "glm4v", "smolvlm", "idefics3")
+    name: (name, {}) for name in ("qwen3_vl", "glm4v", "smolvlm", "idefics3", "gemma3")
 }
 MAX_PIXELS = {
     "qwen2_vl": 112 * 112,
@@ -41,6 +41,7 @@ MAX_PIXELS = {
     "glm4v": 112 * 112,
     "smolvlm": 4 * 28 * 28,
     "idefics3": 4 * 28 * 28,
+    "gemma3": 56 * 56,
 }
 SIDES = {"a": (112, 84), "b": (56, 56), "c": (60, 140)}  # of the pictures
 FIRST, LAST = 30, 299  # plain tokens of every kind

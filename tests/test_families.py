@@ -249,3 +249,77 @@ def test_several_pictures_and_none(engine):
     assert [p.key for p in both.pictures] == ["a", "b"] and both.size == both.pictures[0].size
     none = family.encode("no picture", [], [])
     assert none.pictures == () and none.size == (0, 0) and family.image_id not in none.ids
+
+
+@pytest.fixture
+def refused(tmp_path):
+    """What is said of a checkpoint with this config."""
+
+    def said(**config):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        with pytest.raises(ValueError) as caught:
+            load_family(tmp_path, None)
+        return str(caught.value)
+
+    return said
+
+
+def test_an_unknown_type_is_told_the_known_ones_and_how_to_add_one(refused, tmp_path):
+    known = ", ".join(FAMILIES)
+    assert refused(model_type="mllama") == (
+        f"{tmp_path}/config.json: model_type 'mllama' is not supported; supported: {known}; docs/add-a-family.md adds one"
+    )
+
+
+def test_code_of_a_checkpoints_own_is_never_run(refused, tmp_path):
+    (tmp_path / "modeling.py").write_text("raise SystemExit('run')")
+    said = refused(
+        model_type="internvl_chat", auto_map={"AutoConfig": "modeling.Config", "AutoModel": "modeling.Model"}
+    )
+    assert "code of its own, which is never run" in said and "-hf" in said and "internvl" in said
+
+
+def test_a_base_model_without_a_template_is_refused(tmp_path):
+    write_random("qwen3_vl", tmp_path)
+    (tmp_path / "chat_template.jinja").unlink()
+    with pytest.raises(ValueError, match="no chat template; take the checkpoint that was tuned"):
+        load_family(tmp_path, None)
+    (tmp_path / "chat_template.json").write_text('{"chat_template": "{{ messages[0].content[0].text }}<think>\\n"}')
+    assert load_family(tmp_path, None).opened == "<think>\n"
+
+
+def test_a_thought_that_the_template_opened_belongs_to_the_completion(tmp_path):
+    write_random("qwen3_vl", tmp_path)
+    template = tmp_path / "chat_template.jinja"
+    template.write_text(template.read_text().replace("assistant\n", "assistant\n<think>\n"))
+    family = load_family(tmp_path, None)
+    assert family.tokenizer.decode(family.encode("why?", [], []).ids).endswith("<think>\n")
+    ids = family.encode_completion("<think>so</think><answer>1</answer>")
+    assert family.decode(ids) == "<think>\nso</think><answer>1</answer>"
+
+
+def test_glms_tags_are_words_and_its_marks_are_none(tmp_path):
+    write_random("glm4v", tmp_path)
+    family = load_family(tmp_path, None)
+    text = "<think>so</think><answer><|begin_of_box|>[1, 2]<|end_of_box|></answer><|user|>"
+    ids = family.tokenizer(text)["input_ids"]
+    assert family.decode(ids) == "<think>so</think><answer>[1, 2]</answer>"
+    ends = family.tokenizer.convert_ids_to_tokens(family.end_ids)
+    assert ends == ["<|user|>", "<|observation|>", "<|endoftext|>", "</answer>"]  # the last from the generation config
+
+
+def test_gemma_refuses_what_it_cannot_do(source, tmp_path):
+    write_random("gemma3", tmp_path / "base")
+    with pytest.raises(ValueError, match="max_pixels: 500, but gemma3 makes a square of 784 pixels"):
+        load_family(tmp_path / "base", 500)
+    chosen = Training(compute=COMPUTE, trained=ALL, grpo=GRPO, max_pixels=3136)
+    with pytest.raises(
+        ValueError, match="share_prefix: gemma3 cannot share prompts exactly, because its visual tokens"
+    ):
+        GrpoTrainer(tmp_path / "base", [source], chosen, open_work(tmp_path / "grpo", lambda: {}))
+    work = open_work(tmp_path / "sft", lambda: {})
+    settings = GRPO.model_copy(update={"save_steps": 1})
+    trainer = SftTrainer(
+        tmp_path / "base", [source], settings, ALL, COMPUTE, work, max_pixels=3136, seed=0, batch=2, steps=1
+    )
+    assert not trainer.policy.shared and trainer.run()[0]["grad_norm"] > 0

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmr1.families.base import Family
+from vlmr1.families.gemma3 import Gemma3
 from vlmr1.families.glm4v import Glm4V
 from vlmr1.families.internvl import InternVL
 from vlmr1.families.qwen3_vl import Qwen3VL
@@ -24,6 +25,7 @@ FAMILIES: dict[str, Any] = {
     "glm4v": Glm4V,
     "smolvlm": SmolVLM,
     "idefics3": Idefics3,
+    "gemma3": Gemma3,
 }
 
 

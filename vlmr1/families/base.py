@@ -85,20 +85,23 @@ class Family(ABC):
     def place(self, size: Size) -> str:
         """The text that holds the place of a picture of `size` (width, height): its placeholder once a visual token."""
 
-    @abstractmethod
     def features(self, model: PreTrainedModel, pictures: Sequence[Picture]) -> list[torch.Tensor]:
-        """What the tower alone makes of each picture: one tensor each, rows in the order of its visual tokens."""
+        """What the tower alone makes of each picture: one tensor each, for `project` alone to read.
 
-    @abstractmethod
+        Asked for only where prompts are shared.
+        """
+        raise NotImplementedError
+
     def project(self, model: PreTrainedModel, features: Sequence[torch.Tensor]) -> dict[str, Any]:
         """Forward arguments in place of pixels: ready features, sent through the model's projector."""
+        raise NotImplementedError
 
     def positions(self, ids: Sequence[int], pictures: Sequence[Picture]) -> torch.Tensor:
         """(A, P) rotary positions of a prompt's tokens. Plain counting here; M-RoPE overrides it."""
         return torch.arange(len(ids))[None]
 
     def beside(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Forward arguments besides pictures, positions and mask that go with token ids (R, L). Most models have none."""
+        """Forward arguments that go with token ids (R, L) besides positions and mask. Most models have none."""
         return {}
 
     def tokens_of(self, size: Size) -> int:

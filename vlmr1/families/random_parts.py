@@ -13,6 +13,7 @@ from typing import Any
 import transformers as tf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
@@ -53,7 +54,18 @@ SMOLVLM_TEMPLATE = (
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}"
     "{% endfor %}<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
 )
+GEMMA_SPECIAL = (
+    *("<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"),
+    *("<start_of_image>", "<end_of_image>", "<image_soft_token>"),
+)
+GEMMA_TEMPLATE = (
+    "<bos>{% for message in messages %}<start_of_turn>{{ message['role'] }}\n"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<start_of_image>"
+    "{% else %}{{ part['text'] | trim }}{% endif %}{% endfor %}<end_of_turn>\n{% endfor %}"
+    "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+PAD = "<|endoftext|>"
 ROPE = {"rope_type": "default", "rope_theta": 1e4}
 
 
@@ -75,8 +87,8 @@ class Sizes:
     tie_word_embeddings: bool = False
     initializer_range: float = 0.15
     text_type: str = "qwen2"  # InternVL's language model; qwen3 and llama are published, too
-    tile: int = 28  # InternVL, SmolVLM: side of a tile in pixels
-    patch: int = 7  # InternVL, SmolVLM: side of a patch in pixels
+    tile: int = 28  # InternVL, SmolVLM, Gemma 3: side of a tile in pixels
+    patch: int = 7  # InternVL, SmolVLM, Gemma 3: side of a patch in pixels
 
     @property
     def head(self) -> int:
@@ -95,7 +107,7 @@ class Parts:
 
 
 def _tokenizer(
-    special: tuple[str, ...], template: str, end: str, words: tuple[str, ...] = (), **more: Any
+    special: tuple[str, ...], template: str, end: str, words: tuple[str, ...] = (), pad: str = PAD, **more: Any
 ) -> PreTrainedTokenizerFast:
     """Special tokens first, then whole words, then one token a byte."""
     names = [*special, *words, *sorted(pre_tokenizers.ByteLevel.alphabet())]
@@ -105,7 +117,7 @@ def _tokenizer(
     tokenizer.add_special_tokens(list(special))
     tokenizer.add_tokens(list(words))
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token=end, pad_token="<|endoftext|>", padding_side="left", **more
+        tokenizer_object=tokenizer, eos_token=end, pad_token=pad, padding_side="left", **more
     )
     fast.chat_template = template
     return fast
@@ -262,6 +274,47 @@ def _tiles(sizes: Sizes, kind: str, images_class: Any) -> Parts:
     return Parts(tokenizer, getattr(tf, f"{kind}ForConditionalGeneration"), config, images, ends)
 
 
+def _gemma3(sizes: Sizes) -> Parts:
+    names = ("boi_token", "eoi_token", "image_token")  # as its tokenizers carry them
+    tokenizer = _tokenizer(
+        GEMMA_SPECIAL,
+        GEMMA_TEMPLATE,
+        "<eos>",
+        pad="<pad>",
+        extra_special_tokens=dict(zip(names, GEMMA_SPECIAL[-3:], strict=True)),
+    )
+    kinds = ["sliding_attention"] * (sizes.layers - 1) + ["full_attention"]
+    ids = tokenizer.convert_tokens_to_ids
+    config = tf.Gemma3Config(
+        text_config=_text(
+            tokenizer,
+            sizes,
+            head_dim=sizes.head,
+            query_pre_attn_scalar=sizes.head,
+            layer_types=kinds,
+            sliding_window=24,  # shorter than a prompt
+            tie_word_embeddings=sizes.tie_word_embeddings,
+        ),
+        vision_config={
+            "hidden_size": sizes.vision_hidden_size,
+            "intermediate_size": sizes.vision_intermediate_size,
+            "num_hidden_layers": sizes.vision_depth,
+            "num_attention_heads": sizes.vision_heads,
+            "image_size": sizes.tile,
+            "patch_size": sizes.patch,
+            "vision_use_head": False,  # as published: nothing asks for one vector of a picture
+        },
+        mm_tokens_per_image=4,
+        boi_token_index=ids("<start_of_image>"),
+        eoi_token_index=ids("<end_of_image>"),
+        image_token_index=ids("<image_soft_token>"),
+        initializer_range=sizes.initializer_range,
+        tie_word_embeddings=sizes.tie_word_embeddings,
+    )
+    images = Gemma3ImageProcessorPil(size={"height": sizes.tile, "width": sizes.tile})
+    return Parts(tokenizer, tf.Gemma3ForConditionalGeneration, config, images, ("<end_of_turn>", "<eos>"))
+
+
 PARTS: dict[str, Callable[[Sizes], Parts]] = {
     "qwen2_vl": _qwen2_vl,
     "qwen2_5_vl": _qwen2_5_vl,
@@ -270,4 +323,5 @@ PARTS: dict[str, Callable[[Sizes], Parts]] = {
     "glm4v": _glm4v,
     "smolvlm": lambda sizes: _tiles(sizes, "SmolVLM", SmolVLMImageProcessorPil),
     "idefics3": lambda sizes: _tiles(sizes, "Idefics3", Idefics3ImageProcessorPil),
+    "gemma3": _gemma3,
 }
