@@ -34,12 +34,14 @@ from vlmr1.evaluation.asking import Chunk
 from vlmr1.evaluation.engines import InProcess
 from vlmr1.families import FAMILIES, load_family
 from vlmr1.families.base import THOUSANDTHS
+from vlmr1.families.random import write_random
 from vlmr1.grpo.policy import Policy, prepare
 from vlmr1.grpo.rollout import sample_completions
 from vlmr1.grpo.sampling import Sampling
 from vlmr1.grpo.trainer import GrpoTrainer
 from vlmr1.sample import Sample, Source
 from vlmr1.settings import Lora, Training
+from vlmr1.sft import SftTrainer
 from vlmr1.tasks import rec
 from vlmr1.work import open_work
 
