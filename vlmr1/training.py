@@ -65,11 +65,7 @@ class VlmTrainer(Trainer):
         """
         self.work, self.settings, self.compute = work, settings, compute
         self.family = load_family(checkpoint, max_pixels)
-        if share and self.family.breaks is not None:
-            raise ValueError(
-                f"share_prefix: {self.family.model_class.config_class.model_type} cannot share prompts exactly, because"
-                f" {self.family.breaks}; set it to false"
-            )
+        self.family.check_sharing(share)
         share = share is not False and self.family.breaks is None
         self.prompts = Prompts(sources, self.family, longest)
         if self.prompts.dropped and len(self.prompts) < batch + keep_out:

@@ -118,6 +118,14 @@ class Family(ABC):
         vocabulary = self.tokenizer.get_vocab()
         return [vocabulary[token] for token in tokens if token in vocabulary]
 
+    def check_sharing(self, share: bool | None) -> None:
+        """Raises ValueError where completions are to share their prompt, and this architecture cannot do so exactly."""
+        if share and self.breaks is not None:
+            raise ValueError(
+                f"share_prefix: {self.config.model_type} cannot share prompts exactly, because {self.breaks}; set it to"
+                " false"
+            )
+
     def all_ends(self, own: Sequence[int]) -> list[int]:
         """The family's end tokens, its end of turn first, and those that the checkpoint's generation config names."""
         path = self.checkpoint / "generation_config.json"
