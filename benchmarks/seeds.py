@@ -55,6 +55,12 @@ def run_seed(seed: int, folder: Path, recipes: Sequence[Path]) -> dict[str, Any]
     return {"seed": seed, "cost": cost, "grpo": training, "evaluation": figures}
 
 
+def cell(figures: dict[str, Any]) -> str:
+    """The figure a policy is judged by, with its interval."""
+    value, low, high = (figures[figures["judged"] + suffix] for suffix in ("", "_low", "_high"))
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
 def markdown(runs: list[dict[str, Any]]) -> str:
     """The table: reward gain, then what every policy is judged by, greedy, with its interval, on every source."""
     lines = [
@@ -63,11 +69,7 @@ def markdown(runs: list[dict[str, Any]]) -> str:
     ]
     for run in runs:
         for source, ways in run["evaluation"]["base"].items():
-            cells = []
-            for policy in LABELS:
-                f = run["evaluation"][policy][source]["greedy"]
-                key = f["judged"]
-                cells.append(f"{f[key]:.3f} [{f[f'{key}_low']:.3f}, {f[f'{key}_high']:.3f}]")
+            cells = [cell(run["evaluation"][policy][source]["greedy"]) for policy in LABELS]
             lines.append(f"| {run['seed']} | {source} | {ways['greedy']['n']} | {' | '.join(cells)} |")
     lines += ["", "| seed | reward, first tenth | last tenth | gain in standard errors |", "|---|---|---|---|"]
     for run in runs:

@@ -3,14 +3,17 @@
 import json
 import threading
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from tests.conftest import COMPUTE
 from vlmr1.answers import read
 from vlmr1.grpo.scoring import Scorer
 from vlmr1.rewards.judge import Judge, asked, judge_of_environment, llm
-from vlmr1.sample import Sample
+from vlmr1.sample import Sample, Source
+from vlmr1.settings import Asking
 
 
 class Server(ThreadingHTTPServer):
@@ -114,3 +117,21 @@ def test_the_environment_names_it(monkeypatch, server, tmp_path):
     assert len(server.requests) == 8
     assert [scorer.judge(text, sample, (0, 0), []).total for text in texts] == [1.0] * 8
     assert len(server.requests) == 8
+
+
+def test_an_evaluations_answers_are_judged_side_by_side(trained, monkeypatch, server, tmp_path):
+    from vlmr1.evaluation.asking import chunks_of
+    from vlmr1.evaluation.engines import InProcess
+
+    monkeypatch.setenv("VLMR1_JUDGE_URL", f"http://127.0.0.1:{server.server_port}/v1")
+    monkeypatch.setenv("VLMR1_JUDGE_MODEL", "m")
+    monkeypatch.setenv("VLMR1_JUDGE_CACHE", str(tmp_path))
+    checkpoint, known = trained
+    samples = [replace(one, task="math", reward="llm", solution="right") for one in known.samples[:6]]
+    asking = Asking(seed=1, limit=None, max_new_tokens=24, temperature=1.0, samples=2)
+    chunks = chunks_of([Source("s", "evaluate", known.images, tuple(samples))], asking, 12)
+    engine = InProcess(checkpoint, COMPUTE, 112 * 112, 1, 24)
+    rows = [row for chunk in chunks for row in engine.ask(chunk)]
+    spoken = {(row["index"], row["said"]) for row in rows if row["said"].strip()}
+    assert len(rows) == 18 and len(server.requests) == len(spoken) and server.most > 1
+    assert all(row["correct"] == ("right" in row["said"]) for row in rows)

@@ -106,6 +106,9 @@ def test_yes_and_no_are_words(text, word):
         ("1e5", 100000, ""),
         ("\\text{7 cm}", 7, "cm"),
         ("12 apples", 12, "apples"),
+        ("The answer is 64.", 64, ""),
+        ("Therefore, the final answer is: $1,234$", 1234, ""),
+        ("answer: 3/4 cm", 0.75, "cm"),
     ],
 )
 def test_numbers(text, value, unit):

@@ -26,6 +26,9 @@ _UNIT = re.compile(
 )
 _CURRENCY = re.compile(r"^[\s(]*(?:\\?\$|[€£¥]|US\$|Rs\.?)\s*")
 _NAME = re.compile(r"^\s*[A-Za-z]\w{0,9}\s*(?:=|:|\\approx|≈)\s*")
+_STATED = re.compile(
+    r"^\s*+(?i:(?:so|thus|hence|therefore)\b,?\s*+)?(?i:the\s++)?(?i:final\s++|correct\s++)?(?i:answer)\s*+(?:(?i:is)\b:?|=|:)\s*+"
+)
 LONGEST = 400  # characters: a longer text is no number
 
 
@@ -57,12 +60,15 @@ def boxed(text: str) -> str | None:
 
 
 def read_number(text: str) -> tuple[Number | None, str]:
-    """(number, how it was read): the text is one number with perhaps a name before it and a unit behind, else None."""
+    """(number, how it was read): the text is one number, perhaps with words that announce it, a name or a unit.
+
+    None where it is more, or none.
+    """
     inside = boxed(text)
     text = (text if inside is None else inside).strip()
     if len(text) > LONGEST:
         return None, "too long for a number"
-    text = _NAME.sub("", _CURRENCY.sub("", _NOISE.sub("", _DEGREES.sub("°", text)))).strip()
+    text = _NAME.sub("", _CURRENCY.sub("", _STATED.sub("", _NOISE.sub("", _DEGREES.sub("°", text))))).strip()
     text = _TEXT.sub(r" \1 ", text)
     text = _FRACTION.sub(lambda m: f" {m[1] or m[2]}/{m[3] or m[4]}", text)
     text = _THOUSANDS.sub(lambda m: m[0].replace(",", ""), text).strip()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vlmr1.answers import Answer
+from vlmr1.answers import Answer, read
 from vlmr1.device import DTYPES, pick_device
 from vlmr1.evaluation.asking import Chunk
 from vlmr1.families import load_family
@@ -13,6 +14,8 @@ from vlmr1.grpo.policy import Policy, prepare
 from vlmr1.grpo.rollout import sample_completions
 from vlmr1.grpo.sampling import Sampling
 from vlmr1.prompts import encode
+from vlmr1.rewards.judge import foresee, judge_of_environment
+from vlmr1.sample import Sample
 from vlmr1.settings import Compute
 from vlmr1.tasks import TASKS
 
@@ -39,18 +42,26 @@ class InProcess:
         keys = [(self.seed, chunk.source.name, sample.id) for sample in chunk.samples]
         sampling = Sampling(chunk.temperature, self.length)
         groups = sample_completions(self.policy, prompts, chunk.completions, sampling, keys)
+        said = [[self.family.decode(ids) for ids in group] for group in groups]
+        _foresee(chunk.samples, said)
         rows = []
-        for sample, prompt, group in zip(chunk.samples, prompts, groups, strict=True):
+        for sample, prompt, group, texts in zip(chunk.samples, prompts, groups, said, strict=True):
             task = TASKS[sample.task]
-            for number, ids in enumerate(group):
-                completion = self.family.decode(ids)
-                said = task.answer(completion, sample, prompt.size)
+            for number, (ids, completion) in enumerate(zip(group, texts, strict=True)):
+                answer = task.answer(completion, sample, prompt.size)
                 row = {"index": sample.id, "sample": number, "image": list(sample.images), "problem": sample.problem}
                 row |= {"prompt": task.prompt(sample), "truth": sample.solution, "completion": completion}
                 row |= {"input_size": [prompt.size[1], prompt.size[0]], "tokens": len(ids)}
-                row |= _read(said, sample.task) | {"problems": list(said.problems)}
-                rows.append(row | task.score(said, sample))
+                row |= _read(answer, sample.task) | {"problems": list(answer.problems)}
+                rows.append(row | task.score(answer, sample))
         return rows
+
+
+def _foresee(samples: Sequence[Sample], said: Sequence[Sequence[str]]) -> None:
+    """Have the completions of rows that ask for a judge judged side by side."""
+    wanted = [(one, text) for one, texts in zip(samples, said, strict=True) if one.reward == "llm" for text in texts]
+    if wanted:
+        foresee([(read(text), one.solution.strip(), one.problem) for one, text in wanted], judge_of_environment())
 
 
 def _read(said: Answer, task: str) -> dict[str, Any]:

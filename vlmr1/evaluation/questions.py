@@ -21,7 +21,7 @@ from vlmr1.answers.words import choices_of
 from vlmr1.evaluation.compare import Result
 from vlmr1.evaluation.intervals import wilson
 from vlmr1.evaluation.predictions import places_of, read_completions
-from vlmr1.rewards.judge import Judge, asked, llm
+from vlmr1.rewards.judge import Judge, foresee, llm
 from vlmr1.rows import Row
 from vlmr1.settings.sources import Questions
 from vlmr1.sources import whole
@@ -99,7 +99,7 @@ def answer_questions(
     if judge is not None:
         judged = {place for place, verdict in verdicts.items() if not verdict.told and said[place].said.strip()}
         texts = {place: (said[place], full_truth(questions[place]), questions[place].row.text) for place in judged}
-        judge.verdicts([asked(*texts[place]) for place in sorted(judged)])  # all at once; below they are at hand
+        foresee([texts[place] for place in sorted(judged)], judge)
         for place in judged:
             verdicts[place] = Verdict(llm(*texts[place], judge).value == 1.0, told=False)
     return [

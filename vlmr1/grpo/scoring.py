@@ -22,7 +22,7 @@ from typing import Any
 from vlmr1.answers import read
 from vlmr1.boxes import Size
 from vlmr1.rewards import Reward
-from vlmr1.rewards.judge import asked, judge_of_environment
+from vlmr1.rewards.judge import foresee, judge_of_environment
 from vlmr1.sample import Sample
 from vlmr1.tasks import TASKS
 
@@ -71,8 +71,8 @@ class Scorer:
         Raises ConnectionError when it cannot be reached.
         """
         if self.llm is not None:
-            wanted = [(read(text), one) for text, one in said if one.reward == "llm" or "llm" in self.weights]
-            self.llm.verdicts([asked(answer, one.solution.strip(), one.problem) for answer, one in wanted])
+            wanted = [(text, one) for text, one in said if one.reward == "llm" or "llm" in self.weights]
+            foresee([(read(text), one.solution.strip(), one.problem) for text, one in wanted], self.llm)
 
     def judge(
         self, text: str, sample: Sample, frame: Size, pictures: Sequence[Path], tokens: int | None = None

@@ -14,7 +14,7 @@ import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,11 +116,19 @@ def asked(said: Answer, truth: str, question: str) -> str:
     return PROMPT.format(question=question, truth=truth, said=said.said.strip()[:LONGEST])
 
 
+def foresee(said: Iterable[tuple[Answer, str, str]], judge: Judge) -> None:
+    """Have many (answer, truth, question) judged side by side; `llm` then finds the verdicts at hand.
+
+    Raises ConnectionError when the judge cannot be reached.
+    """
+    judge.verdicts([asked(*one) for one in said if one[0].said.strip()])
+
+
 def llm(said: Answer, truth: str, question: str, judge: Judge | None = None) -> Reward:
     """1 where the judge calls the answer right, 0 where it does not, or replies neither 1 nor 0 (parsed is false then).
 
     Raises ConnectionError when the judge cannot be reached and ValueError when none is named. Many answers are judged
-    sooner together: `Judge.verdicts` over their `asked` texts first, then this reads what is kept.
+    sooner together: `foresee` them first, then this reads what is kept.
     """
     if not said.said.strip():
         return Reward(0.0, False, "no answer to judge")
