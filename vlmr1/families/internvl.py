@@ -1,6 +1,7 @@
 """InternVL by transformers' own classes (InternVL2.5, 3 and 3.5 `-hf` checkpoints): tiles, frame, positions.
 
-A picture is cut into square tiles plus a thumbnail; the model speaks in thousandths of the picture's sides.
+A picture is cut into square tiles plus a thumbnail; the model speaks in thousandths of the picture's sides (grounding
+data in github.com/OpenGVLab/InternVL).
 Left out on purpose: checkpoints that bring code of their own, which would run it, and video.
 """
 

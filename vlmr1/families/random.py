@@ -1,8 +1,9 @@
 """Small random checkpoints of the real classes, for tests and benchmarks: nothing is downloaded, nothing is learnt.
 
 `write_random` leaves a folder as a published checkpoint has it: weights, tokenizer, chat template, image processor.
-What is peculiar to a family stands in `random_parts`. Grouped key heads, a vocabulary wider than the tokenizer's and
-weights large enough that every wrong mask or position shows. Left out on purpose: learning (`tiny` learns).
+What is peculiar to a family stands in `random_parts`, the rest in `random_shared`. Grouped key heads, a vocabulary wider
+than the tokenizer's and weights large enough that every wrong mask or position shows.
+Left out on purpose: learning (`tiny` learns).
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Any
 
 import torch
 
-from vlmr1.families.random_parts import PARTS, Sizes
+from vlmr1.families.random_parts import PARTS
+from vlmr1.families.random_shared import Sizes
 
 
 def write_random(model_type: str, folder: Path, seed: int = 0, **sizes: Any) -> None:

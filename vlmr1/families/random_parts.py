@@ -7,12 +7,9 @@ what the published ones say for one turn of a user's. Left out on purpose: merge
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import transformers as tf
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
@@ -20,6 +17,7 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3I
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
+from vlmr1.families.random_shared import ROPE, Parts, Sizes, mrope, text_of, tokenizer_of
 from vlmr1.families.tiny import CHAT_TEMPLATE, SPECIAL
 
 QWEN_ENDS = ("<|im_end|>", "<|endoftext|>")
@@ -65,93 +63,14 @@ GEMMA_TEMPLATE = (
     "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
 )
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
-PAD = "<|endoftext|>"
-ROPE = {"rope_type": "default", "rope_theta": 1e4}
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Of the model. The defaults make 0.2 million parameters."""
-
-    vocabulary: int = 300  # of the model; the tokenizers' own are some 30 less
-    hidden_size: int = 64
-    intermediate_size: int = 96
-    layers: int = 3
-    heads: int = 4
-    key_heads: int = 2
-    context: int = 4096  # most positions
-    vision_hidden_size: int = 32
-    vision_intermediate_size: int = 64
-    vision_depth: int = 2
-    vision_heads: int = 2
-    tie_word_embeddings: bool = False
-    initializer_range: float = 0.15
-    text_type: str = "qwen2"  # InternVL's language model; qwen3 and llama are published, too
-    tile: int = 28  # InternVL, SmolVLM, Gemma 3: side of a tile in pixels
-    patch: int = 7  # InternVL, SmolVLM, Gemma 3: side of a patch in pixels
-
-    @property
-    def head(self) -> int:
-        return self.hidden_size // self.heads
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Of a checkpoint."""
-
-    tokenizer: PreTrainedTokenizerFast
-    model_class: Any
-    config: Any
-    images: Any
-    ends: tuple[str, ...]  # as the generation config names them, the end of turn first
-
-
-def _tokenizer(
-    special: tuple[str, ...], template: str, end: str, words: tuple[str, ...] = (), pad: str = PAD, **more: Any
-) -> PreTrainedTokenizerFast:
-    """Special tokens first, then whole words, then one token a byte."""
-    names = [*special, *words, *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    tokenizer = Tokenizer(models.BPE(vocab={name: i for i, name in enumerate(names)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(list(special))
-    tokenizer.add_tokens(list(words))
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token=end, pad_token=pad, padding_side="left", **more
-    )
-    fast.chat_template = template
-    return fast
-
-
-def _text(tokenizer: PreTrainedTokenizerFast, sizes: Sizes, **more: Any) -> dict[str, Any]:
-    """What all language models' configs share."""
-    return {
-        "vocab_size": max(sizes.vocabulary, len(tokenizer)),
-        "hidden_size": sizes.hidden_size,
-        "intermediate_size": sizes.intermediate_size,
-        "num_hidden_layers": sizes.layers,
-        "num_attention_heads": sizes.heads,
-        "num_key_value_heads": sizes.key_heads,
-        "max_position_embeddings": sizes.context,
-        "initializer_range": sizes.initializer_range,
-        "bos_token_id": None,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    } | more
-
-
-def _mrope(angles: int) -> dict[str, Any]:
-    """M-RoPE, which shares a head's `angles` among time, row and column."""
-    side = 3 * angles // 8
-    return {**ROPE, "mrope_section": [angles - 2 * side, side, side]}
 
 
 def _qwen(sizes: Sizes, kind: str, vision: dict[str, Any], pixels: tuple[int, int], **more: Any) -> Parts:
     """A Qwen of this kind; `pixels` are the fewest and the most of a picture."""
-    tokenizer = _tokenizer(SPECIAL, CHAT_TEMPLATE, "<|im_end|>")
+    tokenizer = tokenizer_of(SPECIAL, CHAT_TEMPLATE, "<|im_end|>")
     ids = tokenizer.convert_tokens_to_ids
     config = getattr(tf, f"{kind}Config")(
-        text_config=_text(tokenizer, sizes, rope_parameters=_mrope(sizes.head // 2), **more),
+        text_config=text_of(tokenizer, sizes, rope_parameters=mrope(sizes.head // 2), **more),
         vision_config={
             "depth": sizes.vision_depth,
             "num_heads": sizes.vision_heads,
@@ -199,8 +118,8 @@ def _qwen3_vl(sizes: Sizes) -> Parts:
 
 
 def _internvl(sizes: Sizes) -> Parts:
-    tokenizer = _tokenizer(INTERNVL_SPECIAL, INTERNVL_TEMPLATE, "<|im_end|>", extra_special_tokens=INTERNVL_TOKENS)
-    text = _text(tokenizer, sizes, model_type=sizes.text_type, rope_parameters=ROPE)
+    tokenizer = tokenizer_of(INTERNVL_SPECIAL, INTERNVL_TEMPLATE, "<|im_end|>", extra_special_tokens=INTERNVL_TOKENS)
+    text = text_of(tokenizer, sizes, model_type=sizes.text_type, rope_parameters=ROPE)
     if sizes.text_type == "qwen3":
         text["head_dim"] = sizes.head
     config = tf.InternVLConfig(
@@ -223,11 +142,11 @@ def _internvl(sizes: Sizes) -> Parts:
 
 
 def _glm4v(sizes: Sizes) -> Parts:
-    tokenizer = _tokenizer(GLM_SPECIAL, GLM_TEMPLATE, "<|endoftext|>", GLM_WORDS)
+    tokenizer = tokenizer_of(GLM_SPECIAL, GLM_TEMPLATE, "<|endoftext|>", GLM_WORDS)
     ids = tokenizer.convert_tokens_to_ids
-    rope = {**_mrope(sizes.head // 4), "partial_rotary_factor": 0.5}  # half of a head turns
+    rope = {**mrope(sizes.head // 4), "partial_rotary_factor": 0.5}  # half of a head turns
     config = tf.Glm4vConfig(
-        text_config=_text(tokenizer, sizes, rope_parameters=rope),
+        text_config=text_of(tokenizer, sizes, rope_parameters=rope),
         vision_config={
             "depth": sizes.vision_depth,
             "hidden_size": sizes.vision_hidden_size,
@@ -252,9 +171,9 @@ def _glm4v(sizes: Sizes) -> Parts:
 
 def _tiles(sizes: Sizes, kind: str, images_class: Any) -> Parts:
     """SmolVLM or Idefics3, whose pictures are up to three tiles a side."""
-    tokenizer = _tokenizer(SMOLVLM_SPECIAL, SMOLVLM_TEMPLATE, "<end_of_utterance>")
+    tokenizer = tokenizer_of(SMOLVLM_SPECIAL, SMOLVLM_TEMPLATE, "<end_of_utterance>")
     config = getattr(tf, f"{kind}Config")(
-        text_config=_text(tokenizer, sizes, model_type="llama", rope_parameters=ROPE),
+        text_config=text_of(tokenizer, sizes, model_type="llama", rope_parameters=ROPE),
         vision_config={
             "hidden_size": sizes.vision_hidden_size,
             "intermediate_size": sizes.vision_intermediate_size,
@@ -276,7 +195,7 @@ def _tiles(sizes: Sizes, kind: str, images_class: Any) -> Parts:
 
 def _gemma3(sizes: Sizes) -> Parts:
     names = ("boi_token", "eoi_token", "image_token")  # as its tokenizers carry them
-    tokenizer = _tokenizer(
+    tokenizer = tokenizer_of(
         GEMMA_SPECIAL,
         GEMMA_TEMPLATE,
         "<eos>",
@@ -286,7 +205,7 @@ def _gemma3(sizes: Sizes) -> Parts:
     kinds = ["sliding_attention"] * (sizes.layers - 1) + ["full_attention"]
     ids = tokenizer.convert_tokens_to_ids
     config = tf.Gemma3Config(
-        text_config=_text(
+        text_config=text_of(
             tokenizer,
             sizes,
             head_dim=sizes.head,
