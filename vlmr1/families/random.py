@@ -1,8 +1,8 @@
 """Small random checkpoints of the real classes, for tests and benchmarks: nothing is downloaded, nothing is learnt.
 
 `write_random` leaves a folder as a published checkpoint has it: weights, tokenizer, chat template, image processor.
-What is peculiar to a family stands in `random_parts`, the rest in `random_shared`. Grouped key heads, a vocabulary wider
-than the tokenizer's and weights large enough that every wrong mask or position shows.
+What is peculiar to a family stands in `random_parts`, the rest in `random_shared`. Grouped key heads, a vocabulary
+wider than the tokenizer's and weights large enough that every wrong mask or position shows.
 Left out on purpose: learning (`tiny` learns).
 """
 
