@@ -25,7 +25,7 @@ def lora(targets="all-linear", vision=False):
 def adapted(engine, settings, share=True):
     """A policy with an adapter that does something: B begins as 0."""
     model = engine.stock(torch.float32)
-    prepare(model, share)
+    prepare(model, engine.family, share)
     wrapped = add_lora(model, engine.family, settings)
     generator = torch.Generator().manual_seed(0)
     for name, parameter in wrapped.named_parameters():
@@ -156,7 +156,7 @@ def test_an_adapters_folder(engine, home, saved):
     for path in folder.iterdir():
         assert path.read_bytes() == (home / "again" / path.name).read_bytes()
     loaded = PeftModel.from_pretrained(engine.stock(torch.float32), folder)  # as anyone would
-    prepare(loaded.get_base_model(), share=True)
+    prepare(loaded.get_base_model(), engine.family, share=True)
     other = Policy(loaded.eval(), loaded.get_base_model(), engine.family, 0.9, True, torch.device("cpu"))
     assert torch.allclose(says(other, engine), says(policy, engine), atol=1e-5)
 
@@ -198,7 +198,7 @@ def test_merging_loses_nothing(engine, home, saved):
     assert type(model) is type(engine.weights) and type(model.get_output_embeddings()) is torch.nn.Linear
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     assert tied == engine.weights.config.tie_word_embeddings
-    prepare(model.eval(), share=False)
+    prepare(model.eval(), family, share=False)
     alone = says(Policy(model, model, family, 0.9, False, torch.device("cpu")), engine)
     assert difference(alone, before) < 1e-5
     assert difference(alone, says(engine.policy(False, torch.float32), engine)) > 1e-2

@@ -67,7 +67,7 @@ def save_adapter(
     config.save_pretrained(str(folder))
     write_json(folder / BASE, {"base": base, "sha256": _digest(_local(base))})
     family.tokenizer.save_pretrained(folder)
-    family.save_processor(folder)
+    family.images.save_pretrained(folder)
 
 
 def load_adapter_weights(model: PeftModel, folder: Path) -> None:

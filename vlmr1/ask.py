@@ -3,7 +3,6 @@ are those of training and evaluation."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -20,7 +19,6 @@ from vlmr1.sample import Sample
 from vlmr1.tasks import rec
 
 LONGEST = 256  # tokens of an answer
-QWEN_MOST = 12_845_056  # pixels, where the checkpoint does not say: Qwen2.5-VL's own bound
 
 
 def ask(checkpoint: Path, picture: Path, expression: str) -> tuple[str, Answer]:
@@ -30,15 +28,12 @@ def ask(checkpoint: Path, picture: Path, expression: str) -> tuple[str, Answer]:
     """
     if not picture.is_file():
         raise FileNotFoundError(f"{picture}: no such picture")
-    config = checkpoint / "preprocessor_config.json"
-    if not config.is_file():
+    if not (checkpoint / "config.json").is_file():
         raise ValueError(f"{checkpoint}: no checkpoint folder; `vlmr1 pull NAME@VERSION --to DIR` lands one")
-    family = load_family(
-        checkpoint, json.loads(config.read_text(encoding="utf-8")).get("size", {}).get("longest_edge", QWEN_MOST)
-    )
+    family = load_family(checkpoint, None)
     device = pick_device()
     model = family.load_model(checkpoint, torch.float32).to(device)
-    policy = Policy(model, model, family, 1.0, prepare(model, True) is None, device)
+    policy = Policy(model, model, family, 1.0, prepare(model, family, True) is None, device)
     with open_picture(picture) as image:
         problem, size = rec.problem(expression), image.size
         sample = Sample(0, (picture.name,), problem, "[]", "rec", "iou", "asked", "asked", (size,))

@@ -37,7 +37,7 @@ def examine(wake_torch: bool = True) -> list[Finding]:
         return [*findings, *(Finding(False, "params.yaml", fault) for fault in faults)]
     findings.append(Finding(True, "params.yaml", "every key known, every value usable"))
     if wake_torch and util.find_spec("torch"):
-        findings.append(_processes(params))
+        findings += [_processes(params), *_base(params)]
     return [*findings, *_data(params), _store(params)]
 
 
@@ -84,6 +84,21 @@ def _processes(params: Params) -> Finding:
     except ValueError as error:
         return Finding(False, "params.yaml", str(error))
     return Finding(True, "processes", f"{params.compute.processes} for training")
+
+
+def _base(params: Params) -> list[Finding]:
+    """Whether a local base is of a known family that can do what is asked of it; one on the hub is not fetched."""
+    base = None if params.warmup.pretrained is None else Path(params.warmup.pretrained.model)
+    if base is None or not base.is_dir():
+        return []
+    from vlmr1.families import load_family
+
+    try:
+        family = load_family(base, params.convert.max_pixels)
+        family.check_sharing(params.grpo.share_prefix)
+    except ValueError as error:
+        return [Finding(False, "warmup.pretrained", str(error))]
+    return [Finding(True, "warmup.pretrained", f"{base}, {family.config.model_type}")]
 
 
 def _data(params: Params) -> list[Finding]:

@@ -29,7 +29,7 @@ class InProcess:
         self.family, self.seed, self.length = load_family(checkpoint, max_pixels), seed, length
         model = self.family.load_model(checkpoint, DTYPES[compute.dtype]).to(device).eval()
         # Questions set their own temperature; the policy's is only for log-probs.
-        self.policy = Policy(model, model, self.family, 1.0, prepare(model, True) is None, device)
+        self.policy = Policy(model, model, self.family, 1.0, prepare(model, self.family, True) is None, device)
 
     def about(self) -> dict[str, Any]:
         """What shapes answers besides the settings: the template around each prompt, the ends, the forward pass."""

@@ -32,7 +32,7 @@ WEIGHTS = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")  # what is 
 
 def main(params: Params) -> None:
     if params.warmup.pretrained is not None:
-        _resolve(params.warmup.pretrained)
+        _resolve(params.warmup.pretrained, params.convert.max_pixels)
     else:
         _build_and_train(params)
 
@@ -108,7 +108,7 @@ def _beginning(texts: list[str]) -> str:
     return least[: next((i for i, (a, b) in enumerate(zip(least, most, strict=False)) if a != b), len(least))]
 
 
-def _resolve(pretrained: Pretrained) -> None:
+def _resolve(pretrained: Pretrained, max_pixels: int) -> None:
     """Fetch or copy a checkpoint whole, and pin it by revision and hashes."""
     local = Path(pretrained.model)
     with whole_folder(BASE) as folder:
@@ -129,7 +129,7 @@ def _resolve(pretrained: Pretrained) -> None:
             raise ValueError(
                 f"warmup.pretrained.model: {pretrained.model} has no .safetensors weights, the only kind read"
             )
-        load_family(folder, 56 * 56)  # refuse an unsupported family now, not after the first training minute
+        load_family(folder, max_pixels)  # refuse an unsupported family now, not after the first training minute
         origin = {"model": local.name if local.is_dir() else pretrained.model, "revision": pretrained.revision}
         write_json(folder / "origin.json", {**origin, "sha256": hashes})
     logs = Path("logs/warmup")
