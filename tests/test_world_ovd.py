@@ -46,6 +46,7 @@ def read(folder, split):
     for entry in data["images"]:
         mine = [a for a in data["annotations"] if a["image_id"] == entry["id"]]
         boxes = {(names[a["category_id"]], tuple(a["bbox"])) for a in mine}
+        assert mine == sorted(mine, key=lambda a: a["bbox"][:2])  # left to right
         assert len(boxes) == len(mine) and all(a["area"] == a["bbox"][2] * a["bbox"][3] for a in mine)
         with Image.open(folder / "images" / entry["file_name"]) as picture:
             yield picture.convert("RGB"), boxes, entry

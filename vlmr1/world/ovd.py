@@ -66,7 +66,7 @@ def _example(rng: random.Random, split: str, wanted: OvdSplit, seen: Seen) -> tu
             continue
         absent = rng.sample(near, rng.randint(least, min(most, len(near))))
         if seen.new(draw(things)):
-            return things, present, absent
+            return sorted(things, key=lambda thing: thing.box), present, absent  # left to right, an order to be learnt
     raise no_new_picture("ovd", split, "fewer pictures, a finer grid, more colours, fewer negatives or other objects")
 
 
