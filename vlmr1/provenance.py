@@ -13,17 +13,34 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from vlmr1.settings import read_yaml
 from vlmr1.work import fingerprint_of
 
-PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy", "pillow", "dvc", "prefect")
+PACKAGES = (
+    *("vlmr1", "torch", "transformers", "accelerate", "deepspeed", "peft", "tokenizers", "safetensors"),
+    *("numpy", "pillow", "pycocotools", "math-verify", "dvc", "prefect"),
+)
 MADE_BY_RUNS = ("metrics", "dvc.lock")  # tracked by git, rewritten by every run
 
 
-def commit() -> tuple[str | None, bool]:
-    """The commit of the working tree, and whether the tree differs from it in more than a run's own figures."""
-    head = _git("rev-parse", "HEAD")
-    changes = _git("status", "--porcelain", "--", ".", *(f":!{path}" for path in MADE_BY_RUNS))
-    return head or None, bool(changes)
+def commit() -> tuple[str | None, list[str]]:
+    """The commit of the working tree, and the files that differ from it, a run's own figures aside."""
+    head = _git("rev-parse", "HEAD").strip()
+    changes = _git("status", "--porcelain", "-z", "--no-renames", "--", ".", *(f":!{path}" for path in MADE_BY_RUNS))
+    return head or None, sorted(change[3:] for change in changes.split("\0") if change)
+
+
+def locked() -> dict[str, dict[str, str]]:
+    """What dvc.lock says of the graph as it stands: by stage and path, the hash of every output and of what it read."""
+    lock, graph = Path("dvc.lock"), Path("dvc.yaml")
+    if not lock.is_file():
+        return {}
+    stages, known = (read_yaml(path)["stages"] for path in (lock, graph))
+    return {
+        name: {one["path"]: one["md5"] for one in [*stage.get("deps", []), *stage.get("outs", [])] if "md5" in one}
+        for name, stage in stages.items()
+        if name.partition("@")[0] in known and name != "publish"
+    }
 
 
 def _git(*arguments: str) -> str:
@@ -32,7 +49,7 @@ def _git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
     except (FileNotFoundError, subprocess.CalledProcessError):
         return ""
-    return done.stdout.strip()
+    return done.stdout
 
 
 def folder_digest(folder: Path) -> str:
@@ -60,5 +77,6 @@ def machine() -> dict[str, Any]:
     return {
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processors": os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "python": platform.python_version(),
     }

@@ -76,9 +76,7 @@ class Manifest(Block):
 
 def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
     """{relative path: {sha256, size}} of every file below a folder, sorted."""
-    return {
-        path.relative_to(folder).as_posix(): describe(path) for path in sorted(folder.rglob("*")) if path.is_file()
-    }
+    return {path.relative_to(folder).as_posix(): describe(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def describe(path: Path) -> dict[str, Any]:

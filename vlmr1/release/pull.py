@@ -34,7 +34,7 @@ def pull(store: Store, wanted: str, target: Path, said: Callable[[str], None]) -
     Raises ValueError where the name, the store's content or the target is at fault: nothing is kept then. Raises
     TransientError where the store failed; the same pull goes on later.
     """
-    if target.is_symlink() or target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
         raise ValueError(f"{target} already holds something; give a new folder")
     name, version = resolve(store, wanted)
     try:

@@ -56,7 +56,9 @@ class S3Store:
     def blocks(self, key: str, start: int, stop: int, size: int) -> Iterator[bytes]:
         reply = self._call("get_object", key, Range=f"bytes={start}-{stop - 1}")
         if reply.get("ContentRange") != f"bytes {start}-{stop - 1}/{size}":
-            raise ValueError(f"{key}: the server sent {reply.get('ContentRange', 'all of it')}, {size:,} bytes were promised")
+            raise ValueError(
+                f"{key}: the server sent {reply.get('ContentRange', 'all of it')}, {size:,} bytes were promised"
+            )
         yield from self._body(reply["Body"], key, stop - start)
 
     def put(self, path: Path, key: str, digest: str) -> None:
