@@ -9,11 +9,11 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from vlmr1.settings import read_yaml
 from vlmr1.work import fingerprint_of
 
 PACKAGES = (
@@ -30,16 +30,15 @@ def commit() -> tuple[str | None, list[str]]:
     return head or None, sorted(change[3:] for change in changes.split("\0") if change)
 
 
-def locked() -> dict[str, dict[str, str]]:
-    """What dvc.lock says of the graph as it stands: by stage and path, the hash of every output and of what it read."""
-    lock, graph = Path("dvc.lock"), Path("dvc.yaml")
-    if not lock.is_file():
-        return {}
-    stages, known = (read_yaml(path)["stages"] for path in (lock, graph))
+def locked(lock: Mapping[str, Any], graph: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """What a dvc.lock says of the stages before publish: by stage and path, the md5 of what it read and made.
+
+    `graph` is the dvc.yaml beside it: a lock may still hold stages that are no more.
+    """
     return {
         name: {one["path"]: one["md5"] for one in [*stage.get("deps", []), *stage.get("outs", [])] if "md5" in one}
-        for name, stage in stages.items()
-        if name.partition("@")[0] in known and name != "publish"
+        for name, stage in lock["stages"].items()
+        if name.partition("@")[0] in graph["stages"] and name != "publish"
     }
 
 

@@ -22,10 +22,11 @@ from vlmr1.release.publish import publish
 from vlmr1.release.store import open_store
 from vlmr1.report import page
 from vlmr1.sample import load_sources
-from vlmr1.settings import Params
+from vlmr1.settings import Params, read_yaml
 from vlmr1.stages import BASE, CONVERTED, RECORDS, read_json, run_stage
 
 POLICY = "grpo"
+LOCK = Path("dvc.lock")
 MODEL = Path("models") / POLICY
 SHOWN = {"accuracy": "accuracy", "reward": "reward", "examples": f"examples-{POLICY}"}  # of reports/run
 
@@ -49,7 +50,7 @@ def main(params: Params) -> None:
         "commit": head,
         "dirty": bool(changed),
         "changed": changed,
-        "dvc_lock": locked(),
+        "dvc_lock": locked(read_yaml(LOCK), read_yaml(Path("dvc.yaml"))) if LOCK.is_file() else {},
         "packages": package_versions(),
         "hardware": {**machine(), "training": _training()},
     }
@@ -112,8 +113,9 @@ def _training() -> dict[str, Any] | None:
 
 def _public(params: Params) -> dict[str, Any]:
     """The parameters that shaped the release, without the folders of this computer."""
-    shown = params.model_dump(mode="json", by_alias=True, exclude={"publish", "report"})
-    shown["data"]["root"] = Path(params.data.root).name
+    shown = params.model_dump(mode="json", by_alias=True, exclude={"publish"})
+    root = Path(params.data.root)
+    shown["data"]["root"] = root.name if root.is_absolute() or ".." in root.parts else str(root)
     if params.warmup.pretrained is not None and Path(params.warmup.pretrained.model).is_dir():
         shown["warmup"]["pretrained"]["model"] = Path(params.warmup.pretrained.model).name
     plain: dict[str, Any] = json.loads(json.dumps(shown))  # as the manifest will be read
