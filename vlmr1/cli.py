@@ -198,7 +198,7 @@ def _score(chosen: argparse.Namespace) -> None:
 
     if (chosen.judge is None) != (chosen.judge_model is None):
         raise ValueError("--judge and --judge-model belong together: the server's address and its model's name")
-    judge = None if chosen.judge is None else judge_at(chosen.judge, chosen.judge_model)
+    judge = None if chosen.judge is None else judge_at(chosen.judge, chosen.judge_model, "--judge, --judge-model")
     choices = Choices(chosen.scenario, judge)
     result = score(
         chosen.benchmark, chosen.annotations, chosen.predictions, choices, chosen.json, against=chosen.against

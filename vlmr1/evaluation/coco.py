@@ -73,7 +73,7 @@ def counts(truths: Truths, detections: Sequence[Detection]) -> dict[str, int]:
     return {
         "n": len(truths.images),
         "boxes": sum(not truth.crowd for true in truths.boxes.values() for truth in true),
-        "predictions": len(detections),
+        "predicted_boxes": len(detections),
         "missing": len(set(truths.images) - {one.image for one in detections}),
     }
 

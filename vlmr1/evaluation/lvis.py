@@ -39,7 +39,7 @@ def lvis(truths: Truths, detections: Sequence[Detection]) -> Result:
         for area in ("all", "small", "medium", "large")
     }
     matched = by_area["all"]
-    figures: dict[str, Any] = counts(truths, detections) | {"predictions_counted": len(counted)} | average(matched)
+    figures: dict[str, Any] = counts(truths, detections) | {"predicted_boxes_counted": len(counted)} | average(matched)
     for area, short in (("small", "APs"), ("medium", "APm"), ("large", "APl")):
         figures[short] = mean(precisions(one).mean() for one in by_area[area].values())
     each = {id_: float(precisions(one).mean()) for id_, one in matched.items()}

@@ -18,6 +18,7 @@ import numpy as np
 
 from vlmr1.answers import Answer, read
 from vlmr1.answers.words import choices_of
+from vlmr1.evaluation.asked import Asked
 from vlmr1.evaluation.compare import Result
 from vlmr1.evaluation.intervals import wilson
 from vlmr1.evaluation.predictions import places_of, read_completions
@@ -91,9 +92,9 @@ def answer_questions(
     """Every question with its verdict; one without a prediction is wrong. Raises ValueError for a malformed row."""
     names = places_of([question.id for question in questions])
     numbers: dict[str, int | None] = {str(place): place for place in range(len(questions))}
-    said = {
-        place: read(one.text) for place, one in read_completions(predictions, {"id": names, "index": numbers}).items()
-    }
+    asked = [Asked(question.row.text, question.row.images, question.truth) for question in questions]
+    found = read_completions(predictions, {"id": names, "index": numbers}, asked)
+    said = {place: read(one.text) for place, one in found.items()}
     verdicts = {place: rule(answer, questions[place]) for place, answer in said.items()}
     judged: set[int] = set()
     if judge is not None:
