@@ -24,9 +24,7 @@ def check_files(benchmark: str, annotations: Path, predictions: Mapping[str, Pat
             _there(option, path, folders and benchmark != "d3")
     first = {} if folders else _first(annotations)
     if "completion" in first or first.keys() >= DETECTED:
-        raise ValueError(
-            f"--annotations {annotations}: holds predictions; are --annotations and --predictions swapped?"
-        )
+        raise ValueError(f"--annotations {annotations}: holds predictions: is it swapped with --predictions?")
 
 
 def _there(option: str, path: Path, folder: bool) -> None:

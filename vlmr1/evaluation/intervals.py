@@ -30,6 +30,18 @@ def bootstrap_mean(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def bootstrap_share(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """The interval of a proportion whose items come in groups, of which `values` are the shares that are right.
+
+    The bootstrap's over groups; Wilson's over groups where each is all right or all wrong. For those the two agree, but
+    that a bootstrap of groups which are all alike would claim to be certain.
+    """
+    data = np.asarray(values, dtype=np.float64)  # (groups,)
+    if set(np.unique(data)) <= {0.0, 1.0}:
+        return wilson(int(data.sum()), len(data))
+    return bootstrap_mean(data)
+
+
 def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
     """Mean of ours - theirs on the same items, with its percentile bootstrap interval."""
     differences = np.asarray(ours, dtype=np.float64) - np.asarray(theirs, dtype=np.float64)

@@ -45,7 +45,7 @@ def read_detections(path: Path, truths: Truths) -> list[Detection]:
     """
     rows = load_json(path, form=FORM)
     if isinstance(rows, dict) and {"images", "annotations"} & rows.keys():
-        raise ValueError(f"{path}: annotations where predictions are needed; are the two swapped?")
+        raise ValueError(f"{path}: annotations where predictions are needed: is it swapped with --annotations?")
     if not isinstance(rows, list):
         raise ValueError(f"{path}: {FORM}, as COCO's results are, not {shown(rows)}")
     images, found = set(truths.images), []

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from vlmr1.answers import Found
-from vlmr1.evaluation.intervals import bootstrap_mean, wilson
+from vlmr1.evaluation.intervals import bootstrap_mean, bootstrap_share
 from vlmr1.evaluation.set_precision import box_counts, set_precision
 from vlmr1.measures import MEASURES
 from vlmr1.sample import Sample
@@ -56,10 +56,10 @@ def summarise(rows: Rows, samples: Sequence[Sample]) -> Figures:
 
 
 def _figure(key: str, values: Mapping[int, Sequence[float]], proportion: bool) -> Figures:
-    """A figure and its interval: Wilson's for a proportion with one answer an item, else the bootstrap's over items."""
+    """A figure and its interval: a proportion's over items, Wilson's where each is right or wrong; else the bootstrap's
+    over items."""
     means = [sum(v) / len(v) for v in values.values()]
-    alone = all(len(v) == 1 for v in values.values())
-    low, high = wilson(round(sum(means)), len(means)) if proportion and alone else bootstrap_mean(means)
+    low, high = bootstrap_share(means) if proportion else bootstrap_mean(means)
     return {key: sum(means) / len(means), f"{key}_low": low, f"{key}_high": high}
 
 
