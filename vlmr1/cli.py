@@ -32,10 +32,11 @@ def main(arguments: list[str] | None = None) -> None:
     pull.add_argument("--store", help="folder, file:///… or s3://bucket/prefix (default: params.yaml's publish.store)")
     pull.set_defaults(run=_pull)
 
-    ask = verbs.add_parser("ask", help="ask a checkpoint where something is in a picture")
+    ask = verbs.add_parser("ask", help="ask a checkpoint about a picture")
     ask.add_argument("checkpoint", type=Path, help="a pulled folder, or models/grpo")
     ask.add_argument("picture", type=Path)
-    ask.add_argument("expression", help='e.g. "the red square"')
+    ask.add_argument("expression", help='e.g. "the red square"; of ovd names, of math a question')
+    ask.add_argument("--task", choices=["rec", "ovd", "math"], default="rec", help="default: rec, where something is")
     ask.add_argument("--draw", type=Path, metavar="FILE", help="save the picture with the answered box")
     ask.set_defaults(run=_ask)
 
@@ -58,6 +59,10 @@ def main(arguments: list[str] | None = None) -> None:
     convert.add_argument("--store-pictures", type=Path, metavar="DIR", help="store the pictures there, shrunk")
     convert.add_argument("--max-pixels", type=int, metavar="N", help="of a stored picture (default: 401408)")
     convert.set_defaults(run=_convert)
+
+    from vlmr1.evaluation.command import add_evaluate
+
+    add_evaluate(verbs)
 
     reward = verbs.add_parser("reward", help="score completions from a file with a reward, and say why")
     reward.add_argument("name", metavar="NAME", help="e.g. iou, odLength, format, mcq, or package.module:function")
@@ -138,11 +143,10 @@ def _pull(chosen: argparse.Namespace) -> None:
 
 def _ask(chosen: argparse.Namespace) -> None:
     import vlmr1.stages  # noqa: F401  (quiet libraries, one thread)
-    from vlmr1.ask import ask, draw
+    from vlmr1.ask import ask, draw, said
 
-    completion, answer = ask(chosen.checkpoint, chosen.picture, chosen.expression)
-    print(completion)
-    print(f"box {[round(v, 1) for v in answer.box]}" if answer.box else f"no box: {'; '.join(answer.problems)}")
+    completion, answer = ask(chosen.checkpoint, chosen.picture, chosen.expression, chosen.task)
+    print(completion, *said(answer, chosen.task), sep="\n")
     if chosen.draw is not None:
         draw(chosen.picture, answer, chosen.draw)
 

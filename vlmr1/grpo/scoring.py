@@ -104,12 +104,14 @@ def named(names: Iterable[str], tasks: Collection[str], key: str = KEY) -> dict[
     Raises ValueError, naming `key`, for a function that cannot be had, and for a name that one of the tasks has not.
     """
     own = {name: _import(key, name) for name in names if ":" in name}
+    anywhere = {reward for task in TASKS.values() for reward in task.REWARDS}
     for task in sorted(tasks):
         known = TASKS[task].REWARDS
         for name in names:
             if name not in own and name not in known:
+                near = "" if name in anywhere else meant(name, known)
                 raise ValueError(
-                    f"{key}: {name!r} is no reward of task {task}{meant(name, known)}; it has {', '.join(known)};"
+                    f"{key}: {name!r} is no reward of task {task}{near}; it has {', '.join(known)};"
                     " a function of yours is written package.module:function"
                 )
     return own
@@ -117,7 +119,7 @@ def named(names: Iterable[str], tasks: Collection[str], key: str = KEY) -> dict[
 
 def meant(name: str, known: Iterable[str]) -> str:
     """The known name that a misspelt one is nearest to, as a question; nothing where none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.65)
     return f" (did you mean {near[0]}?)" if near else ""
 
 
