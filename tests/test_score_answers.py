@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from vlmr1.cli import main
-from vlmr1.evaluation.compare import mcnemar
+from vlmr1.evaluation.intervals import mcnemar
 from vlmr1.evaluation.score import BENCHMARKS, Choices, score
 
 
@@ -53,6 +53,23 @@ def test_rec(tmp_path, rec_list):
     (tmp_path / "p.jsonl").write_text("")
     with pytest.raises(ValueError, match=r"p\.jsonl: no rows in it"):
         score("rec", rec_list, tmp_path / "p.jsonl", Choices(), tmp_path / "out.json")
+
+
+def test_the_papers_protocol_scores_its_items_alone(tmp_path, rec_list):
+    import random
+
+    (row, *_) = json.loads(rec_list.read_text())
+    rec_list.write_text(json.dumps([row] * 2500))
+    order = list(range(2500))
+    random.seed(42)
+    random.shuffle(order)
+    answers = [{"index": n, "completion": boxed("[10.125, 10, 30, 30]")} for n in sorted(order[:2000])]
+    path = lines(tmp_path / "p.jsonl", [*answers[:1500], {"index": order[2000], "completion": "not asked"}])
+    result = score("rec", rec_list, path, Choices(protocol="paper"), tmp_path / "out.json")
+    assert (result["protocol"], result["n"], result["of"], result["missing"]) == ("paper", 2000, 2500, 500)
+    assert result["acc_0.5"] == 0.75 and result["parse_failures"] == 0
+    with pytest.raises(ValueError, match="--protocol: belongs to rec, and gui is scored whole; leave it out"):
+        score("gui", rec_list, path, Choices(protocol="paper"), tmp_path / "out.json")
 
 
 @pytest.mark.parametrize(

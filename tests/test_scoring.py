@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import run
+from tests.conftest import ROOT, run
 from vlmr1.scoring import score_rows, summary
 from vlmr1.train import load_jsonl, task_of
 
@@ -58,6 +58,9 @@ def test_a_reward_brings_its_task(tmp_path):
         ({"completion": "B"}, "no solution or truth; the row has 'completion'; write"),
         ({"completion": 1, "solution": "B"}, "completion: the model's text is needed, it is 1"),
         ({"completion": "B", "solution": "B", "task": ["math"]}, "task: text is needed"),
+        ({"completion": "B", "solution": "B", "value": 1}, "value: the score's own field would overwrite it"),
+        ({"completion": "B", "solution": "B", "note": {"a": "\ud800"}}, "'note': holds half a character"),
+        ({"completion": "\ud800", "solution": "B"}, "'completion': holds half a character"),
         ({"completion": "B", "solution": "B", "inputsize": [1, 2]}, "no field .*'inputsize'; did you mean input_size"),
         ({"completion": "B", "solution": ""}, "the solution is empty; give the true answer; read as task math"),
         ({"completion": "B", "solution": "B", "image": [1]}, "image: a file's name or a list of names is needed"),
@@ -167,6 +170,14 @@ def test_faults_name_line_and_task_and_what_was_asked_for(tmp_path):
     assert fault("iou").endswith("a.jsonl: no rows in it")
 
 
+def test_the_documented_rows_are_rows(tmp_path):
+    block = (ROOT / "docs/rewards.md").read_text().split("```json\n")[1].split("```")[0]
+    for name, line in zip(("iou", "odLength", "mcq", "all_match"), block.splitlines(), strict=True):
+        (tmp_path / "a.jsonl").write_text(line + "\n")
+        (row,) = score_rows(name, tmp_path / "a.jsonl", tmp_path / "out.jsonl")
+        assert row["value"] == 1 and row["task"] == json.loads(line)["task"]
+
+
 def test_rows_are_not_overwritten_by_their_scores(tmp_path):
     path = write(tmp_path / "a.jsonl", {"completion": "x", "solution": "7"})
     kept = path.read_bytes()
@@ -182,8 +193,6 @@ def test_rows_are_not_overwritten_by_their_scores(tmp_path):
 
 def test_the_command(tmp_path):
     write(tmp_path / "a.jsonl", {"completion": "<answer>yes</answer>", "solution": "yes"})
-    from tests.conftest import ROOT
-
     command = ["vlmr1", "reward", "yes_no", "--input", f"{tmp_path}/a.jsonl", "--output", f"{tmp_path}/out.jsonl"]
     assert "yes_no: 1 rows, mean 1.000" in run(command, ROOT)
 

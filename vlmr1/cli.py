@@ -83,6 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--against", type=Path, metavar="P2", help="another model's predictions: is the difference noise?"
     )
     score.add_argument("--scenario", choices=["intra", "inter"], help="of d3")
+    score.add_argument("--protocol", choices=["paper"], help="of rec: its items alone, the first 2,000 by seed 42")
     score.add_argument("--judge", metavar="URL", help="an OpenAI-compatible server for what no rule can tell")
     score.add_argument("--judge-model", metavar="NAME", help="its model")
     score.set_defaults(run=_score)
@@ -203,7 +204,7 @@ def _score(chosen: argparse.Namespace) -> None:
     if (chosen.judge is None) != (chosen.judge_model is None):
         raise ValueError("--judge and --judge-model belong together: the server's address and its model's name")
     judge = None if chosen.judge is None else judge_at(chosen.judge, chosen.judge_model, "--judge, --judge-model")
-    choices = Choices(chosen.scenario, judge)
+    choices = Choices(chosen.scenario, judge, chosen.protocol)
     result = score(
         chosen.benchmark, chosen.annotations, chosen.predictions, choices, chosen.json, against=chosen.against
     )

@@ -89,6 +89,12 @@ def _sample(where: str, row: dict[str, Any], name: str) -> Sample:
 
 def _check_fields(row: dict[str, Any]) -> None:
     """Raises ValueError for a field that is missing, misspelt, or not of its kind."""
+    for key in ("value", "reason"):
+        if key in row:
+            raise ValueError(f"{key}: the score's own field would overwrite it; rename or remove it")
+    for key, value in row.items():
+        if not json.dumps([key, value], ensure_ascii=False).isascii():
+            _whole(key, value)
     no_misspelt(row, OPTIONAL, ("completion", "solution", *PASSED))
     nothing = '; write "None" where there is nothing to find'
     for names, mend in ((("completion",), ""), (("solution", "truth"), nothing)):
@@ -107,6 +113,14 @@ def _check_fields(row: dict[str, Any]) -> None:
     images = row.get("image") or []
     if not isinstance(images, str) and not (isinstance(images, list) and all(isinstance(one, str) for one in images)):
         raise ValueError(f"image: a file's name or a list of names is needed, it is {shown(images)}")
+
+
+def _whole(key: str, value: Any) -> None:
+    """Raises ValueError for half a character, which JSON can spell and no file hold."""
+    try:
+        json.dumps([key, value], ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{shown(key)}: holds half a character (a lone surrogate); mend or remove it") from error
 
 
 def _of_task(where: str, row: dict[str, Any], name: str, task: str, solution: Any) -> Sample:

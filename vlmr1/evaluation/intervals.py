@@ -48,13 +48,17 @@ def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> tuple[f
     return (float(differences.mean()), *bootstrap_mean(differences))
 
 
-def mcnemar(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Exact two-sided p of McNemar's test: right and wrong answers (1 and 0) of two models to the same items.
+def disagreements(ours: Sequence[float], theirs: Sequence[float]) -> tuple[int, int]:
+    """How many of the same items one model alone has right, and how many the other; right is 1, wrong 0."""
+    pairs = list(zip(ours, theirs, strict=True))
+    return sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
+
+
+def mcnemar(only_ours: int, only_theirs: int) -> float:
+    """Exact two-sided p of McNemar's test, from the items that one model alone has right and those the other has.
 
     Formula: twice the smaller tail of a fair coin over the items on which they disagree; 1 where they never do.
     """
-    only_ours = sum(a > b for a, b in zip(ours, theirs, strict=True))
-    only_theirs = sum(a < b for a, b in zip(ours, theirs, strict=True))
     disagreed = only_ours + only_theirs
     tail = sum(math.comb(disagreed, i) for i in range(min(only_ours, only_theirs) + 1))
     return min(1.0, 2 * tail / 2**disagreed)

@@ -19,6 +19,7 @@ from vlmr1.boxes import Box, Size
 from vlmr1.evaluation import d3 as d3_module
 from vlmr1.evaluation.annotations import Truths, read_truths
 from vlmr1.evaluation.asked import Asked
+from vlmr1.evaluation.asking import choose
 from vlmr1.evaluation.coco import coco, coco_filtered
 from vlmr1.evaluation.compare import Result, compare
 from vlmr1.evaluation.files import check_files
@@ -34,6 +35,7 @@ from vlmr1.files import check_target, write_json
 from vlmr1.grpo.scoring import meant
 from vlmr1.rewards.judge import Judge
 from vlmr1.sample import Sample
+from vlmr1.settings.results import PROTOCOLS
 from vlmr1.settings.sources import Gui, RecJson, RecJsonl
 from vlmr1.sources import gui as gui_source
 from vlmr1.sources import rec_json, rec_jsonl, whole
@@ -47,6 +49,7 @@ class Choices:
 
     scenario: str | None = None  # d3: intra or inter
     judge: Judge | None = None  # questions: who decides what no rule can tell; None leaves it wrong
+    protocol: str | None = None  # rec: the items that a protocol asks; None for all
 
 
 Scorer = Callable[[Path, Path, Choices], Result]
@@ -66,6 +69,8 @@ def score(
     if (benchmark == "d3") != (choices.scenario is not None):
         known = "d3 needs one, intra or inter" if benchmark == "d3" else f"{benchmark} has none; leave it out"
         raise ValueError(f"--scenario: {known}")
+    if choices.protocol is not None and benchmark != "rec":
+        raise ValueError(f"--protocol: belongs to rec, and {benchmark} is scored whole; leave it out")
     if choices.judge is not None and benchmark not in (*SIX, "opencompass_math"):
         raise ValueError(f"--judge: {benchmark} is scored by rule alone; leave it out")
     check_files(benchmark, annotations, {"--predictions": predictions, "--against": against})
@@ -111,7 +116,7 @@ def _loud(result: Mapping[str, Any]) -> list[str]:
     return lines + [f"LOOK: {note}" for note in result.get("notes", [])]
 
 
-def _rec(annotations: Path, predictions: Path, _: Choices) -> Result:
+def _rec(annotations: Path, predictions: Path, choices: Choices) -> Result:
     common = {"role": "evaluate", "annotations": annotations.name, "images": ""}
     if annotations.suffix == ".jsonl":
         lines = RecJsonl(format="rec_jsonl", **common)  # type: ignore[arg-type]
@@ -142,7 +147,12 @@ def _rec(annotations: Path, predictions: Path, _: Choices) -> Result:
         answer = None if one is None else rec_task.answer(one.text, sample, one.input_size or size)
         boxes.append(None if answer is None else answer.box)
         parsed.append(None if answer is None else bool(rec_task.score(answer, sample)["parsed"]))
-    return rec(truths, boxes, parsed)
+    if choices.protocol is None:
+        return rec(truths, boxes, parsed)
+    protocol = PROTOCOLS[choices.protocol]
+    kept = sorted(choose(range(len(rows)), protocol.limit, protocol.seed))
+    result = rec([truths[i] for i in kept], [boxes[i] for i in kept], [parsed[i] for i in kept])
+    return replace(result, figures={"protocol": choices.protocol, "of": len(rows)} | result.figures)
 
 
 def _boxes(metric: Callable[[Truths, list[Detection]], Result], federated: bool = False) -> Scorer:

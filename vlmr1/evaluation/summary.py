@@ -6,6 +6,7 @@ be too narrow.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
@@ -70,7 +71,20 @@ def _best_of(rows: Rows, judged: str) -> Figures:
     if most == 1:
         return {}
     best = {index: [max(v)] for index, v in values.items()}
-    return {"samples": most} | _figure("pass_at_k", best, MEASURES[judged].proportion)
+    found = {"samples": most} | _figure("pass_at_k", best, MEASURES[judged].proportion)
+    ks = [2**i for i in range(most.bit_length()) if 2**i < most] if MEASURES[judged].proportion else []
+    for k in ks:
+        chances = {index: [_chance(len(v), sum(value == 1 for value in v), k)] for index, v in values.items()}
+        found |= _figure(f"pass_at_{k}", chances, True)
+    return found
+
+
+def _chance(n: int, right: int, k: int) -> float:
+    """Of n completions of which so many are right, the chance that k drawn ones hold a right one.
+
+    Formula: 1 − C(n − right, k) / C(n, k), the unbiased pass@k of arXiv 2107.03374, eq. 1.
+    """
+    return 1 - math.comb(n - right, k) / math.comb(n, k)
 
 
 def _of_the_set(rows: Rows, asked: Sequence[Sample]) -> Figures:
