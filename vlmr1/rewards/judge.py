@@ -3,7 +3,7 @@
 The judge is named by the environment, since a key belongs in no file: VLMR1_JUDGE_URL (e.g. http://localhost:8000/v1),
 VLMR1_JUDGE_MODEL, and where needed VLMR1_JUDGE_KEY. Verdicts are kept in VLMR1_JUDGE_CACHE (`work/judge` unless named),
 so that what was asked once is not asked again; a reply that is no verdict is kept for this process alone. Where the
-judge cannot be reached the reward raises: nothing takes its place. Left out on purpose: judges that look at the picture.
+judge cannot be reached the reward raises: nothing takes its place. Left out on purpose: judges that see the picture.
 """
 
 from __future__ import annotations
