@@ -53,7 +53,7 @@ def run_own(meter: Meter, folder: Path, case: Case, shared: bool) -> None:
     family, model = load(folder, case)
     reference = copy.deepcopy(model).requires_grad_(False).eval()
     for one in (model, reference):
-        prepare(one, shared)
+        prepare(one, family, shared)
     if case.freeze_vision:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(not family.is_vision(name))

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from vlmr1.answers import read
+from vlmr1.answers import Found, read
 
 GOOD = '<think>the red square</think><answer>{"bbox_2d":[7,14,42,49]}</answer>'
 
@@ -128,7 +128,7 @@ def test_half_a_surrogate_is_no_text():
 
 def test_refused_boxes_are_counted_and_named():
     said = read("<think>a</think><answer>[9,2,3,40] [1,2,30,40] [5,5,5,5]</answer>")
-    assert said.refused == 2 and said.box == (1, 2, 30, 40)
+    assert [place for place, _ in said.refused] == [0, 1] and said.box == (1, 2, 30, 40) and said.count == 3
     assert sum("empty or inverted" in problem for problem in said.problems) == 2
 
 
@@ -142,7 +142,8 @@ def test_what_stands_in_for_a_missing_answer_block():
     assert read("<think>41</think> 42").said == " 42"
     assert read("<think>41</think><answer>42").said == "42"
     assert read("<think>[1,2,3,4]</think>[1,2,3,4]").boxes == ()  # boxes want their block, as in the original
-    assert read("<think>a<answer>b</think></answer>").text is None
+    assert read("<think>a<answer>b</think></answer>").text == "b</think>"  # tags of the other name are text
+    assert read("<answer>use the <think> tag</answer>").text == "use the <think> tag"
 
 
 def test_a_short_answer_takes_microseconds():
@@ -150,3 +151,72 @@ def test_a_short_answer_takes_microseconds():
     for _ in range(2000):
         read(GOOD)
     assert (time.process_time() - start) / 2000 < 100e-6
+
+
+ONE = (1.0, 2.0, 30.0, 40.0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"bbox_2d":[1,2,30,40],"name":"x","label":"cat"}',
+        '{"label":"cat","attributes":{"c":1},"bbox_2d":[1,2,30,40]}',
+        '{"bbox_2d":[1,2,30,40],"reason":"its label: dog?","label":"cat"}',
+        '{"center":[1,2,3,4],"bbox_2d":[1,2,30,40],"label":"cat"}',
+        '{"bbox_2d":[1,2,30,40],"note":"compare [5,6,7,8]","label":"cat"}',
+        '{"bbox_2d":[1,2,30,40],"note":"}{","label":"cat"}',
+        '{"objects":[{"box":["1","2","30","40"],"category":"cat"}]}',
+        '{"label":"cat","bbox_2d":[[1,2,30,40]]}',
+        '{"label":"cat","bbox_2d":"[1, 2, 30, 40]"}',
+        '{"label":"cat","bbox_2d":[[1,2],[30,40]]}',
+        '{"label":"cat","x1":1,"y1":2,"x2":30,"y2":40}',
+        '{"object":"cat","bbox_2d":[+1,2,30,40]}',
+        "{'label': 'cat', 'attributes': {'c': 1}, 'bbox_2d': [1, 2, 30, 40]}",
+        '[{"bbox_2d":[1,2,30,40],"note":"compare [5,6,7,8]","label":"cat"},,',
+        '{"bbox_2d": [1,2,30,40], "name": "x", "label": "cat"',
+        "label: cat, <|box_start|>(1,2),(30,40)<|box_end|>",
+        "label: cat, box: [1 2 30 40]",
+    ],
+)
+def test_objects_whole_and_broken(text):
+    said = read(f"<answer>{text}</answer>")
+    assert said.found == (Found(ONE, "cat"),) and said.count == 1
+
+
+@pytest.mark.parametrize(
+    "junk",
+    ["[1,2,NaN,4]", "[1,2,3,4,5]", '"here"', "[1,2,3]", "null"],
+)
+def test_items_that_are_no_boxes_count_and_are_named(junk):
+    good = '{"bbox_2d":[1,2,30,40],"label":"cat"}'
+    for text in (f'[{good},{{"bbox_2d":{junk},"label":"cat"}}]', f'[{good},{{"bbox_2d":{junk},"label":"cat"}},,'):
+        said = read(f"<answer>{text}</answer>")
+        assert said.found == (Found(ONE, "cat"),) and said.count == 2 and len(said.problems) == 2, text
+
+
+def test_a_label_that_is_null_is_none():
+    assert read('<answer>{"bbox_2d":[1,2,30,40],"label":null}</answer>').found == (Found(ONE, ""),)
+    long = "x" * 500
+    assert read(f'<answer>{{"bbox_2d":[1,2,30,40],"label":"{long}"}}</answer>').found[0].label == long
+
+
+def test_which_fence_counts():
+    box, other = '```json\n[{"bbox_2d":[1,2,30,40],"label":"cat"}]\n```', "```text\nok\n```"
+    for text in (box, f"{box} {other}", f"{other} {box}", f"```\n[5,6,7,8]\n``` {box}", f"{box} ```"):
+        assert read(f"<answer>{text}</answer>").found == (Found(ONE, "cat"),), text
+    assert read(f"<answer>{other} ```\n[1,2,30,40]\n```</answer>").box == ONE
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        *("[", "{", "}", "{}", '"', "'", '"a"', "```", "<answer>", "[ ", "[1 ", "[1,", "(1,2),", "1 2 3 4"),
+        *('{"a":', "label:", 'label:"', '"bbox_2d":', "box:(", '{"label":"a",', "bbox_2d:[1,2,3,", "[1,2,3,4]"),
+        *('{"bbox_2d":[1,2,30,40]},', "[1" + " " * 50, "label" + " " * 50),
+    ],
+)
+def test_reading_is_linear(piece):
+    text = f"<answer>{piece * (65_000 // len(piece))}</answer>"
+    start = time.process_time()
+    read(text)
+    assert time.process_time() - start < 0.5  # seconds on a busy machine; tens of milliseconds on one that is not

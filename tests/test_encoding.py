@@ -2,13 +2,37 @@
 
 import pytest
 import torch
-from transformers import InternVLProcessor, Qwen2_5_VLProcessor, Qwen2VLProcessor
+from transformers import (
+    Gemma3Processor,
+    Glm4vProcessor,
+    Idefics3Processor,
+    InternVLProcessor,
+    Qwen2_5_VLProcessor,
+    Qwen2VLProcessor,
+    Qwen3VLProcessor,
+)
 
 from tests.engine import KINDS, MAX_PIXELS, build, inputs_of, picture
 from vlmr1.families import load_family
 from vlmr1.families.random import write_random
 
-PROCESSORS = {"qwen2_vl": Qwen2VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor, "internvl": InternVLProcessor}
+PROCESSORS = {
+    "qwen2_vl": Qwen2VLProcessor,
+    "qwen2_5_vl": Qwen2_5_VLProcessor,
+    "qwen3_vl": Qwen3VLProcessor,
+    "internvl": InternVLProcessor,
+    "gemma3": Gemma3Processor,
+    "glm4v": Glm4vProcessor,
+    "idefics3": Idefics3Processor,
+    "smolvlm": Idefics3Processor,  # the same places; SmolVLM's own wants a package that writes numbers as words
+}
+# What the processors call the tokens of a tile; the others' pictures have no tiles, and positions on three axes.
+TILES = {
+    "gemma3": "image_seq_length",
+    "internvl": "image_seq_length",
+    "idefics3": "image_seq_len",
+    "smolvlm": "image_seq_len",
+}
 
 
 @pytest.fixture(scope="module", params=PROCESSORS)
@@ -25,7 +49,7 @@ def processor(family, monkeypatch):
     """transformers' processor around the family's parts; its class check stumbles without torchvision."""
     kind = PROCESSORS[family.kind]
     monkeypatch.setattr(kind, "check_argument_for_proper_class", lambda *_: None)
-    more = {"image_seq_length": family.tokens_a_tile} if family.kind == "internvl" else {}
+    more = {TILES[family.kind]: family.tokens_a_tile} if family.kind in TILES else {}
     template = family.tokenizer.chat_template
     return kind(image_processor=family.images, tokenizer=family.tokenizer, chat_template=template, **more)
 
@@ -40,13 +64,11 @@ def test_tokens_and_pixels_are_the_processors_own(family, processor, names):
     assert prompt.ids == theirs["input_ids"][0].tolist()
     ours = inputs_of(prompt, family, prompt.ids)
     for name in {"pixel_values", "image_grid_thw"} & set(theirs):
-        assert torch.equal(ours[name], theirs[name])
+        assert torch.equal(ours[name].flatten(), theirs[name].flatten())  # a tile may be counted as a picture
     assert [p.tokens for p in prompt.pictures] == [family.tokens_of(image.size) for image in images]
     assert prompt.ids.count(family.image_id) == sum(p.tokens for p in prompt.pictures)
     assert family.prompt_length("what is é ?\n", [image.size for image in images]) == len(prompt.ids)
-    assert prompt.positions.shape[1] == len(prompt.ids) and len(prompt.positions) == (
-        1 if "intern" in family.kind else 3
-    )
+    assert prompt.positions.shape == (1 if family.kind in TILES else 3, len(prompt.ids))
 
 
 @pytest.mark.parametrize("text", ["see <image>, then <image> there", "<image><image>two", "what<image>?<image>"])
@@ -66,8 +88,10 @@ def test_pictures_stand_where_the_text_says(family, processor, text):
 @pytest.mark.parametrize("names", ["", "a", "ab"])
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_text_that_says_the_placeholder_is_refused(family, names, times):
-    """Its token would be taken for a part of a picture."""
-    with pytest.raises(ValueError, match="stands for a picture"):
+    """Its token would be taken for a part of a picture. Where it is `<image>`, it says where a picture stands."""
+    if family.marker == "<image>" and times == len(names):
+        return
+    with pytest.raises(ValueError, match=r"stands for a picture|says <image>"):
         family.encode(f"look: {family.marker * times} there", [picture(n) for n in names], list(names))
 
 

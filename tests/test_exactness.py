@@ -209,7 +209,7 @@ def test_a_model_that_breaks_sharing_runs_apart_and_right(kind, text, reason, tm
     batch = BATCHES["mixed"]
     prompts, groups = engine.prompts(batch), completions(batch)
     model = engine.stock()
-    assert reason in prepare(model, share=True)
+    assert reason in prepare(model, engine.family, share=True)
     policy, stock = Policy(model, model, engine.family, 0.9, False, torch.device("cpu")), engine.stock()
     with torch.no_grad():
         scored = policy.score(prompts, groups)
@@ -223,9 +223,10 @@ def test_a_model_that_breaks_sharing_runs_apart_and_right(kind, text, reason, tm
 
 @pytest.mark.parametrize("name", ["attn_logit_softcapping", "final_logit_softcapping", "attention_chunk_size"])
 def test_what_the_attention_cannot_do_is_refused_by_name(name, tmp_path):
-    model = build("internvl", tmp_path).weights
+    engine = build("internvl", tmp_path)
+    model = engine.weights
     assert sharing_breaks(model) is None
     setattr(model.config.get_text_config(), name, 30.0)
     assert name in sharing_breaks(model)
-    assert name in prepare(model, share=True)
+    assert name in prepare(model, engine.family, share=True)
     assert model.config.get_text_config()._attn_implementation == "sdpa"

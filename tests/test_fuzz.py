@@ -250,14 +250,13 @@ HARD = [  # expressions that take sympy seconds to hours
         "\\lfloor\\exp(\\exp(99))\\rfloor",
         "\\sqrt[99]{x^{99}}",
         "\\int_0^1 x^{99} dx",
-        "A  " * 40,
     ],
 ]
 
 
 @pytest.mark.parametrize("text", HARD)
 def test_no_expression_is_expanded(text):
-    for truth in ("\\sqrt{3}", "x+y+1", "(1,2]", "x=5", text + "+1", "3"):
+    for truth in ("\\sqrt{3}", "x+y+1", "(1,2]", "x=5", rf"\frac{{{text}}}{{2}}", "4"):
         start = time.process_time()
         assert not mathematics.equal(text, truth)[0]
         assert time.process_time() - start < COLD

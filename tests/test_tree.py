@@ -83,6 +83,18 @@ def test_pictures_of_equal_tokens_are_not_mixed_up():
     assert sorted(p.key for p in tree.pictures) == ["a", "a", "b", "b"]
 
 
+def test_a_picture_whose_tokens_have_others_among_them_is_one_picture():
+    """Tiles, each with its row and column before it; the same picture twice, and then another."""
+    tiled = [3, *[IMAGE] * 2, 4, *[IMAGE] * 4, 4]  # 6 visual tokens in two runs
+    prompts = [
+        Prompt([1, *tiled, *tiled, *tiled, last], torch.arange(29)[None], (A, A, second))
+        for second, last in ((B, 10), (A, 11))
+    ]
+    tree = Tree().add_prompts(prompts, IMAGE)
+    assert [p.key for p in tree.pictures] == ["a", "a", *sorted(p.key for p in tree.pictures[2:])]
+    assert sorted(p.key for p in tree.pictures) == ["a", "a", "a", "b"]
+
+
 def test_a_completions_last_token_has_no_column():
     tree = grown([prompt([], [10, 11])], [[[30], [31, 32], [33, 34, 35]]])
     assert tree.length - tree.split == 0 + 1 + 2

@@ -37,8 +37,8 @@ def examine(wake_torch: bool = True) -> list[Finding]:
         return [*findings, *(Finding(False, "params.yaml", fault) for fault in faults)]
     findings.append(Finding(True, "params.yaml", "every key known, every value usable"))
     if wake_torch and util.find_spec("torch"):
-        findings.append(_processes(params))
-    return [*findings, *_data(params), _store(params)]
+        findings += [_processes(params), *_base(params)]
+    return [*findings, _rewards(params), *_data(params), _store(params)]
 
 
 def _python() -> Finding:
@@ -84,6 +84,32 @@ def _processes(params: Params) -> Finding:
     except ValueError as error:
         return Finding(False, "params.yaml", str(error))
     return Finding(True, "processes", f"{params.compute.processes} for training")
+
+
+def _base(params: Params) -> list[Finding]:
+    """Whether a local base is of a known family that can do what is asked of it; one on the hub is not fetched."""
+    base = None if params.warmup.pretrained is None else Path(params.warmup.pretrained.model)
+    if base is None or not base.is_dir():
+        return []
+    from vlmr1.families import load_family
+
+    try:
+        family = load_family(base, params.convert.max_pixels)
+        family.check_sharing(params.grpo.share_prefix)
+    except ValueError as error:
+        return [Finding(False, "warmup.pretrained", str(error))]
+    return [Finding(True, "warmup.pretrained", f"{base}, {family.config.model_type}")]
+
+
+def _rewards(params: Params) -> Finding:
+    """Whether training can be given the rewards it asks for."""
+    from vlmr1.grpo.wanted import check_rewards
+
+    try:
+        check_rewards(params)
+    except ValueError as error:
+        return Finding(False, "rewards", str(error))
+    return Finding(True, "rewards", ", ".join(params.grpo.rewards))
 
 
 def _data(params: Params) -> list[Finding]:
@@ -145,7 +171,7 @@ def _store(params: Params) -> Finding:
     from vlmr1.release.store import open_store
 
     try:
-        open_store(params.publish.store).exists(f"{params.publish.name}/latest")
-    except ValueError as error:
+        open_store(params.publish.store).children(params.publish.name)
+    except (ValueError, OSError) as error:
         return Finding(False, "publish.store", str(error))
     return Finding(True, "publish.store", params.publish.store)

@@ -54,13 +54,19 @@ class VlmTrainer(Trainer):
         steps: int,
         repeats: int = 1,
         temperature: float = 1.0,
-        share: bool = True,
+        share: bool | None = None,
         longest: int | None = None,
         keep_out: int = 0,
     ) -> None:
-        """`batch` prompts a step on all processes together; `keep_out` of them are left out of training."""
+        """`batch` prompts a step on all processes together; `keep_out` of them are left out of training.
+
+        `share` says whether completions share their prompt: None where that is exact. Raises ValueError for true where
+        it never is.
+        """
         self.work, self.settings, self.compute = work, settings, compute
         self.family = load_family(checkpoint, max_pixels)
+        self.family.check_sharing(share)
+        share = share is not False and self.family.breaks is None
         self.prompts = Prompts(sources, self.family, longest)
         if self.prompts.dropped and len(self.prompts) < batch + keep_out:
             raise ValueError(
@@ -75,7 +81,7 @@ class VlmTrainer(Trainer):
         # The renamings that the checkpoint needed, which saving reverses. Under ZeRO-3 all that are known are noted.
         model._weight_conversions = [one for one in getattr(model, "_weight_conversions", None) or [] if one.was_used()]
         drops = trained.lora is not None and trained.lora.dropout > 0
-        self.breaks = prepare(model, share and not drops)
+        self.breaks = prepare(model, self.family, share and not drops)
         if drops and self.breaks is None:
             self.breaks = "the adapter drops at random, once for a prompt that several completions would share"
         self.checkpoint, self.lora = checkpoint, trained.lora

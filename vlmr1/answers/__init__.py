@@ -2,17 +2,17 @@
 
 A completion is read once. Reading never raises, takes time linear in the text, and says in `problems` what was wrong.
 What counts where a completion says several things is decided here, for training and evaluation alike: the last answer
-block; in it the last fenced block, if there is one; of its boxes, where a task wants one, the first.
+block; in it the last fenced block marked json, or the last at all; of its boxes, where a task wants one, the first.
 Choices, yes/no and numbers are read from `Answer.said` by `choices`, `words` and `numbers` of this package.
-Left out on purpose: a JSON parser. What a model writes is seldom JSON, and the libraries that repair it recurse or take
-quadratic time on hostile text; boxes and labels are found by scanning, whatever stands around them.
+Left out on purpose: libraries that repair JSON, which recurse or take quadratic time on hostile text; where JSON is
+broken, boxes and labels are found by scanning, whatever stands around them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from vlmr1.answers.scanning import Found, is_none, scan
+from vlmr1.answers.scanning import NOTHING, Found, is_none, scan
 from vlmr1.answers.tags import blocks
 from vlmr1.boxes import Box, Size, rescale
 
@@ -29,7 +29,8 @@ class Answer:
     text: str | None  # inside the last <answer>…</answer>; None without one
     said: str  # the text, or without an answer block what stands in its place
     found: tuple[Found, ...]  # ordered and non-empty boxes of `said` with their labels, in order of appearance
-    refused: int  # boxes that are empty, inverted or beyond reason
+    refused: tuple[tuple[int, Found], ...]  # boxes empty, inverted or beyond reason; how many good ones stand before
+    unread: int  # items that ought to be boxes and are no four numbers
     none: bool  # said that there is nothing: `None`, `null`, `[]`
     shape: tuple[str, ...]  # empty when the completion is a think block, an answer block and nothing else
     problems: tuple[str, ...]  # all that was wrong, the faults of shape first
@@ -39,6 +40,11 @@ class Answer:
     def boxes(self) -> tuple[Box, ...]:
         """The boxes of the answer block, in order of appearance; none without a block."""
         return () if self.text is None else tuple(one.box for one in self.found)
+
+    @property
+    def count(self) -> int:
+        """How many boxes were said, good or not."""
+        return len(self.found) + len(self.refused) + self.unread
 
     @property
     def box(self) -> Box | None:
@@ -67,12 +73,15 @@ def read(completion: object) -> Answer:
     """Read a completion, of which nothing is assumed. What is no text is an empty answer whose problem says so."""
     if not isinstance(completion, str):
         fault = f"the completion is of type {type(completion).__name__}, not text"
-        return Answer("", None, None, "", (), 0, False, (fault,), (fault,))
+        return Answer("", None, None, "", NOTHING.found, NOTHING.refused, NOTHING.unread, False, (fault,), (fault,))
     long = len(completion) > LONGEST
     completion = completion[:LONGEST]
     thinking, text, said, shape = blocks(completion)
     if long:
         shape = [*shape, f"longer than {LONGEST} characters; the rest is not read"]
     none = is_none(said)
-    found, refused, faults = ((), 0, []) if none else scan(said)
-    return Answer(completion, thinking, text, said, found, refused, none, tuple(shape), (*shape, *faults))
+    boxes = NOTHING if none else scan(said)
+    problems = (*shape, *boxes.faults)
+    return Answer(
+        completion, thinking, text, said, boxes.found, boxes.refused, boxes.unread, none, tuple(shape), problems
+    )

@@ -38,8 +38,9 @@ def blocks(completion: str) -> tuple[str | None, str | None, str, list[str]]:
 
 
 def _last_block(completion: str, tags: list[tuple[str, int, int]], name: str) -> str | None:
-    """Text of the last `<name>…</name>`, or None."""
-    for i in range(len(tags) - 1, 0, -1):
-        if tags[i][0] == f"/{name}" and tags[i - 1][0] == name:
-            return completion[tags[i - 1][2] : tags[i][1]]
+    """Text of the last `<name>…</name>`, or None. Tags of the other name in it are text."""
+    own = [tag for tag in tags if tag[0].removeprefix("/") == name]
+    for opened, closed in zip(own[-2::-1], own[:0:-1], strict=True):
+        if (opened[0], closed[0]) == (name, f"/{name}"):
+            return completion[opened[2] : closed[1]]
     return None

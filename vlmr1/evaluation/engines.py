@@ -29,7 +29,7 @@ class InProcess:
         self.family, self.seed, self.length = load_family(checkpoint, max_pixels), seed, length
         model = self.family.load_model(checkpoint, DTYPES[compute.dtype]).to(device).eval()
         # Questions set their own temperature; the policy's is only for log-probs.
-        self.policy = Policy(model, model, self.family, 1.0, prepare(model, True) is None, device)
+        self.policy = Policy(model, model, self.family, 1.0, prepare(model, self.family, True) is None, device)
 
     def about(self) -> dict[str, Any]:
         """What shapes answers besides the settings: the template around each prompt, the ends, the forward pass."""
@@ -52,6 +52,7 @@ class InProcess:
                 row = {"index": sample.id, "sample": number, "image": list(sample.images), "problem": sample.problem}
                 row |= {"prompt": task.prompt(sample), "truth": sample.solution, "completion": completion}
                 row |= {"input_size": [prompt.size[1], prompt.size[0]], "tokens": len(ids)}
+                row |= {"task": sample.task, "accu_reward_method": sample.reward, "size": [*map(list, sample.sizes)]}
                 row |= _read(answer, sample.task) | {"problems": list(answer.problems)}
                 rows.append(row | task.score(answer, sample))
         return rows

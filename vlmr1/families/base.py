@@ -8,8 +8,9 @@ Left out on purpose: video.
 from __future__ import annotations
 
 import json
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -23,6 +24,8 @@ from vlmr1.boxes import Size
 from vlmr1.sample import PLACE
 
 Part = Literal["tower", "projector", "language"]
+THOUSANDTHS: Size = (1000, 1000)  # the frame of models that speak in thousandths of the picture's sides
+THOUGHT = "<think>"
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Picture:
     key: str  # equal keys mean equal pixels, whose tokens may be shared
     inputs: dict[str, torch.Tensor]  # the model's own arguments; pictures are joined along the first axis
     tokens: int  # visual tokens it takes in the prompt
-    size: Size  # (width, height) of what the model sees: the frame of its coordinates
+    size: Size  # (width, height) of the frame of its coordinates: THOUSANDTHS, or the pixels that the model sees
 
 
 @dataclass(frozen=True)
@@ -56,43 +59,72 @@ class Family(ABC):
     vision_modules: ClassVar[tuple[str, ...]]  # names of the tower's modules, anywhere in a parameter's path
     projector_modules: ClassVar[tuple[str, ...]]  # names of what joins tower and language model
     smallest_side: ClassVar[int]  # pixels; a smaller picture cannot be read
-    image_id: int
+    breaks: ClassVar[str | None] = None  # why no completions may share their prompt; None where sharing is exact
+    images: Any  # transformers' image processor, the one without torchvision
+    marker: str  # how the checkpoint's chat template writes one picture's place
+    image_id: int  # the token that stands for one visual token
     pad_id: int
     end_ids: list[int]  # every token that ends a completion
     never_sampled: list[int]  # placeholders and openings that would break the next forward pass
 
     def __init__(self, checkpoint: Path) -> None:
-        self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        """Load the tokenizer; code that a checkpoint may bring is never run. Raises ValueError without a template."""
+        self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
+        self.checkpoint, self.config = checkpoint, self.model_class.config_class.from_pretrained(checkpoint)
+        self.tokenizer.chat_template = self.tokenizer.chat_template or _template_beside(checkpoint)
         self.pad_id = self.tokenizer.pad_token_id
-        self.checkpoint = checkpoint
+        # Templates of models that always think open the thought themselves; its tag belongs to the completion.
+        asked = self._chat("", 0)
+        self.opened = asked[asked.rindex(THOUGHT) :] if asked.rstrip().endswith(THOUGHT) else ""
 
     @abstractmethod
     def picture(self, image: Image.Image, key: str) -> Picture:
         """Resize and cut up a picture as the checkpoint's image processor does."""
 
     @abstractmethod
-    def place(self, picture: Picture) -> str:
-        """The text that holds a picture's place, its placeholder repeated once a visual token."""
+    def place(self, size: Size) -> str:
+        """The text that holds the place of a picture of `size` (width, height): its placeholder once a visual token."""
 
-    @abstractmethod
-    def tokens_of(self, size: Size) -> int:
-        """Visual tokens of a stored picture of `size` (width, height), without opening it."""
-
-    @abstractmethod
-    def positions(self, ids: Sequence[int], pictures: Sequence[Picture]) -> torch.Tensor:
-        """(A, P) rotary positions of a prompt's tokens."""
-
-    @abstractmethod
-    def save_processor(self, folder: Path) -> None:
-        """Write the image processor's files."""
-
-    @abstractmethod
     def features(self, model: PreTrainedModel, pictures: Sequence[Picture]) -> list[torch.Tensor]:
-        """What the tower alone makes of each picture: one tensor each, rows in the order of its visual tokens."""
+        """What the tower alone makes of each picture: one tensor each, for `project` alone to read.
 
-    @abstractmethod
+        Asked for only where prompts are shared.
+        """
+        raise NotImplementedError
+
     def project(self, model: PreTrainedModel, features: Sequence[torch.Tensor]) -> dict[str, Any]:
         """Forward arguments in place of pixels: ready features, sent through the model's projector."""
+        raise NotImplementedError
+
+    def positions(self, ids: Sequence[int], pictures: Sequence[Picture]) -> torch.Tensor:
+        """(A, P) rotary positions of a prompt's tokens. Plain counting here; M-RoPE overrides it."""
+        return torch.arange(len(ids))[None]
+
+    def beside(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Forward arguments that go with token ids (R, L) besides positions and mask. Most models have none."""
+        return {}
+
+    def tokens_of(self, size: Size) -> int:
+        """Visual tokens of a stored picture of `size` (width, height), without opening it."""
+        return self.place(size).count(self.placeholder)
+
+    @property
+    def placeholder(self) -> str:
+        """The text of one visual token."""
+        return self.tokenizer.convert_ids_to_tokens(self.image_id)
+
+    def ids_of(self, tokens: Sequence[str]) -> list[int]:
+        """The ids of those tokens that this checkpoint's vocabulary has."""
+        vocabulary = self.tokenizer.get_vocab()
+        return [vocabulary[token] for token in tokens if token in vocabulary]
+
+    def check_sharing(self, share: bool | None) -> None:
+        """Raises ValueError where completions are to share their prompt, and this architecture cannot do so exactly."""
+        if share and self.breaks is not None:
+            raise ValueError(
+                f"share_prefix: {self.config.model_type} cannot share prompts exactly, because {self.breaks}; set it to"
+                " false"
+            )
 
     def all_ends(self, own: Sequence[int]) -> list[int]:
         """The family's end tokens, its end of turn first, and those that the checkpoint's generation config names."""
@@ -101,8 +133,6 @@ class Family(ABC):
         return list(
             dict.fromkeys([*own, *(named if isinstance(named, list) else [named] if named is not None else [])])
         )
-
-    marker: str  # how the checkpoint's chat template writes one picture's place
 
     def load_model(self, checkpoint: Path, dtype: torch.dtype) -> PreTrainedModel:
         """The policy's weights, on the CPU. Only safetensors are read."""
@@ -117,7 +147,7 @@ class Family(ABC):
         """
         model.save_pretrained(folder, state_dict=weights)
         self.tokenizer.save_pretrained(folder)
-        self.save_processor(folder)
+        self.images.save_pretrained(folder)
 
     def encode(self, text: str, images: Sequence[Image.Image], keys: Sequence[str]) -> Prompt:
         """A prompt of text and pictures, through the checkpoint's own chat template.
@@ -126,15 +156,20 @@ class Family(ABC):
         of one key must have equal pixels. Raises ValueError for as many places as there are no pictures.
         """
         pictures = tuple(self.picture(image, key) for image, key in zip(images, keys, strict=True))
-        chat = self._chat(text, len(pictures))
-        before, *after = chat.split(self.marker, len(pictures))
-        if len(after) != len(pictures):
-            raise ValueError(f"the chat template keeps {len(after)} of {len(pictures)} pictures")
-        full = before + "".join(self.place(picture) + part for picture, part in zip(pictures, after, strict=True))
+        full = self._text(text, [self.place(image.size) for image in images])
         ids = self.tokenizer(full, add_special_tokens=False)["input_ids"]
         if ids.count(self.image_id) != sum(picture.tokens for picture in pictures):
-            raise ValueError(f"the text says {self.marker!r}, which stands for a picture; take it out")
+            raise ValueError(f"the text says {self.placeholder!r}, which stands for a picture; take it out")
         return Prompt(ids, self.positions(ids, pictures), pictures)
+
+    def _text(self, text: str, places: Sequence[str]) -> str:
+        """The prompt with each picture's place written out."""
+        before, *after = self._chat(text, len(places)).split(self.marker)
+        if len(after) < len(places):
+            raise ValueError(f"the chat template keeps {len(after)} of {len(places)} pictures")
+        if len(after) > len(places):
+            raise ValueError(f"the text says {self.marker!r}, which stands for a picture; take it out")
+        return before + "".join(place + part for place, part in zip(places, after, strict=True))
 
     def _chat(self, text: str, pictures: int) -> str:
         """The prompt's text with the template's own marker at each picture's place."""
@@ -152,19 +187,21 @@ class Family(ABC):
 
     def prompt_length(self, text: str, sizes: Sequence[Size]) -> int:
         """Tokens of the prompt `encode` would make of a text and pictures of these sizes."""
-        chat = self._chat(text, len(sizes))
-        written = len(self.tokenizer(chat, add_special_tokens=False)["input_ids"])  # each place as one marker
-        one = Picture("", {}, 1, (0, 0))
-        around = len(self.tokenizer(self.place(one), add_special_tokens=False)["input_ids"]) - 2
-        return written + sum(self.tokens_of(size) + around for size in sizes)
+        places = [self.place(size) for size in sizes]
+        run = re.compile(f"({re.escape(self.placeholder)})+")  # of a special token, whose number changes no other token
+        short = [run.sub(self.placeholder, place) for place in places]
+        written = len(self.tokenizer(self._text(text, short), add_special_tokens=False)["input_ids"])
+        return written + (len("".join(places)) - len("".join(short))) // len(self.placeholder)
 
     def encode_completion(self, text: str) -> list[int]:
         """Token ids of a completion, closed by the end of turn."""
+        if self.opened:  # the template has said it
+            text = text.removeprefix(THOUGHT)
         return self.tokenizer(text, add_special_tokens=False)["input_ids"] + self.end_ids[:1]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of a completion, special tokens dropped."""
-        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        """Text of a completion, special tokens dropped, with the thought's tag where the template opened it."""
+        return self.opened + self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def part(self, name: str) -> Part:
         """What a parameter or module of this dotted name belongs to. Qwen's projector sits inside its tower."""
@@ -184,3 +221,26 @@ class Family(ABC):
 def config_of(model: Any) -> Any:
     """The language model's config."""
     return model.config.get_text_config()
+
+
+def given_to(modules: Sequence[nn.Module], run: Callable[[], object]) -> list[torch.Tensor]:
+    """What each of these modules is given, once each, while `run` runs."""
+    seen: dict[int, torch.Tensor] = {}
+    hooks = [
+        module.register_forward_pre_hook(lambda _, given, i=i: seen.__setitem__(i, given[0]))
+        for i, module in enumerate(modules)
+    ]
+    try:
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [seen[i] for i in range(len(modules))]
+
+
+def _template_beside(checkpoint: Path) -> str:
+    """The chat template that older checkpoints keep beside the tokenizer, for the processor."""
+    path = checkpoint / "chat_template.json"
+    if not path.is_file():
+        raise ValueError(f"{checkpoint}: no chat template; take the checkpoint that was tuned to follow instructions")
+    return json.loads(path.read_text(encoding="utf-8"))["chat_template"]

@@ -1,8 +1,9 @@
 """Qwen2-VL and Qwen2.5-VL: processor, coordinate frame, M-RoPE positions, tokens that must never be sampled.
 
-The model speaks in absolute pixels of its resized input, both sides multiples of 28.
+Qwen2.5-VL speaks in absolute pixels of its resized input, both sides multiples of 28 (its report, arXiv 2502.13923);
+Qwen2-VL in thousandths of the picture's sides (arXiv 2409.12191).
 Tokenizer and image processor are composed here rather than by `AutoProcessor`, which needs torchvision.
-Left out on purpose: video and Qwen3-VL.
+Left out on purpose: video. Qwen3-VL has a file of its own.
 """
 
 from __future__ import annotations
@@ -10,13 +11,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
 from torch import nn
 from transformers import (
-    AutoConfig,
     PreTrainedModel,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLModel,
@@ -28,7 +28,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.vision_utils import get_vision_window_index
 
 from vlmr1.boxes import Size
-from vlmr1.families.base import Family, Picture
+from vlmr1.families.base import THOUSANDTHS, Family, Picture
 from vlmr1.products import linear
 
 IMAGE_PAD = "<|image_pad|>"
@@ -41,7 +41,7 @@ class PatchProduct(nn.Conv3d):
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """(N, E, 1, 1, 1) from (N, channels, frames, rows, columns)."""
-        return linear(patches.flatten(1), self.weight.flatten(1))[..., None, None, None]
+        return linear(patches.flatten(1), self.weight.flatten(1), self.bias)[..., None, None, None]
 
 
 class QwenVL(Family):
@@ -50,36 +50,35 @@ class QwenVL(Family):
     model_class = Qwen2_5_VLForConditionalGeneration
     inner_class: Any = Qwen2_5_VLModel
     vision_modules = ("visual",)
-    projector_modules = ("merger",)  # inside `visual`
+    projector_modules: ClassVar[tuple[str, ...]] = ("merger",)  # inside `visual`
     smallest_side = 28
     marker = IMAGE_PAD
 
-    def __init__(self, checkpoint: Path, max_pixels: int) -> None:
-        """Load tokenizer and image processor from a checkpoint folder; pictures are shrunk to `max_pixels`."""
+    def __init__(self, checkpoint: Path, max_pixels: int | None) -> None:
+        """Load tokenizer and image processor; pictures are shrunk to `max_pixels`, or to the checkpoint's own bound."""
         super().__init__(checkpoint)
         self.images = Qwen2VLImageProcessorPil.from_pretrained(checkpoint)
-        self.images.size = {
-            "shortest_edge": min(self.images.size["shortest_edge"], max_pixels),
-            "longest_edge": max_pixels,
-        }
-        ids = self.tokenizer.convert_tokens_to_ids
-        self.image_id = ids(IMAGE_PAD)
-        self.end_ids = self.all_ends([ids(token) for token in ENDS])
-        self.never_sampled = [ids(token) for token in NEVER_SAMPLED]
-        self.numbering = _weightless(self.inner_class, checkpoint)
+        if max_pixels is not None:
+            least = min(self.images.size["shortest_edge"], max_pixels)
+            self.images.size = {"shortest_edge": least, "longest_edge": max_pixels}
+        (self.image_id,) = self.ids_of([IMAGE_PAD])
+        self.end_ids = self.all_ends(self.ids_of(ENDS))
+        self.never_sampled = self.ids_of(NEVER_SAMPLED)
+        self.numbering = weightless(self.inner_class, self.config)
 
     def picture(self, image: Image.Image, key: str) -> Picture:
         seen = self.images(images=[image.convert("RGB")], return_tensors="pt")
-        grid, patch = seen["image_grid_thw"], self.images.patch_size  # (1, 3): frames, rows, columns of patches
+        grid = seen["image_grid_thw"]  # (1, 3): frames, rows, columns of patches
         inputs = {"pixel_values": seen["pixel_values"], "image_grid_thw": grid}  # (patches, 1176), (1, 3)
-        tokens = int(grid.prod()) // self.images.merge_size**2
-        return Picture(key, inputs, tokens, (int(grid[0, 2]) * patch, int(grid[0, 1]) * patch))
+        return Picture(key, inputs, int(grid.prod()) // self.images.merge_size**2, self.frame(grid))
 
-    def place(self, picture: Picture) -> str:
-        return IMAGE_PAD * picture.tokens
+    def frame(self, grid: torch.Tensor) -> Size:
+        """(width, height) of the frame of a picture of this grid (1, 3)."""
+        return (int(grid[0, 2]) * self.images.patch_size, int(grid[0, 1]) * self.images.patch_size)
 
-    def tokens_of(self, size: Size) -> int:
-        return self.images.get_number_of_image_patches(size[1], size[0]) // self.images.merge_size**2
+    def place(self, size: Size) -> str:
+        patches = self.images.get_number_of_image_patches(size[1], size[0])
+        return self.marker * (patches // self.images.merge_size**2)
 
     def positions(self, ids: Sequence[int], pictures: Sequence[Picture]) -> torch.Tensor:
         """(3, P): text counts on in all three; a picture's tokens share a time and differ in row and column."""
@@ -93,9 +92,6 @@ class QwenVL(Family):
         model = super().load_model(checkpoint, dtype)
         model.model.visual.patch_embed.proj.__class__ = PatchProduct
         return model
-
-    def save_processor(self, folder: Path) -> None:
-        self.images.save_pretrained(folder)
 
     def features(self, model: PreTrainedModel, pictures: Sequence[Picture]) -> list[torch.Tensor]:
         pixels = torch.cat([p.inputs["pixel_values"] for p in pictures]).to(model.device)
@@ -124,15 +120,19 @@ class Qwen2VL(QwenVL):
     model_class = Qwen2VLForConditionalGeneration
     inner_class = Qwen2VLModel
 
+    def frame(self, grid: torch.Tensor) -> Size:
+        return THOUSANDTHS
+
     def _in_order(self, model: PreTrainedModel, seen: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
         return seen  # this tower has no windows
 
 
-def _weightless(inner_class: Any, checkpoint: Path) -> Any:
+def weightless(inner_class: Any, config: Any) -> Any:
     """The model's class without weights, for its numbering of positions."""
-    config = copy.deepcopy(AutoConfig.from_pretrained(checkpoint))
+    config = copy.deepcopy(config)
     config.text_config.num_hidden_layers = 1
-    config.text_config.layer_types = config.text_config.layer_types[:1]
+    if getattr(config.text_config, "layer_types", None):
+        config.text_config.layer_types = config.text_config.layer_types[:1]
     config.vision_config.depth = 1
     with torch.device("meta"):
         return inner_class(config)

@@ -145,6 +145,7 @@ class Policy:
         mask = torch.tensor([[1] * (len(p.ids) + len(c)) + [0] * (width - len(p.ids) - len(c)) for p, c in rows])
         positions = torch.stack([_followed(p, width) for p, _ in rows], dim=1)  # (A, R, L)
         arguments = self._row(ids, positions) | {"attention_mask": mask.to(self.device)}
+        arguments |= {name: one.to(self.device) for name, one in self.family.beside(ids).items()}
         pictures = [picture for p, _ in rows for picture in p.pictures]
         first, last = min(len(p.ids) for p, _ in rows) - 1, width - 1
         tokens = ids[:, first + 1 :].to(self.device)  # (R, last - first)
@@ -173,14 +174,14 @@ class Policy:
 Features = dict[str, torch.Tensor]  # by a picture's key, what a frozen tower makes of it
 
 
-def prepare(model: Any, share: bool) -> str | None:
+def prepare(model: Any, family: Family, share: bool) -> str | None:
     """Make a bare model answer questions and, if it can and `share`, attend over trees.
 
     Returns why it cannot share, or None. Raises ValueError where its head cannot answer.
     """
     make_answering(model)
     speed_up(model)
-    breaks = sharing_breaks(model)
+    breaks = family.breaks or sharing_breaks(model)
     if share and breaks is None:
         use_shared_prefix(model)
     return breaks

@@ -56,7 +56,7 @@ def second_model(
 ) -> Reference:
     """The checkpoint as it is, frozen, on the policy's device; sharded like the policy under ZeRO-3."""
     model = family.load_model(checkpoint, dtype).requires_grad_(False).eval()
-    prepare(model, shared)
+    prepare(model, family, shared)
     if any(hasattr(p, "ds_id") for p in model.parameters()):
         import deepspeed
 

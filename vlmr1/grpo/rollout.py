@@ -128,9 +128,10 @@ class _Copied:
         pictures = [picture for p in prompts for _ in range(group) for picture in p.pictures]
         ids, mask, positions = (t.repeat_interleave(group, dim=-2).to(policy.device) for t in (ids, mask, positions))
         self.mask = mask
+        beside = {name: one.to(policy.device) for name, one in policy.family.beside(ids).items()}
         output = self.bare(
             input_ids=ids, attention_mask=mask, position_ids=positions if len(positions) > 1 else positions[0],
-            **(pixels(pictures, policy.device) if pictures else {}), use_cache=True, logits_to_keep=1,
+            **beside, **(pixels(pictures, policy.device) if pictures else {}), use_cache=True, logits_to_keep=1,
         )  # fmt: skip
         self.cache, self.first = output.past_key_values, output.logits[:, -1]
         if not self.first.isfinite().all():

@@ -9,9 +9,10 @@ Left out on purpose: the attention itself (`attention`) and the model's call (`p
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import accumulate, groupby
 
 import torch
 
@@ -95,9 +96,10 @@ class Tree:
         one = prompts[members[0]]
         stop = start + shared
         node = self._append(one.ids[start:stop], parent, one.positions[:, start:stop])
-        seen = [key for key, _ in groupby(name for _, name in keys[members[0]][start:stop]) if key]
-        before = [key for key, _ in groupby(name for _, name in keys[members[0]][:start]) if key]
-        self.pictures += one.pictures[len(before) : len(before) + len(seen)]
+        # A picture's tokens may have others among them, but all of them stand in one node.
+        ends = list(accumulate(picture.tokens for picture in one.pictures))
+        visual = [sum(bool(name) for _, name in keys[members[0]][:column]) for column in (start, stop)]
+        self.pictures += one.pictures[bisect(ends, visual[0]) : bisect(ends, visual[1])]
         for b in whole:
             leaves[b] = node
         rest = [b for b in members if b not in whole]

@@ -16,6 +16,7 @@ from vlmr1.rewards.precision import average_precision, ious
 
 POSITION, COMPLETENESS = 0.7, 0.3  # weights of weighted_sum; a weight of 0 on the labels is left out
 MATCH_IOU = 0.5
+NOWHERE: Box = (-1.0, -1.0, -1.0, -1.0)  # a box without area, which overlaps none
 
 
 def iou_reward(said: Answer, truth: Box | None) -> Reward:
@@ -58,17 +59,24 @@ def detection_reward(name: str, said: Answer, truth: Sequence[Found]) -> Reward:
         return Reward(0.0, False, "; ".join(said.problems) or "no box in the answer")
     if kind == "weighted_sum":
         return _weighted_sum(said, truth)
-    value = average_precision(said.found, truth, charge_unknown=kind == name, only_half=kind == "od_ap50")
+    value = average_precision(_in_order(said), truth, charge_unknown=kind == name, only_half=kind == "od_ap50")
     reason = f"AP {value:.3f}"
     if kind == "odLength":
-        count = len(said.found) + said.refused
-        share = min(1.0, len(truth) / count)
-        value, reason = value * share, f"{reason} x {share:.3f} for {count} boxes where there are {len(truth)}"
+        share = min(1.0, len(truth) / said.count)
+        value, reason = value * share, f"{reason} x {share:.3f} for {said.count} boxes where there are {len(truth)}"
     return Reward(value, True, reason)
 
 
 DETECTION = ("odLength", "od_ap", "od_ap50", "map", "weighted_sum")
 LENIENT = ("odLength_lenient", "od_ap_lenient", "od_ap50_lenient", "map_lenient")
+
+
+def _in_order(said: Answer) -> list[Found]:
+    """The boxes as they were said, those that are none in their places, nowhere: each is a false alarm."""
+    boxes = list(said.found)
+    for place, one in reversed(said.refused):
+        boxes.insert(place, Found(NOWHERE, one.label))
+    return boxes
 
 
 def match(said: Sequence[Found], truth: Sequence[Found]) -> list[tuple[int, int, float]]:
@@ -82,14 +90,13 @@ def match(said: Sequence[Found], truth: Sequence[Found]) -> list[tuple[int, int,
     pairs = np.argwhere(overlaps >= MATCH_IOU)
     values = overlaps[pairs[:, 0], pairs[:, 1]]
     order = np.argsort(-values, kind="stable")
+    pairs, values = pairs[order], values[order]
     found: list[tuple[int, int, float]] = []
-    said_taken: set[int] = set()
-    truth_taken: set[int] = set()
-    for (d, g), value in zip(pairs[order].tolist(), values[order].tolist(), strict=True):
-        if d not in said_taken and g not in truth_taken:
-            found.append((d, g, value))
-            said_taken.add(d)
-            truth_taken.add(g)
+    while len(pairs):
+        (d, g), value = pairs[0].tolist(), float(values[0])
+        found.append((d, g, value))
+        free = (pairs[:, 0] != d) & (pairs[:, 1] != g)
+        pairs, values = pairs[free], values[free]
     return found
 
 
@@ -97,8 +104,7 @@ def _weighted_sum(said: Answer, truth: Sequence[Found]) -> Reward:
     """See `detection_reward`. Labels are compared in lower case, as the original does here."""
     pairs = match(said.found, truth)
     right = [value for d, g, value in pairs if said.found[d].label.lower() == truth[g].label.lower()]
-    count = len(said.found) + said.refused
-    missed, alarms = 1 - len(pairs) / len(truth), 1 - len(pairs) / count
+    missed, alarms = 1 - len(pairs) / len(truth), 1 - len(pairs) / said.count
     position, completeness = sum(right) / len(truth), 1 - (missed + alarms) / 2
     value = min(1.0, POSITION * position + COMPLETENESS * completeness)
     return Reward(value, True, f"position {position:.3f}, completeness {completeness:.3f}")

@@ -8,10 +8,8 @@ import re
 from vlmr1.answers import Answer
 from vlmr1.rewards import Reward
 
-# Possessive throughout, so that no input makes it slow; a label may follow the box.
-_NUMBERS = r"\s*+-?+\d++(?:\.\d++)?+\s*+(?:,\s*+-?+\d++(?:\.\d++)?+\s*+){3}"
-_LABEL = r"(?:,\s*+\"label\"\s*+:\s*+\"[^\"\\]*+\"\s*+)?+"
-_OBJECT = re.compile(rf"\s*+\{{\s*+\"bbox_2d\"\s*+:\s*+\[{_NUMBERS}\]\s*+{_LABEL}\}}\s*+")
+# Possessive throughout, so that no input makes it slow.
+_NUMBERS = re.compile(r"\[\s*+-?+\d++(?:\.\d++)?+\s*+(?:,\s*+-?+\d++(?:\.\d++)?+\s*+){3}\]")
 _BETWEEN = re.compile(r"</think>\s*+<answer>")
 _WORD = re.compile(r"\w+|[^\w\s]")
 CORRECT = 0.7  # accuracy from which an answer counts as correct for `length`
@@ -34,17 +32,18 @@ def format_reward(said: Answer) -> Reward:
 
 
 def rec_format_reward(said: Answer) -> Reward:
-    """1 for exactly one think block followed by one answer block that is one `{"bbox_2d": [x0, y0, x1, y1]}`, else 0.
+    """1 for exactly one think block followed by one answer block with `{… [x0, y0, x1, y1] …}` in it, else 0.
 
-    `None`, the answer where there is no target, is as well formed. The REC form of VLM-R1's format reward, matched
-    against the whole completion rather than searched for in it.
+    `None`, the answer where there is no target, is as well formed. The REC form of VLM-R1's format reward, with the
+    blocks matched against the whole completion rather than searched for in it.
     """
     if said.shape:
         return Reward(0.0, said.text is not None, "; ".join(said.shape))
     inside = said.text or ""
-    if inside.strip() == "None" or (said.box is not None and _OBJECT.fullmatch(inside)):
+    opened, closed = inside.find("{"), inside.rfind("}")
+    if inside.strip() == "None" or (0 <= opened < closed and _NUMBERS.search(inside, opened, closed)):
         return Reward(1.0, True, "well formed")
-    return Reward(0.0, True, 'the answer is not one good {"bbox_2d": [x0, y0, x1, y1]}')
+    return Reward(0.0, True, 'no {"bbox_2d": [x0, y0, x1, y1]} in the answer')
 
 
 def length_reward(said: Answer, accuracy: float) -> Reward:
@@ -65,8 +64,9 @@ def repetition_reward(said: Answer) -> Reward:
     A list is fenced, or holds labels. Fewer than six words repeat nothing. Formula: the repetition penalty of
     arXiv 2502.03373, with the boxes of a detection in place of words as in VLM-R1.
     """
-    if said.found and (any(one.label for one in said.found) or "```" in said.said):
-        total, distinct, what = len(said.found), len(set(said.found)), "boxes"
+    boxes = [*said.found, *(one for _, one in said.refused)]
+    if boxes and (any(one.label for one in boxes) or "```" in said.said):
+        total, distinct, what = len(boxes), len(set(boxes)), "boxes"
     else:
         words = said.completion.lower().split()
         total, what = max(0, len(words) - GRAM + 1), f"{GRAM}-grams"

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from vlmr1.errors import RETRY, transient
 from vlmr1.files import sha256, write_atomically, write_json
 from vlmr1.launch import is_first, leave, start_processes
 from vlmr1.settings import PARAMS, Params, load_params
@@ -57,6 +58,11 @@ def run_stage(name: str, main: Callable[[Params], Any], trains: bool | Callable[
         trace = RECORDS / f"{name}-fault.txt"
         write_atomically(trace, traceback.format_exc())
         sys.exit(f"{name}: {error}\n(where in the code: {trace})")
+    except (OSError, MemoryError, RuntimeError) as error:
+        if not transient(error):
+            raise
+        print(f"{name}: {error}", file=sys.stderr, flush=True)
+        sys.exit(RETRY)
     except KeyboardInterrupt:
         sys.exit(f"{name}: stopped; the same command goes on from the last checkpoint")
     if not is_first():
@@ -72,6 +78,7 @@ def run_stage(name: str, main: Callable[[Params], Any], trains: bool | Callable[
         "peak_memory_mb": round(max(u.ru_maxrss for u in used) * unit / 2**20),
     }
     if "torch" in sys.modules and (torch := sys.modules["torch"]).accelerator.is_available():
+        record["accelerator"] = torch.get_device_module().get_device_name()
         record["peak_accelerator_memory_mb"] = round(torch.accelerator.max_memory_allocated() / 2**20)
     metrics = Path("metrics") / f"{name}.json"  # so that the page can tell whose times these are
     record["made"] = sha256(metrics) if metrics.is_file() else None
@@ -85,4 +92,7 @@ def places(name: str) -> tuple[Path, Path, Path]:
 
 
 def read_json(path: Path) -> Any:
+    """What an earlier stage left. Raises FileNotFoundError where it has not run."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: not there; `dvc repro` makes it")
     return json.loads(path.read_text(encoding="utf-8"))

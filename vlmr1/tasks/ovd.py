@@ -55,8 +55,8 @@ def truth(sample: Sample) -> tuple[Found, ...]:
     """
     if is_none(sample.solution):
         return ()
-    found, refused, faults = _scanned(sample.solution)
-    if refused or not found or not all(one.label for one in found):
+    found, refused, unread, faults = _scanned(sample.solution)
+    if refused or unread or not found or not all(one.label for one in found):
         wrong = "; ".join(faults) or ("a box without a label" if found else "no boxes in it")
         raise ValueError(
             f"{sample.source} id {sample.id}: solution {sample.solution[:80]!r} is no list of boxes with labels, nor"
