@@ -42,7 +42,8 @@ _BINARY = r"\\(?:cdot|times|div|cup|cap|le|ge|leq|geq|lt|gt)\b"
 _BROKEN = re.compile(
     r"[~]|%\s*+\S|_(?!\d|\{\s*+[a-z]?\s*+=?\s*+-?\d{0,3}\s*+\}|[a-z]\b)|\|.*\|.*\||^[^|]*\|[^|]*$"
     r"|[-+*/^_=<>,]\s*+(?:[*/^_=<>,)\]}%]|\\(?:text|mathrm)|$)|[({\[]\s*+[*/^_=,|)}\]]|^\s*+[*/^_=<>,]"
-    r"|\\(?:[dt]?frac|sqrt|sin|cos|tan|log|ln|exp)\b\s*+(?:[^\s\w({\\\[]|$)|\\[dt]?frac\s*+\[|\d\s*+_"
+    r"|\\(?:[dt]?frac|sqrt|log|ln|exp)\b\s*+(?:[^\s\w({\\\[]|$)"
+    r"|\\(?:sin|cos|tan)\b\s*+(?:\^(?!\{?2)|[^\s\w({\\^]|$)|\\[dt]?frac\s*+\[|\d\s*+_"
     rf"|^\s*+{_BINARY}|{_BINARY}\s*+(?:$|[)}}\]*/,^]|{_BINARY})"
 )
 _GREEK = {"alpha", "beta", "gamma", "theta", "phi", "lambda"}
@@ -62,8 +63,6 @@ _CLOSES = {")": "(", "]": "[", "}": "{"}
 @lru_cache(maxsize=8192)
 def equal(said: str, truth: str) -> tuple[bool, str]:
     """(whether an answer equals the truth, by what). Both as they stand in the answer; \\boxed{} and $ are allowed."""
-    if plain(said) == plain(truth):
-        return True, "the same text"
     a, b = read_number(said)[0], read_number(truth)[0]
     if a is not None and b is not None:
         if a.unit and b.unit and not same_unit(a.unit, b.unit):
@@ -71,6 +70,8 @@ def equal(said: str, truth: str) -> tuple[bool, str]:
         if same_number(a.value, b.value) or percent_of(a.value, a.unit, b.value, b.unit):
             return True, "the same number"
         return False, f"{a.value:g} where {b.value:g} is right"
+    if plain(said) == plain(truth):
+        return True, "the same text"
     mine, true = core(said), core(truth)
     if _other_unit(mine, true):
         return False, "another unit"
