@@ -20,7 +20,7 @@ from PIL import Image
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from vlmr1.device import pick_device
+from vlmr1.device import Device, settle
 from vlmr1.families import load_family
 from vlmr1.families.base import Prompt
 from vlmr1.files import rounded, whole_folder, write_json
@@ -60,6 +60,7 @@ class VlmTrainer(Trainer):
     ) -> None:
         """`batch` prompts a step on all processes together; `keep_out` of them are left out of training."""
         self.work, self.settings, self.compute = work, settings, compute
+        self.device = settle(compute)
         self.family = load_family(checkpoint, max_pixels)
         self.prompts = Prompts(sources, self.family, longest)
         if self.prompts.dropped and len(self.prompts) < batch + keep_out:
@@ -70,12 +71,14 @@ class VlmTrainer(Trainer):
         self.order = PromptSampler(len(self.prompts), batch, steps, seed, repeats, keep_out)
         self.noted: dict[str, list[float]] = {}  # figures of the steps since the last log
         # Before the model is loaded: under ZeRO-3 its weights are shared out as they are read.
-        arguments = training_arguments(settings, compute, work, seed=seed, batch=batch, steps=steps)
-        model = self.family.load_model(checkpoint, torch.float32)
+        arguments = training_arguments(settings, compute, self.device, work, seed=seed, batch=batch, steps=steps)
+        # A tiny model that is warmed up is trained whole, whatever lies beneath adapters later.
+        self.bits = compute.quantize if trained.lora is not None else None
+        model = self._load(checkpoint)
         # The renamings that the checkpoint needed, which saving reverses. Under ZeRO-3 all that are known are noted.
         model._weight_conversions = [one for one in getattr(model, "_weight_conversions", None) or [] if one.was_used()]
         drops = trained.lora is not None and trained.lora.dropout > 0
-        self.breaks = prepare(model, share and not drops)
+        self.breaks = prepare(model, share and not drops, self.device.attention)
         if drops and self.breaks is None:
             self.breaks = "the adapter drops at random, once for a prompt that several completions would share"
         self.checkpoint, self.lora = checkpoint, trained.lora
@@ -109,6 +112,14 @@ class VlmTrainer(Trainer):
             print(
                 f"{label(work)}: {self.prompts.dropped} prompts of more than {longest} tokens are left out", flush=True
             )
+
+    def _load(self, checkpoint: Path) -> Any:
+        """The weights that training starts from."""
+        if self.bits is None:
+            return self.family.load_model(checkpoint, torch.float32)
+        from vlmr1.quantized import load_quantized  # peft, wanted only here
+
+        return load_quantized(self.family, checkpoint, self.bits, self.device)
 
     def _blank(self) -> Prompt:
         """A prompt with a picture of nothing, for passes that have no other.
@@ -185,9 +196,12 @@ class VlmTrainer(Trainer):
         return loss
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        """The gradients' norm, looked at before the optimizer uses them."""
+        """The gradients' norm, looked at before the optimizer uses them.
+
+        In float16 the loss scaler skips a step whose scaled gradients overflow, and tries a smaller scale.
+        """
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        if norm is not None and not math.isfinite(float(norm)):
+        if norm is not None and not math.isfinite(float(norm)) and not self.args.fp16:
             self.stop(f"the gradients' norm is {float(norm)}")
         return norm
 
@@ -211,6 +225,8 @@ class VlmTrainer(Trainer):
 
     def num_parameters(self) -> int:
         """Weights of the whole model, trained or not, sharded or not."""
+        if self.bits is not None:
+            return self.bare.num_parameters()
         return sum(getattr(p, "ds_numel", p.numel()) for p in self.bare.parameters())
 
     def note(self, **figures: float) -> None:
@@ -259,7 +275,12 @@ class VlmTrainer(Trainer):
         if self.lora is not None:
             from vlmr1.adapters import merged, save_adapter
 
-            merged(self.model, self.family, folder, state)
+            if self.bits is not None:
+                from vlmr1.quantized import merged_with
+
+                merged_with(self.model, self.family, self.checkpoint, folder)
+            else:
+                merged(self.model, self.family, folder, state)
             save_adapter(self.model, self.family, folder / "adapter", str(self.checkpoint), state)
         else:
             if state is not None:  # gathered, a tied weight stands in it twice
@@ -268,7 +289,7 @@ class VlmTrainer(Trainer):
 
 
 def training_arguments(
-    settings: Optimisation, compute: Compute, work: Path, *, seed: int, batch: int, steps: int
+    settings: Optimisation, compute: Compute, device: Device, work: Path, *, seed: int, batch: int, steps: int
 ) -> TrainingArguments:
     """transformers' arguments for a run of `steps` steps of `batch` prompts on all processes together."""
     accumulation = compute.accumulation(batch, "the step's prompts")
@@ -289,13 +310,15 @@ def training_arguments(
         save_steps=settings.save_steps,
         save_total_limit=2,
         seed=seed,
-        bf16=compute.dtype == "bfloat16",
+        bf16=device.dtype == "bfloat16",
+        fp16=device.dtype == "float16",
         activation_checkpointing=compute.activation_checkpointing,
         dataloader_num_workers=compute.workers,
         ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,  # a prompt's and its completions' passes share buffers within one step
-        deepspeed=None if compute.deepspeed is None else deepspeed_config(compute.deepspeed),
-        use_cpu=pick_device().type == "cpu",
+        deepspeed=None if compute.deepspeed is None else deepspeed_config(compute.deepspeed, device),
+        use_cpu=device.kind == "cpu",
+        ddp_backend=device.backend if compute.processes > 1 else None,
         remove_unused_columns=False,
         disable_tqdm=True,  # WatchedRun shows the run
         report_to="none",
@@ -307,17 +330,19 @@ def training_arguments(
         deepspeed.init_distributed(torch.distributed.get_backend(), verbose=False)
     if arguments.world_size != compute.processes:
         raise ValueError(f"compute.launch: {compute.processes} processes are wanted, {arguments.world_size} run")
+    if arguments.device.type != device.kind:
+        raise ValueError(f"compute.device: {device.kind} is wanted, and the trainer takes {arguments.device.type}")
     arguments._n_gpu = min(1, arguments.n_gpu)  # else the Trainer would split our lists over every GPU it sees
     return arguments
 
 
-def deepspeed_config(sharding: DeepSpeed) -> dict[str, Any]:
+def deepspeed_config(sharding: DeepSpeed, device: Device) -> dict[str, Any]:
     """DeepSpeed's own config; transformers fills in what it says itself."""
     zero: dict[str, Any] = {"stage": sharding.stage, "contiguous_gradients": True, "overlap_comm": True}
     if sharding.offload != "none":
-        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.accelerator.is_available()}
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": device.kind != "cpu"}
     if sharding.offload == "all":
-        zero["offload_param"] = {"device": "cpu", "pin_memory": torch.accelerator.is_available()}
+        zero["offload_param"] = {"device": "cpu", "pin_memory": device.kind != "cpu"}
     if sharding.stage == 3:
         zero["stage3_gather_16bit_weights_on_model_save"] = True
     auto = {key: "auto" for key in ("train_batch_size", "gradient_accumulation_steps", "gradient_clipping")}

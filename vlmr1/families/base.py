@@ -104,10 +104,10 @@ class Family(ABC):
 
     marker: str  # how the checkpoint's chat template writes one picture's place
 
-    def load_model(self, checkpoint: Path, dtype: torch.dtype) -> PreTrainedModel:
-        """The policy's weights, on the CPU. Only safetensors are read."""
+    def load_model(self, checkpoint: Path, dtype: torch.dtype, **more: Any) -> PreTrainedModel:
+        """The policy's weights, on the CPU. Only safetensors are read. `more` goes to `from_pretrained`."""
         return self.model_class.from_pretrained(
-            checkpoint, dtype=dtype, attn_implementation="sdpa", use_safetensors=True
+            checkpoint, dtype=dtype, attn_implementation="sdpa", use_safetensors=True, **more
         )
 
     def save(self, model: PreTrainedModel, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:

@@ -61,7 +61,7 @@ def main(params: Params, policy: str) -> None:
         write_json(
             folder / "settings.json",
             {"protocol": settings.protocol, **asking.model_dump(), "batch": settings.batch}
-            | {"max_pixels": params.convert.max_pixels, "dtype": params.compute.dtype, **engine.about()},
+            | {"max_pixels": params.convert.max_pixels, "dtype": engine.device.dtype, **engine.about()},
         )
     greedy = {name: by_way["greedy"] for name, by_way in figures.items()}
     write_json(Path("metrics") / f"evaluate-{policy}.json", rounded(_compared(greedy), 4))
