@@ -46,6 +46,7 @@ FLOORS = [
     {"sources", "world", "conversion", "release", "recipes", "families"},
     {"validation", "convert"},
     {"prompts", "adapters"},
+    {"quantized"},
     {"grpo", "training", "sft", "train", "doctor", "scoring"},
     {"evaluation"},
     {"report"},

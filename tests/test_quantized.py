@@ -50,6 +50,7 @@ def test_the_language_models_layers_alone_are_quantized(tmp_path, kind, bits):
     from vlmr1.device import decide, look
     from vlmr1.families import load_family
     from vlmr1.families.random import write_random
+    from vlmr1.quantized import load_quantized
 
     write_random(kind, tmp_path)
     family = load_family(tmp_path, 112 * 112)

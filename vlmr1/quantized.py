@@ -34,7 +34,14 @@ def load_quantized(family: Family, checkpoint: Path, bits: str, device: Device) 
         bnb_4bit_compute_dtype=device.torch_dtype,
         llm_int8_skip_modules=[rf"(.*\.)?{name}" for name in (*family.vision_modules, *family.projector_modules, HEAD)],
     )
-    return family.load_model(checkpoint, torch.float32, quantization_config=config, device_map={"": device.place})
+    where = {"": device.place}
+    model = family.load_model(checkpoint, torch.float32, quantization_config=config, device_map=where)
+    for layer in model.modules():
+        # On some CPUs a 4-bit layer repacks itself for sampling, in bfloat16 and for sizes in multiples of 64 alone;
+        # the policy that samples is to be the one that is scored.
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
+    return model
 
 
 def merged_with(model: PeftModel, family: Family, base: Path, folder: Path) -> None:
