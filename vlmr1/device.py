@@ -77,7 +77,7 @@ def decide(compute: Compute, found: Found) -> Device:
         raise ValueError(f"compute.device: {wanted} is wanted and torch finds {has} here; set it to auto")
     kind: Kind = found.kind if wanted == "auto" else wanted
     why = f"compute.device is {wanted}" if wanted != "auto" else found.name or "no accelerator found"
-    dtype = compute.dtype
+    dtype: str = compute.dtype
     if dtype == "auto":
         half = "bfloat16" if found.bfloat16 else "float16"
         dtype = half if kind in ("cuda", "npu") else "float32"

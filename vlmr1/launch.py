@@ -19,7 +19,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-
 if TYPE_CHECKING:
     from vlmr1.settings import Compute
 
