@@ -82,7 +82,7 @@ def test_what_cannot_work_is_refused(found, what, said):
 def test_the_trainer_is_told_what_was_decided(tmp_path):
     """The arguments of a run on this machine; of the others, the sentence where transformers would take another."""
     from tests.test_training import GRPO
-    from vlmr1.training import deepspeed_config, training_arguments
+    from vlmr1.arguments import deepspeed_config, training_arguments
 
     chosen = compute(dtype="bfloat16")
     arguments = training_arguments(GRPO, chosen, decide(chosen, NONE), tmp_path, seed=1, batch=8, steps=2)

@@ -45,7 +45,7 @@ FLOORS = [
     {"tasks"},
     {"sources", "world", "conversion", "release", "recipes", "families"},
     {"validation", "convert"},
-    {"prompts", "adapters"},
+    {"prompts", "adapters", "arguments"},
     {"quantized"},
     {"grpo", "training", "sft", "train", "doctor", "scoring"},
     {"evaluation"},
