@@ -46,7 +46,7 @@ FLOORS = [
     {"sources", "world", "conversion", "release", "recipes", "families"},
     {"validation", "convert"},
     {"prompts", "adapters", "arguments"},
-    {"quantized"},
+    {"quantized", "plan"},
     {"grpo", "training", "sft", "train", "doctor", "scoring"},
     {"evaluation"},
     {"report"},
