@@ -130,7 +130,8 @@ def from_config(config: dict[str, Any], path: Path) -> Shape:
     if kind == "internvl":
         side, tile = (v[0] if isinstance(v, list) else v for v in (vision["patch_size"], vision["image_size"]))
         tower = Tower(
-            vision["hidden_size"], vision["intermediate_size"], vision["num_hidden_layers"], False, 3 * side**2, side, tile
+            vision["hidden_size"], vision["intermediate_size"], vision["num_hidden_layers"], False, 3 * side**2, side,
+            tile,
         )  # fmt: skip
     elif kind == "qwen2_vl":
         wide = vision["embed_dim"]
