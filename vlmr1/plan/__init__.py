@@ -162,7 +162,7 @@ def say(plan: Plan, asked: Asked) -> tuple[str, bool]:
     unit, name = (1e9, "GB") if memory.total > 1e9 else (1e6, "MB")
     where = f"{chosen.compute.processes} device{'s' * (chosen.compute.processes > 1)}"
     lines = [
-        f"model: {plan.shape.weights / 1e6:,.1f} M weights, {plan.shape.tower_weights / 1e6:,.1f} M in the vision tower",
+        f"model: {plan.shape.weights / 1e6:,.1f} M weights, {plan.shape.tower_weights / 1e6:,.1f} M of them vision",
         f"a pass: {load.together} of {load.prompts} prompts a device on {where}, each {load.prompt} tokens"
         f" ({load.pictures} x {load.visual} visual, {load.text} of text assumed), {load.group} completions of at most"
         f" {load.length}",

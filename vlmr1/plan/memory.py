@@ -3,7 +3,7 @@
 What autograd keeps for a layer was counted on models of the real classes (`torch.autograd.graph.saved_tensors_hooks`),
 a token at a time: for a gated block of width d, feed-forward width f, queries q and keys k, in fp32 6d + q + 4f
 numbers, and 2q + 2k for attention itself; under autocast 4d of them stay in four bytes and the rest takes two, with a
-copy of each matrix in the half dtype. Optimizer and sharding: ZeRO (arXiv 1910.02054), table 1, with AdamW's two moments.
+copy of each matrix in the half dtype. Optimizer and sharding: ZeRO (arXiv 1910.02054), table 1, with AdamW's moments.
 `python -m benchmarks.memory` measures; docs/devices.md has the table.
 Left out on purpose: what the host holds under offloading, and fragmentation, but for `RESERVE`.
 """
