@@ -9,11 +9,13 @@ import re
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import pytest
 
 from tests.conftest import COMPUTE, ROOT, environment
 from vlmr1.device import Found, decide
+from vlmr1.launch import start_processes
 from vlmr1.settings import DeepSpeed, Launch
 
 A100 = Found("cuda", 8, "NVIDIA A100-SXM4-80GB", flash=True, quantizes=True)
@@ -93,6 +95,34 @@ def test_the_trainer_is_told_what_was_decided(tmp_path):
     for found, pinned in ((NONE, False), (ASCEND, True), (A100, True)):
         zero = deepspeed_config(offload, decide(compute(), found))["zero_optimization"]
         assert zero["offload_optimizer"] == zero["offload_param"] == {"device": "cpu", "pin_memory": pinned}
+
+
+@pytest.mark.parametrize(
+    ("launch", "where"),
+    [
+        (EIGHT, ["--standalone"]),
+        (
+            Launch(nnodes=2, nproc_per_node=8, rendezvous="node-0:29500"),
+            ["--rdzv-backend", "c10d", "--rdzv-endpoint", "node-0:29500", "--rdzv-id", "vlmr1"],
+        ),
+    ],
+)
+@pytest.mark.parametrize("found", [A100, ASCEND], ids=lambda found: found.kind)
+def test_the_launch_line_is_the_same_on_every_accelerator(monkeypatch, found, launch, where):
+    lines = []
+    monkeypatch.setattr("vlmr1.device.look", lambda: found)
+    monkeypatch.setattr("os.execv", lambda path, words: lines.append(words))
+    chosen = compute(launch=launch, deepspeed=SHARDED)
+    start_processes(chosen, "vlmr1.stages.grpo", ["--some", "words"])
+    ((python, *words),) = lines
+    assert python == sys.executable
+    assert words == [
+        *("-m", "torch.distributed.run", "--nnodes", str(launch.nnodes), *where, "--nproc-per-node", "8"),
+        *("-m", "vlmr1.stages.grpo", "--some", "words"),
+    ]
+    with pytest.raises(ValueError, match=r"nproc_per_node: 8 processes on a machine of 2 devices; lower it"):
+        monkeypatch.setattr("vlmr1.device.look", lambda: replace(found, count=2))
+        start_processes(chosen, "vlmr1.stages.grpo", [])
 
 
 NAMES = re.compile(r"\b(cuda|npu|mps|nccl|hccl|torch_npu)\b")
@@ -181,16 +211,20 @@ def test_a_broken_torch_npu_is_said_in_a_sentence(tmp_path):
 def test_a_simulated_npu_is_found(tmp_path):
     code = """
         import os
-        from vlmr1.device import AUTOLOAD, decide, load_npu, look, peak_bytes
-        from vlmr1.settings import Compute
+        from vlmr1.device import AUTOLOAD, load_npu, look, peak_bytes, settle
         from tests.conftest import COMPUTE
         load_npu()
         assert AUTOLOAD not in os.environ
         os.environ["LOCAL_RANK"] = "3"
-        device = decide(COMPUTE.model_copy(update={"dtype": "auto"}), look())
-        print(device, look().count, device.place, peak_bytes())
+        import torch
+        chosen = []
+        torch.accelerator.set_device_index = chosen.append  # there is none to be chosen
+        device = settle(COMPUTE.model_copy(update={"dtype": "auto"}))
+        assert settle(COMPUTE.model_copy(update={"dtype": "auto"})) is device  # said once
+        assert chosen == [device.place] and os.environ["DS_ACCELERATOR"] == "npu"
+        print(look().count, device.place, peak_bytes())
     """
     done = python(code, simulated(tmp_path, WHOLE))
     assert done.returncode == 0, done.stderr
-    said = "npu, bfloat16, sdpa attention, hccl between processes (Ascend910B3)"
-    assert done.stdout.strip() == f"{said} 4 npu:3 {5 * 2**20}"
+    said = "device: npu, bfloat16, sdpa attention, hccl between processes (Ascend910B3)"
+    assert done.stdout.splitlines() == [said, f"4 npu:3 {5 * 2**20}"]
