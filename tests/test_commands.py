@@ -91,7 +91,7 @@ def test_doctor_names_a_missing_list_and_a_bad_key(project):
         (["pull", "toy", "--to", "x"], "NAME@VERSION"),
         (["pull", "toy@latest", "--to", "x"], "no release toy@latest"),
         (["summary"], "no run to tell of yet"),
-        (["apply", "recipes/none.yaml"], "recipes/none.yaml: no such recipe; in that folder there is: recipes/qwen"),
+        (["apply", "recipes/none.yaml"], "recipes/none.yaml: no such recipe; in that folder there is: recipes/gui-3b"),
         (["apply", "recipes/smoke.yaml", "-S", "grpo.steps"], "write KEY=VALUE"),
     ],
 )

@@ -19,6 +19,7 @@ PIECE = 2**25  # logits held at once, as vlmr1.grpo.logprobs has it
 BUCKET = 500_000_000  # numbers that ZeRO reduces at once, its default
 LIVE = 1_000_000_000  # weights that ZeRO-3 keeps gathered during a pass, its default
 RESERVE = 2e9  # on an accelerator: its driver's context, the processes' buffers, fragmentation; an assumption
+SCRATCH = 2e7  # on a CPU: the libraries' scratch space and small blocks, as measured
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def estimate(shape: Shape, chosen: Training, load: Load, place: Place) -> Memory
         buckets = wide * learning  # DDP's own copy of the gradients
     gathered = wide * min(LIVE, shape.weights) if stage == 3 else 0.0
     halves = 2.0 * shape.weights if place.half and sharding is None and compute.quantize is None else 0.0
-    language, vision = activations(shape, chosen, load, place)
+    language, vision, working = activations(shape, chosen, load, place)
     logits = _logits(shape, load)
     sampling = _sampling(shape, load, place)
     whole = wide * shape.weights if stage == 3 else 0.0  # each process decodes with all of the weights
@@ -95,7 +96,7 @@ def estimate(shape: Shape, chosen: Training, load: Load, place: Place) -> Memory
     keeps = _keeps_reading(chosen, passes)
     reading = (language * load.together * load.prompt / _tokens(chosen, load) + vision) if keeps else 0.0
     laid = 4.0 * shape.linear if place.lays_out and not place.half else 0.0
-    base = held + reference + moments + (RESERVE if place.accelerator else 0.0)
+    base = held + reference + moments + (RESERVE if place.accelerator else SCRATCH)
     first = _first_gradients(shape, chosen, gradients, wide)
     waiting = gradients if passes > 1 else 0.0  # of the passes before
     lasting = 4.0 * shape.embedding if shape.tied and not adapters and not stage else 0.0
@@ -106,13 +107,14 @@ def estimate(shape: Shape, chosen: Training, load: Load, place: Place) -> Memory
         "optimizer": moments,
         "activations, language": language,
         "activations, vision": vision,
+        "of the layer being computed": working,
         "logits": logits,
         "KV cache of the rollout": sampling,
         "weights gathered or laid out for sampling": whole + laid,
     }
     phases = {
         "rollout": base + whole + (0.0 if stage == 3 else halves) + sampling + laid + reading,
-        "forward": base + halves + gathered + language + vision + logits + max(first, waiting),
+        "forward": base + halves + gathered + language + vision + max(logits, working) + max(first, waiting),
         "backward": base + halves + gathered + gradients + buckets + lasting,
         "step": base + gradients + buckets,
     }
@@ -137,29 +139,29 @@ def _held(shape: Shape, chosen: Training, wide: float) -> float:
     return few * shape.linear + 4.0 * (shape.weights - shape.linear)
 
 
-def activations(shape: Shape, chosen: Training, load: Load, place: Place) -> tuple[float, float]:
-    """What a pass's forward part leaves for its backward part, language model and vision."""
+def activations(shape: Shape, chosen: Training, load: Load, place: Place) -> tuple[float, float, float]:
+    """What a pass's forward part leaves for its backward part, of language model and vision, and what is at work beside
+    it: gradients within one block, the block that checkpointing computes again, a frozen tower's block."""
     adapted = chosen.trained.lora is not None
     layer = _layer(shape, chosen, load, place) * load.together
     tokens = _tokens(chosen, load)
     small = 2.0 if place.half else 4.0
-    passing = 3 * small * tokens * shape.intermediate  # gradients of the block that is being gone through
-    if chosen.compute.activation_checkpointing:
-        language = shape.layers * 4.0 * tokens * shape.hidden + layer
-    else:
-        language = shape.layers * layer
+    working = 3 * small * tokens * shape.intermediate
+    again = chosen.compute.activation_checkpointing
+    language = shape.layers * (4.0 * tokens * shape.hidden if again else layer)
+    working += layer if again else 0.0
     tower, patches = shape.tower, 4 * load.visual * load.pictures * load.together
     patches *= 1 if shares(chosen) else load.group
     frozen = chosen.trained.freeze_vision or (adapted and not (chosen.trained.lora and chosen.trained.lora.vision))
     d, f = tower.hidden, tower.intermediate
     block = patches * ((7 * d + 4 * f if tower.gated else 6 * d + 2 * f) + 4 * d) * small
     if frozen:
-        vision = block  # one block at a time, and nothing of it stays
-    elif chosen.compute.activation_checkpointing:
-        vision = tower.layers * 4.0 * patches * d + block
+        vision = 0.0  # nothing of it stays
+    elif again:
+        vision = tower.layers * 4.0 * patches * d
     else:
         vision = tower.layers * block + patches * (tower.inputs + 3 * d) * small
-    return language + passing, vision
+    return language, vision, max(working, block if frozen or again else 0.0)
 
 
 def _layer(shape: Shape, chosen: Training, load: Load, place: Place) -> float:
