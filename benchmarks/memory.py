@@ -94,7 +94,8 @@ def trained(folder: Path, chosen: Training) -> dict[str, float]:
 
     source = load_jsonl(folder / "list.jsonl", folder / "images")
     with tempfile.TemporaryDirectory() as work:
-        GrpoTrainer(folder / "warm", [source], chosen, Path(work) / "warm").run()  # what is imported late, and caches
+        once = chosen.model_copy(update={"grpo": chosen.grpo.model_copy(update={"steps": 1, "save_steps": 1})})
+        GrpoTrainer(folder / "warm", [source], once, Path(work) / "warm").run()  # what is imported late, and caches
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here

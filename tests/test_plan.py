@@ -10,7 +10,7 @@ from vlmr1.plan.hours import SAID, Speed, hours, seconds_a_step
 from vlmr1.plan.shapes import PUBLISHED, shape_of
 from vlmr1.settings import load_params
 
-QUICK = ("full", "LoRA, checkpointing")
+QUICK = "full"
 NEAR = 0.2  # of the measured peak
 
 
@@ -29,7 +29,7 @@ def project(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in SETTINGS], ids=str
+    "name", [n if n == QUICK else pytest.param(n, marks=pytest.mark.slow) for n in SETTINGS], ids=str
 )
 def test_the_planned_peak_is_near_the_measured(case, name):
     row = compare(case, SETTINGS[name])
@@ -90,7 +90,7 @@ def test_what_each_setting_brings(project):
     assert plain.memory.parts["optimizer"] == 8 * weights and plain.memory.parts["gradients"] == 8 * weights  # DDP's
     lora = "trained.lora={r: 64, alpha: 128.0, dropout: 0.0, target_modules: all-linear, vision: false}"
     few, whole = planned("rec-3b", lora, "compute.deepspeed=null", "compute.quantize=4bit"), planned("rec-3b", lora)
-    assert few.memory.parts["weights"] < 0.35 * 4 * weights and "reference" in few.memory.parts
+    assert few.memory.parts["weights"] < 0.4 * 4 * weights and "reference" in few.memory.parts
     assert few.memory.parts["reference"] == whole.memory.parts["reference"] == 0  # the base beneath is one
     apart = planned("rec-3b", "grpo.share_prefix=false")
     assert apart.memory.parts["activations, vision"] > 7 * zero[3].memory.parts["activations, vision"]
