@@ -20,7 +20,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 from vlmr1.settings import Compute, Trained
 
 COMPUTE = Compute(
+    device="auto",
     dtype="float32",
+    attention="sdpa",
+    quantize=None,
     activation_checkpointing=False,
     prompts_per_device=None,
     workers=0,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmr1.answers import Answer, read
-from vlmr1.device import DTYPES, pick_device
+from vlmr1.device import settle
 from vlmr1.evaluation.asking import Chunk
 from vlmr1.families import load_family
 from vlmr1.grpo.policy import Policy, prepare
@@ -25,11 +25,13 @@ class InProcess:
 
     def __init__(self, checkpoint: Path, compute: Compute, max_pixels: int, seed: int, length: int) -> None:
         """`seed` is that of the draws, `length` the most new tokens of an answer."""
-        device = pick_device()
+        self.device = settle(compute)
+        where = self.device.place
         self.family, self.seed, self.length = load_family(checkpoint, max_pixels), seed, length
-        model = self.family.load_model(checkpoint, DTYPES[compute.dtype]).to(device).eval()
+        model = self.family.load_model(checkpoint, self.device.torch_dtype).to(where).eval()
         # Questions set their own temperature; the policy's is only for log-probs.
-        self.policy = Policy(model, model, self.family, 1.0, prepare(model, self.family, True) is None, device)
+        breaks = prepare(model, self.family, True, self.device.attention)
+        self.policy = Policy(model, model, self.family, 1.0, breaks is None, where)
 
     def about(self) -> dict[str, Any]:
         """What shapes answers besides the settings: the template around each prompt, the ends, the forward pass."""

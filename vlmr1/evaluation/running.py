@@ -41,7 +41,7 @@ def ask_all(
     else:
         ask(work, chunks, engine.ask, lambda items: None)
     wait_for_all()
-    return chunks, engine.about() | {"max_pixels": max_pixels, "dtype": compute.dtype}
+    return chunks, engine.about() | {"max_pixels": max_pixels, "dtype": engine.device.dtype}
 
 
 def leave_results(

@@ -32,7 +32,6 @@ import torch
 from accelerate.utils import gather_object
 from transformers.trainer_callback import TrainerState
 
-from vlmr1.device import DTYPES
 from vlmr1.families.base import Prompt
 from vlmr1.grpo.advantages import advantages, zero_variance
 from vlmr1.grpo.buffer import Rollout, load_rollouts, save_rollouts
@@ -111,11 +110,12 @@ class GrpoTrainer(VlmTrainer):
         return second_model(
             checkpoint,
             self.family,
-            torch.float32 if self.compute.deepspeed is None else DTYPES[self.compute.dtype],  # the policy's own
+            torch.float32 if self.compute.deepspeed is None else self.device.torch_dtype,  # the policy's own
             self.args.device,
             self.grpo.temperature,
             self.policy.shared,
             self.accelerator.autocast,
+            self.device.attention,
         )
 
     # The rollout of a step's groups.

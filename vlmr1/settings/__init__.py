@@ -105,6 +105,10 @@ class Training(Block):
         self.compute.accumulation(self.grpo.prompts_per_step, "grpo.prompts_per_step")
         if self.grpo.sync_ref_model is not None and self.compute.deepspeed is not None:
             raise ValueError("grpo.sync_ref_model: no process holds sharded weights whole; set it or deepspeed to null")
+        if self.compute.quantize is not None and self.trained.lora is None:
+            raise ValueError(
+                "compute.quantize: a quantized base is trained by adapters alone; give trained.lora or null"
+            )
         if self.grpo.sync_ref_model is not None and self.trained.lora is not None:
             raise ValueError("grpo.sync_ref_model: under lora the reference is the base itself; set it to null")
         return self
