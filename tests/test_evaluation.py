@@ -176,7 +176,7 @@ def test_a_stage_killed_outright_goes_on_to_the_same_bytes(trained, tmp_path):
         project = tmp_path / str(killed)
         folder = project / "data/converted/evaluate"
         folder.mkdir(parents=True)
-        write_jsonl(folder / "s.jsonl", map(to_json, known.samples))
+        write_jsonl(folder / "s.jsonl", map(to_json, known.samples[:8]))
         (folder / "sources.json").write_text(json.dumps({"s": {"images": str(known.images)}}))
         shutil.copytree(checkpoint, project / "models/base")
         (project / "params.yaml").write_text(default_params().replace("batch: 100 ", "batch: 1 "))
@@ -187,7 +187,7 @@ def test_a_stage_killed_outright_goes_on_to_the_same_bytes(trained, tmp_path):
             while started.poll() is None and not (answers.is_file() and answers.stat().st_size):
                 time.sleep(0.01)
             started.kill()
-            assert started.wait() == -signal.SIGKILL and 0 < len(answers.read_bytes().splitlines()) < 48
+            assert started.wait() == -signal.SIGKILL and 0 < len(answers.read_bytes().splitlines()) < 16
         kept = answers.read_bytes() if killed else b""
         kept = kept[: kept.rfind(b"\n") + 1]
         run(command, project, PYTHONPATH=str(Path.cwd()))
