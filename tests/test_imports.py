@@ -50,7 +50,7 @@ FLOORS = [
     {"grpo", "training", "sft", "train", "doctor", "scoring"},
     {"evaluation"},
     {"report"},
-    {"stages", "ask", "cli"},
+    {"stages", "ask", "evaluate", "cli"},
 ]
 
 

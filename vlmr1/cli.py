@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
     convert.add_argument("--max-pixels", type=int, metavar="N", help="of a stored picture (default: 401408)")
     convert.set_defaults(run=_convert)
 
-    from vlmr1.evaluation.command import add_evaluate
+    from vlmr1.evaluate import add_evaluate
 
     add_evaluate(verbs)
 
