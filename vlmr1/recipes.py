@@ -16,7 +16,7 @@ from vlmr1.files import write_atomically
 from vlmr1.settings import PARAMS, load_params, read_value, read_yaml
 
 WORLDS = ("world.rec.splits", "world.ovd.splits", "world.math.splits", "world.gui.splits")
-NAMED = ("data.sources", "grpo.rewards", *WORLDS)
+NAMED = ("data.sources", "gate.keep", "grpo.rewards", *WORLDS)
 
 
 def apply(recipe: Path, sets: list[str], params: Path = PARAMS) -> list[str]:

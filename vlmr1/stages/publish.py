@@ -51,7 +51,7 @@ def main(params: Params) -> None:
 
 def _public(params: Params) -> dict[str, Any]:
     """The parameters that shaped the release, without the folders of this computer."""
-    shown = params.model_dump(mode="json", by_alias=True, exclude={"publish", "report"})
+    shown = params.model_dump(mode="json", by_alias=True, exclude={"publish", "report", "gate"})
     shown["data"]["root"] = Path(params.data.root).name
     if params.warmup.pretrained is not None and Path(params.warmup.pretrained.model).is_dir():
         shown["warmup"]["pretrained"]["model"] = Path(params.warmup.pretrained.model).name
