@@ -39,7 +39,7 @@ LIGHT = [
 ]
 # A room may import what stands below it, never above.
 FLOORS = [
-    {"files", "boxes", "pictures", "settings", "progress", "device", "launch", "watching", "products"},
+    {"errors", "files", "boxes", "pictures", "settings", "progress", "device", "launch", "watching", "products"},
     {"answers", "sample", "rows", "policies", "measures"},
     {"rewards", "work", "provenance"},
     {"tasks"},

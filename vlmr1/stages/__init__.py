@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from vlmr1.errors import RETRY, transient
 from vlmr1.files import sha256, write_atomically, write_json
 from vlmr1.launch import is_first, leave, start_processes
 from vlmr1.settings import PARAMS, Params, load_params
@@ -57,6 +58,11 @@ def run_stage(name: str, main: Callable[[Params], Any], trains: bool | Callable[
         trace = RECORDS / f"{name}-fault.txt"
         write_atomically(trace, traceback.format_exc())
         sys.exit(f"{name}: {error}\n(where in the code: {trace})")
+    except (OSError, MemoryError, RuntimeError) as error:
+        if not transient(error):
+            raise
+        print(f"{name}: {error}", file=sys.stderr, flush=True)
+        sys.exit(RETRY)
     except KeyboardInterrupt:
         sys.exit(f"{name}: stopped; the same command goes on from the last checkpoint")
     if not is_first():
