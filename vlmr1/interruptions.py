@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,9 @@ from transformers import TrainerCallback
 
 from vlmr1.errors import TransientError, transient
 from vlmr1.files import write_json
+from vlmr1.launch import is_first
 from vlmr1.settings import Compute
+from vlmr1.watching import label
 
 MEMORY = "out-of-memory.json"  # in the work folder: {prompts_per_device, was, step} of the last time
 STOPPED = 143  # exit code of a process that SIGTERM ended
@@ -68,7 +72,28 @@ def fitting(compute: Compute, work: Path) -> Compute:
     path = work / MEMORY
     if not path.is_file():
         return compute
-    return compute.model_copy(update={"prompts_per_device": json.loads(path.read_text(encoding="utf-8"))["prompts_per_device"]})
+    return compute.model_copy(
+        update={"prompts_per_device": json.loads(path.read_text(encoding="utf-8"))["prompts_per_device"]}
+    )
+
+
+@contextmanager
+def in_order(trainer: Any) -> Iterator[None]:
+    """Around a training. Raises SystemExit after SIGTERM; short of memory TransientError, or ValueError."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        share = trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps
+        raise short_of_memory(error, trainer.compute, share, trainer.work, trainer.state.global_step) from error
+    finally:
+        trainer.stops.restore()
+    if trainer.stops.stopping:
+        if is_first():
+            step = trainer.state.global_step
+            print(f"{label(trainer.work)}: stopped after step {step}, checkpoint written", flush=True)
+        sys.exit(STOPPED)
 
 
 def out_of_memory(error: BaseException) -> bool:

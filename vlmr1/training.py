@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import math
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from vlmr1.families.base import Prompt
 from vlmr1.files import rounded, whole_folder, write_json
 from vlmr1.grpo.policy import Policy, prepare
 from vlmr1.grpo.sampler import PromptSampler
-from vlmr1.interruptions import STOPPED, StopsInOrder, fitting, out_of_memory, short_of_memory
+from vlmr1.interruptions import StopsInOrder, fitting, in_order
 from vlmr1.launch import is_first
 from vlmr1.prompts import Prompts, UnreadablePicture
 from vlmr1.sample import Source, write_jsonl
@@ -95,8 +94,8 @@ class VlmTrainer(Trainer):
             data_collator=lambda items: {"items": items},
             callbacks=[WatchedRun(work)] if is_first() else [],
         )
-        self.stops = StopsInOrder(self.over_processes)
-        self.add_callback(self.stops)
+        self.add_callback(stops := StopsInOrder(self.over_processes))
+        self.stops = stops
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = False  # the losses are scaled here
         if share and self.breaks is not None and is_first():
@@ -242,27 +241,15 @@ class VlmTrainer(Trainer):
     def run(self) -> list[dict[str, float]]:
         """Train to the end, from the last whole checkpoint if there is one. Returns the logged rows, a step each.
 
-        Raises SystemExit after SIGTERM, with a checkpoint left; short of memory, TransientError where the next start
-        will take less, else ValueError.
+        What may end it before is told by `vlmr1.interruptions`.
         """
         checkpoint = last_whole_checkpoint(self.work)
         if is_first():
             self.forget_after(0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2]))
         if checkpoint is not None:
             self.load_more(checkpoint)
-        try:
+        with in_order(self):
             self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            share = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
-            raise short_of_memory(error, self.compute, share, self.work, self.state.global_step) from error
-        finally:
-            self.stops.restore()
-        if self.stops.stopping:
-            if is_first():
-                print(f"{label(self.work)}: stopped after step {self.state.global_step}, checkpoint written", flush=True)
-            sys.exit(STOPPED)
         return logged_rows(self.state)
 
     def save_policy(self, folder: Path) -> None:
