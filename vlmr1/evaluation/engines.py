@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlmr1.answers import Answer
 from vlmr1.device import DTYPES, pick_device
 from vlmr1.evaluation.asking import Chunk
 from vlmr1.families import load_family
@@ -14,7 +13,7 @@ from vlmr1.grpo.rollout import sample_completions
 from vlmr1.grpo.sampling import Sampling
 from vlmr1.prompts import encode
 from vlmr1.settings import Compute
-from vlmr1.tasks import TASKS
+from vlmr1.tasks import TASKS, read_of
 
 
 class InProcess:
@@ -48,16 +47,6 @@ class InProcess:
                 row = {"index": sample.id, "sample": number, "image": list(sample.images), "problem": sample.problem}
                 row |= {"prompt": task.prompt(sample), "truth": sample.solution, "completion": completion}
                 row |= {"input_size": [prompt.size[1], prompt.size[0]], "tokens": len(ids)}
-                row |= _read(said, sample.task) | {"problems": list(said.problems)}
+                row |= read_of(said, sample.task) | {"problems": list(said.problems)}
                 rows.append(row | task.score(said, sample))
         return rows
-
-
-def _read(said: Answer, task: str) -> dict[str, Any]:
-    """What was read: the box that counts, all boxes with their labels, or the words."""
-    if task == "rec":
-        return {"box": None if said.box is None else [round(v, 2) for v in said.box]}
-    if task == "ovd":
-        found = said.found if said.text is not None else ()
-        return {"boxes": [[round(v, 2) for v in box] for box, _ in found], "labels": [label for _, label in found]}
-    return {"said": said.said}

@@ -38,6 +38,7 @@ class Judged:
     boxes: int
     repeated: int  # boxes said more than once
     metric: float  # what the task is judged by
+    frame: Size  # (width, height) of the picture as the model saw it
 
 
 class Scorer:
@@ -100,6 +101,7 @@ class Scorer:
             len(answer.boxes),
             repeated,
             float(score[task.JUDGED]),
+            frame,
         )
 
 
