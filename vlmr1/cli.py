@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from vlmr1.release.commands import add_verbs
+
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
@@ -26,11 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
     apply.add_argument("-S", "--set-param", action="append", default=[], metavar="KEY=VALUE", help="as in dvc exp run")
     apply.set_defaults(run=_apply)
 
-    pull = verbs.add_parser("pull", help="land a published checkpoint, every byte verified")
-    pull.add_argument("release", help="NAME@VERSION or NAME@latest")
-    pull.add_argument("--to", type=Path, required=True, metavar="DIR", help="a new folder")
-    pull.add_argument("--store", help="folder, file:///… or s3://bucket/prefix (default: params.yaml's publish.store)")
-    pull.set_defaults(run=_pull)
+    add_verbs(verbs)
 
     ask = verbs.add_parser("ask", help="ask a checkpoint where something is in a picture")
     ask.add_argument("checkpoint", type=Path, help="a pulled folder, or models/grpo")
@@ -119,21 +117,6 @@ def _apply(chosen: argparse.Namespace) -> None:
     changed = apply(chosen.recipe, chosen.set_param)
     print("\n".join(changed) or "nothing to change")
     print("params.yaml changed; `git checkout params.yaml` brings the default run back, `dvc repro` runs this one")
-
-
-def _pull(chosen: argparse.Namespace) -> None:
-    from vlmr1.release.pull import pull
-    from vlmr1.release.store import open_store
-
-    store = chosen.store
-    if store is None:
-        from vlmr1.settings import PARAMS, load_params
-
-        if not PARAMS.is_file():
-            raise ValueError("no params.yaml here to name the store; give --store")
-        store = load_params().publish.store
-    manifest = pull(open_store(store), chosen.release, chosen.to, lambda line: print(line))
-    print(f"{manifest['name']}@{manifest['version']} is in {chosen.to}")
 
 
 def _ask(chosen: argparse.Namespace) -> None:

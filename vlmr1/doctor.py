@@ -145,7 +145,7 @@ def _store(params: Params) -> Finding:
     from vlmr1.release.store import open_store
 
     try:
-        open_store(params.publish.store).exists(f"{params.publish.name}/latest")
-    except ValueError as error:
+        open_store(params.publish.store).children(params.publish.name)
+    except (ValueError, OSError) as error:
         return Finding(False, "publish.store", str(error))
     return Finding(True, "publish.store", params.publish.store)

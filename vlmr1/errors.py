@@ -13,7 +13,7 @@ class TransientError(OSError):
 
 def transient(error: BaseException) -> bool:
     """Whether the same command may well succeed later: `TransientError`, or memory that was short."""
-    out_of_memory = [MemoryError]
+    kinds: list[type[BaseException]] = [TransientError, MemoryError]
     if "torch" in sys.modules:
-        out_of_memory.append(sys.modules["torch"].OutOfMemoryError)
-    return isinstance(error, TransientError | MemoryError) or isinstance(error, tuple(out_of_memory))
+        kinds.append(sys.modules["torch"].OutOfMemoryError)
+    return isinstance(error, tuple(kinds))

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from vlmr1.files import sha256, write_json
 from vlmr1.release.names import MOST_FILES, check_names
@@ -24,6 +24,7 @@ MOST_BYTES = 16 << 20  # of a manifest: what 10,000 files and a page of scores t
 SCHEMA = Path(__file__).with_name("manifest.schema.json")
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Md5 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}(\.dir)?$")]  # as DVC names content
 Text = Annotated[str, Field(max_length=1000)]
 
 
@@ -41,6 +42,23 @@ class Base(Block):
     sha256: Digest  # over names and hashes of the base's own files
 
 
+class Score(Block):
+    """Figures of one source: what it is judged by, with its 95 % interval in `…_low` and `…_high`, and any others."""
+
+    model_config = ConfigDict(extra="allow")
+
+    task: Text
+    judged: Text
+    n: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _interval(self) -> Score:
+        figures = self.model_extra or {}
+        if not all(isinstance(figures.get(f"{self.judged}{end}"), int | float) for end in ("", "_low", "_high")):
+            raise ValueError(f"{self.judged}: the figure or an end of its interval is missing")
+        return self
+
+
 class About(Block):
     """What the version names beside the model's files."""
 
@@ -50,7 +68,7 @@ class About(Block):
     params: dict[str, Any]  # all that shaped the result
     rewards: dict[str, float]  # names and weights
     accuracy: list[Text]  # which rewards `accuracy` stood for
-    scores: dict[str, dict[str, Any]]  # by evaluation source: n, and each figure with its 95 % interval
+    scores: dict[str, Score]  # by evaluation source
 
 
 class Where(Block):
@@ -59,7 +77,7 @@ class Where(Block):
     commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}([0-9a-f]{24})?$")] | None
     dirty: bool
     changed: list[Text]  # files that differed from the commit
-    dvc_lock: dict[str, dict[str, Text]]  # by stage and path: the hash DVC has of it
+    dvc_lock: dict[str, dict[str, Md5]]  # by stage and path, what it read and what it made
     packages: dict[str, Text]
     hardware: dict[str, Any]
     parent: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")] | None  # what NAME#prod named then
@@ -76,9 +94,7 @@ class Manifest(Block):
 
 def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
     """{relative path: {sha256, size}} of every file below a folder, sorted."""
-    return {
-        path.relative_to(folder).as_posix(): describe(path) for path in sorted(folder.rglob("*")) if path.is_file()
-    }
+    return {path.relative_to(folder).as_posix(): describe(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def describe(path: Path) -> dict[str, Any]:

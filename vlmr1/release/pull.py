@@ -34,7 +34,7 @@ def pull(store: Store, wanted: str, target: Path, said: Callable[[str], None]) -
     Raises ValueError where the name, the store's content or the target is at fault: nothing is kept then. Raises
     TransientError where the store failed; the same pull goes on later.
     """
-    if target.is_symlink() or target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
         raise ValueError(f"{target} already holds something; give a new folder")
     name, version = resolve(store, wanted)
     try:
@@ -44,8 +44,8 @@ def pull(store: Store, wanted: str, target: Path, said: Callable[[str], None]) -
     manifest = check_manifest(text, name, version)
     target.parent.mkdir(parents=True, exist_ok=True)
     half = target.with_name(f".{target.name}.{version}.tmp")
-    if half.is_symlink():
-        raise ValueError(f"{half}: is a link; remove it")
+    if half.is_symlink() or any(path.is_symlink() for path in half.rglob("*")):
+        raise ValueError(f"{half}: is a link, or holds one, which no pull makes; remove it")
     _room(manifest, half)
     (half / "files").mkdir(parents=True, exist_ok=True)
     with _alone(half):

@@ -65,7 +65,9 @@ def releases(store: Store, name: str) -> list[Release]:
     order = _published(log)
     with ThreadPoolExecutor(8) as pool:
         manifests = dict(zip(order, pool.map(lambda version: _manifest(store, name, version), order), strict=True))
-    labels = {label: _stack(log, label)[-1] for label in dict.fromkeys(e.label for e in log if e.label) if _stack(log, label)}
+    labels = {
+        label: _stack(log, label)[-1] for label in dict.fromkeys(e.label for e in log if e.label) if _stack(log, label)
+    }
     return [
         Release(
             name,

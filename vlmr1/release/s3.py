@@ -23,6 +23,7 @@ from s3transfer.utils import ReadFileChunk
 from vlmr1.errors import TransientError
 from vlmr1.release.store import BLOCK, within
 
+MOST_BYTES = 64 << 20  # of what is written by `put_new`: manifests and entries of the log
 PART = 64 << 20  # bytes; larger where a file has more than MOST_PARTS of them
 MOST_PARTS = 10_000
 SIDE_BY_SIDE = 4
@@ -56,7 +57,9 @@ class S3Store:
     def blocks(self, key: str, start: int, stop: int, size: int) -> Iterator[bytes]:
         reply = self._call("get_object", key, Range=f"bytes={start}-{stop - 1}")
         if reply.get("ContentRange") != f"bytes {start}-{stop - 1}/{size}":
-            raise ValueError(f"{key}: the server sent {reply.get('ContentRange', 'all of it')}, {size:,} bytes were promised")
+            raise ValueError(
+                f"{key}: the server sent {reply.get('ContentRange', 'all of it')}, {size:,} bytes were promised"
+            )
         yield from self._body(reply["Body"], key, stop - start)
 
     def put(self, path: Path, key: str, digest: str) -> None:
@@ -75,7 +78,7 @@ class S3Store:
         if self._head(key) is not None:  # some servers ignore the condition
             raise FileExistsError(f"{self._where(key)}: taken")
         self._call("put_object", key, Body=data, IfNoneMatch="*")
-        if self.read(key, len(data)) != data:  # another's came at the same moment, and was kept
+        if self.read(key, MOST_BYTES) != data:  # another's came at the same moment, and was kept
             raise FileExistsError(f"{self._where(key)}: taken")
 
     def children(self, prefix: str) -> list[str]:

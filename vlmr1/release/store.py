@@ -16,6 +16,7 @@ from typing import Protocol
 from urllib.parse import urlparse
 
 from vlmr1.files import inside, sha256
+from vlmr1.settings.results import check_url
 
 BLOCK = 1 << 20  # bytes that are held at once
 TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}\.tmp")
@@ -45,18 +46,6 @@ def open_store(url: str) -> Store:
 
         return S3Store(parts.netloc, parts.path.strip("/"))
     return FolderStore(Path(parts.path if parts.scheme == "file" else url))
-
-
-def check_url(url: str) -> None:
-    """Raises ValueError where a URL names no store, or carries a secret; the sentence never repeats it."""
-    parts = urlparse(url)
-    if "@" in parts.netloc or parts.query or parts.fragment:
-        raise ValueError(
-            "a store's URL holds no user, key or query; give s3://bucket/prefix, and credentials by AWS_ACCESS_KEY_ID and"
-            " AWS_SECRET_ACCESS_KEY or a profile"
-        )
-    if parts.scheme not in ("", "file", "s3") or (parts.scheme == "s3") != bool(parts.netloc) or not url:
-        raise ValueError(f"a store of kind {parts.scheme or 'nothing'!r}: give a folder, file:///… or s3://bucket/prefix")
 
 
 class FolderStore:

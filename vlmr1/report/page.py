@@ -78,11 +78,11 @@ def parts(facts: dict[str, Any], way: str = "greedy") -> list[list[str]]:
 
 def record(params: str) -> None:
     """Note, beside the tracked facts, what differs by nature: commit, versions, machine, and the params file's text."""
-    head, dirty = commit()
+    head, changed = commit()
     noted = {
         "facts": sha256(RUN / "facts.json"),
         "commit": head,
-        "dirty": dirty,
+        "dirty": bool(changed),
         "machine": machine(),
         "packages": package_versions(),
         "params": params,

@@ -154,6 +154,12 @@ class Params(Block):
         return self
 
     @model_validator(mode="after")
+    def _published_whole_or_not(self) -> Params:
+        if (self.publish.merge is None) != (self.trained.lora is None):
+            raise ValueError("publish.merge: true or false under trained.lora, null without it")
+        return self
+
+    @model_validator(mode="after")
     def _training_alone(self) -> Params:
         self.training()  # what a GRPO run by itself refuses, params refuse too
         return self

@@ -79,6 +79,7 @@ def run_stage(name: str, main: Callable[[Params], Any], trains: bool | Callable[
         "peak_memory_mb": round(max(u.ru_maxrss for u in used) * unit / 2**20),
     }
     if "torch" in sys.modules and (torch := sys.modules["torch"]).accelerator.is_available():
+        record["accelerator"] = torch.get_device_module().get_device_name()
         record["peak_accelerator_memory_mb"] = round(torch.accelerator.max_memory_allocated() / 2**20)
     metrics = Path("metrics") / f"{name}.json"  # so that the page can tell whose times these are
     record["made"] = sha256(metrics) if metrics.is_file() else None

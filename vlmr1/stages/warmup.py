@@ -130,7 +130,11 @@ def _resolve(pretrained: Pretrained) -> None:
                 f"warmup.pretrained.model: {pretrained.model} has no .safetensors weights, the only kind read"
             )
         load_family(folder, 56 * 56)  # refuse an unsupported family now, not after the first training minute
-        origin = {"model": local.name if local.is_dir() else pretrained.model, "revision": pretrained.revision}
+        origin = {
+            "kind": "folder" if local.is_dir() else "hub",
+            "model": local.name if local.is_dir() else pretrained.model,
+            "revision": pretrained.revision,
+        }
         write_json(folder / "origin.json", {**origin, "sha256": hashes})
     logs = Path("logs/warmup")
     with whole_folder(logs) as folder:
