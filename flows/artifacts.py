@@ -68,7 +68,9 @@ def _report() -> None:
     said = "\n".join(f"- {sentence}" for sentence in facts["sentences"]).replace("Acc@0.5", "`Acc@0.5`")  # no address
     show_text("findings", f"## What the run shows\n\n{said}\n", "In plain sentences")
     for path in sorted(run.glob("*.png")):
-        show_picture(key_of("report", path.stem), path, DESCRIBED.get(path.stem, f"Answers drawn on pictures, {path.stem}"))
+        show_picture(
+            key_of("report", path.stem), path, DESCRIBED.get(path.stem, f"Answers drawn on pictures, {path.stem}")
+        )
 
 
 def _publication() -> None:
@@ -78,7 +80,9 @@ def _publication() -> None:
 
 def show_release(store: str, name: str, version: str, how: str) -> None:
     """Where a release lies, and how to get it."""
-    where = f"{store.rstrip('/')}/{name}/{version}" if "://" in store else (Path(store) / name / version).resolve().as_uri()
+    where = (
+        f"{store.rstrip('/')}/{name}/{version}" if "://" in store else (Path(store) / name / version).resolve().as_uri()
+    )
     line = f"vlmr1 pull {name}@{version} --to checkpoints/{name}"
     text = f"## {name}@{version}\n\n{how}: [{where}]({where})\n\n```\n{line}\n```\n"
     show_text("release", text, f"{name}@{version}: {how}, and how to get it")

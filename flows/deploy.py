@@ -5,14 +5,9 @@ Each is made once and brought up to date after that; nothing else on the server 
 
 from __future__ import annotations
 
-import asyncio
-import os
-import subprocess
-import sys
-
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.exceptions import ObjectNotFound
 
 from flows.running import limit_of
 

@@ -50,9 +50,9 @@ def run_stage(name: str, changed: bool, upstream: list[bool], slots: threading.S
     return True
 
 
-async def may_mend(task: Any, task_run: Any, state: State[Any]) -> bool:
+def may_mend(task: Any, task_run: Any, state: State[Any]) -> bool:
     """Whether a failed stage is tried again."""
-    fault = await state.result(raise_on_failure=False)
+    fault = state.result(raise_on_failure=False)
     return isinstance(fault, StageFailedForNow) and not running.stopping.is_set()
 
 

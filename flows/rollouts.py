@@ -49,7 +49,12 @@ def _paid(rows: list[dict[str, Any]]) -> str:
     lines = [f"| answer | reward | advantage | {' | '.join(names)} |", f"|---|---|---|{'---|' * len(names)}"]
     for row in rows[: 2 * SHOWN]:
         rewards = [f"{row['rewards'][n]['value']:.2f} {row['rewards'][n]['reason'] or ''}" for n in names]
-        cells = [f"`{_cell(row['completion'])}`", f"{row['reward']:.2f}", f"{row['advantage']:+.2f}", *map(_cell, rewards)]
+        cells = [
+            f"`{_cell(row['completion'])}`",
+            f"{row['reward']:.2f}",
+            f"{row['advantage']:+.2f}",
+            *map(_cell, rewards),
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n" + "\n".join(lines) + "\n"
 

@@ -40,27 +40,36 @@ class StageFailedForNow(StageFailed):
 
 def run_by_dvc(name: str) -> tuple[list[str], int]:
     """Let DVC run a stage. Returns what was said, and DVC's exit code."""
-    logger = get_run_logger()
     done = threading.Event()
     context = contextvars.copy_context()  # so that what the watcher shows belongs to this task run
     watcher = threading.Thread(target=context.run, args=(follow_training, name, done), name=f"follow-{name}")
-    said: list[str] = []
-    # The repository's lock is free while a command runs, so parallel stages work; without the flag they would fail.
-    command = ["dvc", "--wait-for-lock", "repro", "--single-item", name]
+    watcher.start()
+    try:
+        # The repository's lock is free while a command runs, so parallel stages work; without the flag they would fail.
+        return run_logged(["dvc", "--wait-for-lock", "repro", "--single-item", name])
+    finally:
+        done.set()
+        watcher.join()
+
+
+def run_logged(command: list[str]) -> tuple[list[str], int]:
+    """Run a command with its output in the run's log. Returns what was said, and its exit code."""
+    logger, said = get_run_logger(), []
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     ) as process:
         _running.add(process.pid)
-        if stopping.is_set():  # the call to stop came while it started
-            stop()
-        watcher.start()
         try:
+            if stopping.is_set():  # the call to stop came while it started
+                stop()
             for line in _lines(process):
                 said.append(line)
                 logger.info(line)
+        except BaseException:  # the run ends while it reads, in the main thread: what it waits for ends too
+            stop()
+            raise
         finally:
-            done.set()
-            watcher.join()
+            process.wait()
             _running.discard(process.pid)
     return said, process.returncode
 
@@ -92,9 +101,7 @@ def device_for(name: str) -> Iterator[None]:
             if stopping.is_set():
                 raise StageFailed(f"stage {name} was stopped before it had its device")
             try:
-                held.enter_context(
-                    concurrency(limit_of(device), timeout_seconds=5, lease_duration=LEASE, strict=True)
-                )
+                held.enter_context(concurrency(limit_of(device), timeout_seconds=5, lease_duration=LEASE, strict=True))
                 break
             except TimeoutError:
                 continue  # another training has it
@@ -111,11 +118,19 @@ def stop() -> None:
     stopping.set()
     for pid in list(_running):
         with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
-            for child in psutil.Process(pid).children():
-                # DVC runs a stage through a shell, which would end without waiting for it.
-                shell = "-c" in child.cmdline()[1:3]
-                for stage in (child.children() if shell else []) or [child]:
-                    stage.send_signal(signal.SIGTERM)
+            for stage in _stages_of(psutil.Process(pid)):
+                stage.send_signal(signal.SIGTERM)
+
+
+def _stages_of(process: psutil.Process) -> list[psutil.Process]:
+    """The stage that DVC runs, through a shell that would end without waiting for it; another command is its own."""
+    if not any(Path(word).name == "dvc" for word in process.cmdline()[:2]):
+        return [process]
+    found: list[psutil.Process] = []
+    for child in process.children():
+        through_shell = "-c" in child.cmdline()[1:3]
+        found += (child.children() if through_shell else []) or [child]
+    return found
 
 
 def _lines(process: subprocess.Popen[str]) -> Iterator[str]:

@@ -19,8 +19,8 @@ WORLDS = ("world.rec.splits", "world.ovd.splits", "world.math.splits", "world.gu
 NAMED = ("data.sources", "gate.keep", "grpo.rewards", *WORLDS)
 
 
-def apply(recipe: Path, sets: list[str], params: Path = PARAMS) -> list[str]:
-    """Lay a recipe, then KEY=VALUE pairs, over a params file. Returns a line for each changed key.
+def apply(recipe: Path | None, sets: list[str], params: Path = PARAMS) -> list[str]:
+    """Lay a recipe, if one is given, then KEY=VALUE pairs, over a params file. Returns a line for each changed key.
 
     Raises ValueError, with the params file as it was, when the outcome is not a valid one.
     """
@@ -29,13 +29,14 @@ def apply(recipe: Path, sets: list[str], params: Path = PARAMS) -> list[str]:
     yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
     if not params.is_file():
         raise ValueError(f"no {params} here; run from the project's folder")
-    if not recipe.is_file():
+    if recipe is not None and not recipe.is_file():
         known = ", ".join(sorted(str(path) for path in recipe.parent.glob("*.yaml"))) or "none"
         raise ValueError(f"{recipe}: no such recipe; in that folder there is: {known}")
     base = yaml.load(params)
     changed: list[str] = []
-    read_yaml(recipe)  # refuses what is no mapping
-    _merge(base, yaml.load(recipe), "", changed, recipe)
+    if recipe is not None:
+        read_yaml(recipe)  # refuses what is no mapping
+        _merge(base, yaml.load(recipe), "", changed, recipe)
     for pair in sets:
         key, equals, value = pair.partition("=")
         if not equals:
@@ -51,7 +52,7 @@ def apply(recipe: Path, sets: list[str], params: Path = PARAMS) -> list[str]:
     try:
         load_params(draft)
     except ValueError as error:
-        said = str(error).replace(str(draft), str(recipe))
+        said = str(error).replace(str(draft), str(recipe or params))
         raise ValueError(f"{said}\nif another recipe lies over params.yaml, `git checkout params.yaml` first") from None
     finally:
         draft.unlink()

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from vlmr1.evaluation.asking import ask, chunks_of, gathered
-from vlmr1.evaluation.engines import InProcess
 from vlmr1.evaluation.summary import summarise
 from vlmr1.files import rounded, whole_folder, write_json
 from vlmr1.launch import is_first, place, wait_for_all
@@ -32,6 +31,8 @@ def evaluate(params: Params, checkpoint: Path, converted: Path, work: Path, targ
 
     `work` keeps what is half done and is removed at the end. None on every process but the first.
     """
+    from vlmr1.evaluation.engines import InProcess  # torch, wanted only here
+
     settings, asking = params.evaluate, params.evaluate.asking
     sources = load_sources(converted, "evaluate")
     open_work(work, lambda: {**settings_of(params, converted), "checkpoint": fingerprint_of(checkpoint)})
