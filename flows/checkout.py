@@ -61,6 +61,7 @@ def copy_of(project: Path, revision: str | None, said: Callable[[str], None]) ->
                 raise ValueError(f"git does not know who commits: {REMEDY}")
             call("git", "config", key, value, folder=clone)
         call("git", "checkout", "--quiet", "--force", "--detach", commit, folder=clone)
+        call("git", "clean", "--quiet", "--force", "-d", folder=clone)  # what git ignores stays: outputs, work
         _share(project, clone)
         said(f"{PLACE} is at {commit[:12]}")
         with chdir(clone):
@@ -174,7 +175,9 @@ def pull_data(said: Callable[[str], None]) -> list[str]:
 
 def save_branch(name: str, branch: str, message: str) -> str:
     """Save the clone's state as an experiment, make a branch of it in the project; the commit."""
-    call("dvc", "--wait-for-lock", "exp", "save", "--force", "--name", name, "--message", message)
+    new = call("git", "ls-files", "--others", "--exclude-standard").splitlines()  # dvc.lock and metrics of a first run
+    also = [word for path in new for word in ("--include-untracked", path)]
+    call("dvc", "--wait-for-lock", "exp", "save", "--force", "--name", name, "--message", message, *also)
     call("dvc", "exp", "branch", name, branch)
     call("git", "push", "--quiet", "origin", f"refs/heads/{branch}:refs/heads/{branch}")
     commit = call("git", "rev-parse", branch)

@@ -91,9 +91,9 @@ def retrain(
         verdict = gate()
         branch = save(name, verdict)
         push()
-        state = conclude(store, verdict, branch, promote)
+        title = conclude(store, verdict, branch, promote)
         write_json(DONE, {**done, digest: branch})
-        return state
+        return Completed(name=title, message=f"{verdict.release}, {branch}: {verdict.says}")
 
 
 @step(name="new data", task_run_name="new data")
@@ -134,8 +134,8 @@ def push() -> None:
 
 
 @step(name="release", task_run_name="release")
-def conclude(store_url: str, verdict: judging.Verdict, branch: str, promote: bool) -> State[Any]:
-    """Promote the candidate, or note why not. The run's last state, which says how it went."""
+def conclude(store_url: str, verdict: judging.Verdict, branch: str, promote: bool) -> str:
+    """Promote the candidate, or note why not; how it went, in a word or two."""
     store, label = open_store(store_url), load_params().gate.label
     title, reason = verdict.outcome, f"{branch}: {verdict.says}"
     if verdict.outcome == judging.REFUSED:
@@ -145,7 +145,7 @@ def conclude(store_url: str, verdict: judging.Verdict, branch: str, promote: boo
         registry.promote(store, verdict.name, verdict.version, label, reason)
         title = f"Promoted to {label}"
     show_release(store_url, verdict.name, verdict.version, title.lower())
-    return Completed(name=title, message=f"{verdict.release}, {branch}: {verdict.says}")
+    return title
 
 
 def main() -> None:
