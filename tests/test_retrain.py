@@ -76,7 +76,9 @@ def place(tmp_path_factory):
     (project / "make.py").write_text(MAKE)
     (project / "dvc.yaml").write_text(GRAPH)
     (project / "params.yaml").write_text(default_params())
-    (project / ".gitignore").write_text("/.retrain/\n/.retrain.lock\n/work/\n/models/\n/releases/\n/data/converted/\n")
+    (project / ".gitignore").write_text(
+        "/.retrain/\n/.retrain.lock\n/work/\n/models/\n/releases/\n/.dvc-storage/\n/data/converted/\n"
+    )
     (project / ".dvcignore").write_text("/.retrain\n")
     origin.write_text("70")
     for command in (
@@ -104,10 +106,14 @@ def retrain(place, api, *options):
 
 
 def everything(project):
-    """The user's working tree to the byte, with git's index, and the branch it is on."""
-    files = {p: sha256(p) for p in project.rglob("*") if p.is_file() and ".retrain" not in str(p)}
-    kept = {p: digest for p, digest in files.items() if not {"objects", "refs", "logs", "cache", "tmp"} & {*p.parts}}
-    return {p: d for p, d in kept.items() if "releases" not in p.parts}, run(["git", "status", "--porcelain"], project)
+    """The user's working tree to the byte, git's index, what is checked out, and git's own opinion of it."""
+    kept = {}
+    for path in project.rglob("*"):
+        top = path.relative_to(project).parts[0]
+        if path.is_file() and top not in (".git", ".dvc", ".retrain", ".retrain.lock", ".dvc-storage", "releases"):
+            kept[path] = sha256(path)
+    kept |= {name: sha256(project / ".git" / name) for name in ("HEAD", "index", "config")}
+    return kept, run(["git", "status", "--porcelain"], project), run(["git", "rev-parse", "HEAD"], project)
 
 
 def branches(project):
@@ -134,15 +140,27 @@ def test_retraining_promotes_what_passes_and_keeps_what_does_not(place, api):
     assert "Refused" in said and f"larger: better by more than noise than toy@{first} is wanted" in said
     assert promoted(store, "toy", "prod") == first
     newest = releases(store, "toy")[-1]
-    assert newest.version != first and newest.notes[-1].event == "refused" and "may well be noise" in newest.notes[-1].reason
+    assert (
+        newest.version != first
+        and newest.notes[-1].event == "refused"
+        and "may well be noise" in newest.notes[-1].reason
+    )
     (refused,) = [name for name in branches(project) if name.startswith("refused/nightly-")]
     assert "may well be noise" in run(["git", "log", "-1", "--format=%B", refused], project)
     assert "path: right" in run(["git", "show", f"{refused}:data/right.dvc"], project)
 
+    assert everything(project) == before
+
+
+@pytest.mark.slow
+def test_promotion_can_be_left_out_and_force_repeats_what_was_done(place, api):
+    project, origin = place
+    store = open_store(str(project / "releases"))
+    origin.write_text("60")
+    retrain(place, api)
     origin.write_text("95")
-    assert "Passed" in retrain(place, api, "--no-promotion") and promoted(store, "toy", "prod") == first
+    before = promoted(store, "toy", "prod")
+    assert "Passed" in retrain(place, api, "--no-promotion") and promoted(store, "toy", "prod") == before
     assert "Promoted to prod" in retrain(place, api, "--force")
     assert promoted(store, "toy", "prod") == releases(store, "toy")[-1].version
     assert "Already promoted" in retrain(place, api, "--force")
-
-    assert everything(project) == before
