@@ -60,6 +60,8 @@ def make_automations() -> str:
     block = CustomWebhookNotificationBlock(
         name="vlmr1",
         url="{{address}}",
+        headers=None,
+        cookies=None,
         json_data={"text": "{{subject}}\n{{body}}", "subject": "{{subject}}", "body": "{{body}}"},
         secrets=SecretDict({"address": url}),
     )
