@@ -28,6 +28,7 @@ LEASE = 60  # seconds after which a slot is free whose holder was killed
 AGAIN = "exited with 75"  # what DVC says of a stage that may be tried again
 stopping = threading.Event()  # once set, no stage starts
 _running: set[int] = set()  # DVC's processes
+_device = threading.Lock()
 
 
 class StageFailed(RuntimeError):
@@ -97,15 +98,24 @@ def device_for(name: str) -> Iterator[None]:
         yield
         return
     with contextlib.ExitStack() as held:
+        while not _device.acquire(timeout=1):  # this run's own trainings wait here, which costs the server nothing
+            _go_on(name)
+        held.callback(_device.release)
         while True:
-            if stopping.is_set():
-                raise StageFailed(f"stage {name} was stopped before it had its device")
+            _go_on(name)
             try:
-                held.enter_context(concurrency(limit_of(device), timeout_seconds=5, lease_duration=LEASE, strict=True))
+                held.enter_context(
+                    concurrency(limit_of(device), timeout_seconds=LEASE, lease_duration=LEASE, strict=True)
+                )
                 break
             except TimeoutError:
-                continue  # another training has it
+                get_run_logger().info(f"{name}: waiting for {limit_of(device)}, which another run holds")
         yield
+
+
+def _go_on(name: str) -> None:
+    if stopping.is_set():
+        raise StageFailed(f"stage {name} was stopped before it had its device")
 
 
 def limit_of(device: str) -> str:
