@@ -35,7 +35,11 @@ def main(params: Params, release: str, target: Path) -> None:
     checkpoint = PLACE / "checkpoint"
     if is_first():
         shutil.rmtree(checkpoint, ignore_errors=True)
-        pull(open_store(params.publish.store), release, checkpoint, print)
+        manifest = pull(open_store(params.publish.store), release, checkpoint, print)
+        if manifest["about"]["kind"] == "adapter":
+            raise ValueError(
+                f"{release} is an adapter by itself, which cannot be asked; publish with publish.merge: true"
+            )
     wait_for_all()
     evaluate(params, checkpoint, CONVERTED, PLACE / "asking", target)
     wait_for_all()
