@@ -149,7 +149,8 @@ def _local(base: str, revision: str | None = None) -> Path:
             return Path(base)
         return Path(snapshot_download(base, revision=revision, local_files_only=True))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{base}: neither a folder nor downloaded from the hub; name the base's folder") from error
+        at = f"{base} at {revision}" if revision else base
+        raise ValueError(f"{at}: neither a folder nor downloaded from the hub; name the base's folder") from error
 
 
 def _digest(folder: Path) -> str:

@@ -61,11 +61,14 @@ def _store(chosen: argparse.Namespace) -> Store:
 
     if chosen.store is not None:
         return open_store(chosen.store)
-    from vlmr1.settings import PARAMS, load_params
+    from vlmr1.settings import PARAMS, read_yaml
 
     if not PARAMS.is_file():
         raise ValueError("no params.yaml here to name the store; give --store")
-    return open_store(load_params().publish.store)
+    try:
+        return open_store(read_yaml(PARAMS)["publish"]["store"])  # whatever the rest of it says by now
+    except (KeyError, TypeError):
+        raise ValueError("params.yaml: publish.store is missing; give it, or --store") from None
 
 
 def _pull(chosen: argparse.Namespace) -> None:

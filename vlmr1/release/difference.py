@@ -28,7 +28,7 @@ class Past:
         return {one["relpath"]: self._blob(one["md5"]) for one in listed}
 
     def _blob(self, md5: str) -> Path:
-        return self.cache / "files/md5" / md5[:2] / md5[2:]
+        return self.cache / md5[:2] / md5[2:]
 
 
 def _cache() -> Path:

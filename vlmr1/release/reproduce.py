@@ -86,8 +86,10 @@ def _lay_params(manifest: dict[str, Any], folder: Path) -> None:
     params["publish"] = {**params["publish"], "name": manifest["name"], "store": str(folder.parent / "releases")}
     if manifest["about"]["kind"] == "adapter" or params["trained"]["lora"] is not None:
         params["publish"]["merge"] = manifest["about"]["kind"] == "model"
+    yaml: Any = YAML(typ="safe", pure=True)
+    yaml.sort_base_mapping_type_on_output = False  # sources are drawn and read in their order
     with (folder / PARAMS).open("w", encoding="utf-8") as file:
-        YAML(typ="safe", pure=True).dump(params, file)
+        yaml.dump(params, file)
 
 
 def _bring_inputs(folder: Path, said: Said) -> None:
@@ -99,7 +101,10 @@ def _bring_inputs(folder: Path, said: Said) -> None:
     from dvc.repo import Repo
 
     with Repo() as here:
-        cache, remotes = here.cache.local.path, {name: one["url"] for name, one in here.config["remote"].items()}
+        cache, remotes = (
+            Path(here.cache.local.path).parents[1],
+            {name: one["url"] for name, one in here.config["remote"].items()},
+        )
     if Path(".dvc/config.local").is_file():
         shutil.copyfile(".dvc/config.local", folder / ".dvc/config.local")
     for name, url in remotes.items():  # a relative one would be looked for beside the worktree

@@ -28,7 +28,8 @@ PART = 64 << 20  # bytes; larger where a file has more than MOST_PARTS of them
 MOST_PARTS = 10_000
 SIDE_BY_SIDE = 4
 TRIES = 6  # of each request, with back-off; AWS_MAX_ATTEMPTS says otherwise
-_GONE, _TAKEN = {"404", "NoSuchKey", "NotFound"}, {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
+_GONE = {"404", "NoSuchKey", "NotFound", "NoSuchUpload"}
+_TAKEN = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
 _LATER = {"InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout", "Throttling", "TooManyRequests"}
 
 
@@ -134,9 +135,9 @@ class S3Store:
 
     def _digest(self, key: str, head: dict[str, Any]) -> str:
         """sha256 of a key's bytes: as we noted it, or where the server keeps no notes by reading them."""
-        noted = head.get("Metadata", {}).get("sha256")
-        if noted is not None:
-            return noted
+        noted = {name.lower(): value for name, value in head.get("Metadata", {}).items()}  # servers differ
+        if "sha256" in noted:
+            return str(noted["sha256"])
         found = hashlib.sha256()
         for block in self._body(self._call("get_object", key)["Body"], key, head["ContentLength"]):
             found.update(block)
@@ -149,10 +150,10 @@ class S3Store:
             return None
 
     def _uploads(self, prefix: str) -> list[dict[str, Any]]:
-        """Uploads in parts that were begun and not ended. Empty where a server does not tell."""
+        """Uploads in parts that were begun and not ended. None where a server cannot tell, or says so by an error."""
         try:
             pages = list(self._pages("list_multipart_uploads", Prefix=prefix))
-        except NotImplementedError:
+        except (NotImplementedError, FileNotFoundError):
             return []
         return [upload for page in pages for upload in page.get("Uploads", []) if upload["Key"].startswith(prefix)]
 
