@@ -86,8 +86,11 @@ def _answers_of(params: Params, name: str, version: str) -> Path:
 def show(verdict: Verdict) -> None:
     """The decision with its reasons, and the table it rests on."""
     reasons = verdict.decision.reasons if verdict.decision else (verdict.says,)
-    listed = "".join(f"- {reason}\n" for reason in reasons)
-    text = f"## {verdict.outcome}: {verdict.release}\n\nCompared with {verdict.rival}, on the same items:\n\n{listed}"
-    show_text("gate", text, f"{verdict.release}: {verdict.outcome.lower()}, and why")
+    text = f"## {verdict.outcome}: {verdict.release}\n\nCompared with {verdict.rival}, on the same items:\n\n"
+    text += "".join(f"- {reason}\n" for reason in reasons)
     if verdict.decision is not None:
-        show_table("gate-table", verdict.decision.table, f"{verdict.release} against {verdict.rival}, greedy")
+        rows = verdict.decision.table
+        text += f"\n| {' | '.join(rows[0])} |\n|{'---|' * len(rows[0])}\n"
+        text += "".join(f"| {' | '.join(map(str, row.values()))} |\n" for row in rows)
+        show_table("gate-table", rows, f"{verdict.release} against {verdict.rival}, greedy")
+    show_text("gate", text, f"{verdict.release}: {verdict.outcome.lower()}, and why")

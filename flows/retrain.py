@@ -108,12 +108,12 @@ def fetch() -> list[str]:
 
 
 @step(name="gate", task_run_name="gate")
-def gate() -> judging.Verdict:
-    """Compare the candidate with the promoted version on the same items."""
+def gate() -> State[judging.Verdict]:
+    """Compare the candidate with the promoted version on the same items. The task's state says how it went."""
     verdict = judging.judge()
     judging.show(verdict)
     get_run_logger().info(f"gate: {verdict.outcome}: {verdict.says}")
-    return verdict
+    return Completed(name=verdict.outcome, message=verdict.says, data=verdict)
 
 
 @step(name="experiment", task_run_name="experiment")

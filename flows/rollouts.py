@@ -48,21 +48,16 @@ def _paid(rows: list[dict[str, Any]]) -> str:
     names = list(rows[0]["rewards"])
     lines = [f"| answer | reward | advantage | {' | '.join(names)} |", f"|---|---|---|{'---|' * len(names)}"]
     for row in rows[: 2 * SHOWN]:
-        rewards = [f"{row['rewards'][n]['value']:.2f} {row['rewards'][n]['reason'] or ''}" for n in names]
-        cells = [
-            f"`{_cell(row['completion'])}`",
-            f"{row['reward']:.2f}",
-            f"{row['advantage']:+.2f}",
-            *map(_cell, rewards),
-        ]
+        rewards = [f"{row['rewards'][n]['value']:.2f} {_code(row['rewards'][n]['reason'] or '')}" for n in names]
+        cells = [_code(row["completion"]), f"{row['reward']:.2f}", f"{row['advantage']:+.2f}", *rewards]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n" + "\n".join(lines) + "\n"
 
 
-def _cell(text: str) -> str:
-    """Words that stay inside their cell."""
+def _code(text: str) -> str:
+    """Words that stay inside their cell, tags and all."""
     plain = " ".join(text.replace("|", "/").replace("`", "'").split())
-    return plain if len(plain) <= 120 else plain[:119] + "…"
+    return f"`{plain if len(plain) <= 120 else plain[:119] + '…'}`" if plain else ""
 
 
 def _prediction(row: dict[str, Any], source: Source) -> dict[str, Any]:

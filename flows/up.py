@@ -148,7 +148,7 @@ def environment(url: str, device: str) -> dict[str, str]:
         "VLMR1_HOME": here,
         "VLMR1_DEVICE": device,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": here,
+        "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")])),
         "DO_NOT_TRACK": "1",
     }
     return os.environ | mine

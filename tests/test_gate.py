@@ -25,22 +25,24 @@ def decision(hard=(40, 60), easy=(98, 98)) -> Decision:
 def test_better_where_it_must_be_and_no_worse_elsewhere_passes_with_its_reasons():
     found = decision()
     assert found.allowed
-    assert "hard: better by more than noise" in found.says and "easy: at most 0.02 lost" in found.says
-    assert [row["passed"] for row in found.table] == ["yes", "yes", ""]  # what is only told decides nothing
+    assert (
+        "hard: wanted is better by more than noise" in found.says and "easy: wanted is at most 0.02 lost" in found.says
+    )
+    assert [row["verdict"] for row in found.table] == ["passed", "passed", ""]  # what is only told decides nothing
 
 
 @pytest.mark.parametrize("hard", [(40, 40), (40, 43), (60, 40)])
 def test_no_gain_a_gain_within_noise_and_a_loss_are_refused(hard):
     found = decision(hard=hard)
     assert not found.allowed and len(found.reasons) == 1
-    assert "hard: better by more than noise than v3 is wanted" in found.says
+    assert "hard: wanted is better by more than noise, and there is a difference of" in found.says
 
 
 @pytest.mark.parametrize("after, allowed", [(100, True), (96, True), (95, False)])
 def test_a_loss_is_allowed_up_to_the_threshold_itself(after, allowed):
     found = decision(easy=(98, after))
     assert found.allowed == allowed
-    assert allowed or "easy: at most 0.02 lost; a difference of -0.03" in found.says
+    assert allowed or "easy: wanted is at most 0.02 lost, and there is a difference of -0.03" in found.says
 
 
 def test_every_failure_is_named():
@@ -49,8 +51,8 @@ def test_every_failure_is_named():
 
 def test_the_table_shows_both_figures_the_difference_with_its_interval_and_the_verdict():
     row = decision().table[0]
-    assert (row["candidate"], row["v3"], row["n"], row["figure"]) == (0.6, 0.4, 100, "Acc@0.5")
-    assert row["difference"].startswith("+0.2000 [+0.1") and row["more than noise"] == "yes"
+    assert (row["candidate"], row["v3"], row["n"]) == (0.6, 0.4, 100)
+    assert row["difference"].startswith("+0.200 [+0.1") and row["noise"] == "no"
 
 
 def test_means_are_compared_by_pairs():

@@ -127,7 +127,7 @@ def test_retraining_promotes_what_passes_and_keeps_what_does_not(place, api):
     before = everything(project)
 
     said = retrain(place, api)  # nothing is promoted: the base is what must be beaten
-    assert "Promoted to prod" in said and "than the base is wanted" in said
+    assert "Promoted to prod" in said and "compared with the base" in said
     first = promoted(store, "toy", "prod")
     (branch,) = [name for name in branches(project) if name.startswith("retrain/nightly-")]
     assert json.loads(run(["git", "show", f"{branch}:metrics/made.json"], project)) == {"right": 70}
@@ -137,7 +137,7 @@ def test_retraining_promotes_what_passes_and_keeps_what_does_not(place, api):
 
     origin.write_text("72")
     said = retrain(place, api)  # better, but within noise
-    assert "Refused" in said and f"larger: better by more than noise than toy@{first} is wanted" in said
+    assert "Refused" in said and f"compared with toy@{first}: larger: wanted is better by more than noise" in said
     assert promoted(store, "toy", "prod") == first
     newest = releases(store, "toy")[-1]
     assert (

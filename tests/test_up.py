@@ -96,7 +96,8 @@ def project(tmp_path_factory):
 def up(project, mailbox):
     """(project, port, a function that runs `python -m flows.up` with options), all of it down at the end."""
     port = free_port()
-    variables = {"PREFECT_HOME": str(project / ".prefect"), "VLMR1_NOTIFY_URL": mailbox[0], "PYTHONPATH": str(project)}
+    variables = {"PREFECT_HOME": str(project / ".prefect"), "VLMR1_NOTIFY_URL": mailbox[0]}
+    variables["PYTHONPATH"] = f"{project}:{os.environ.get('PYTHONPATH', '')}"
 
     def call(*options):
         return run([sys.executable, "-m", "flows.up", "--port", str(port), *options], project, **variables)

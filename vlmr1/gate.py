@@ -59,19 +59,17 @@ def decide(ours: Mapping[str, Scores], theirs: Mapping[str, Scores], rival: str,
             # A hair is forgiven, or 0.98 - 0.96 would be more than 0.02.
             wanted, well = f"at most {gate.keep[source]:g} lost", change >= -gate.keep[source] - 1e-9
         if wanted:
-            said = f"{source}: {wanted} than {rival} is wanted" if source in gate.improve else f"{source}: {wanted}"
-            (passed if well else failed).append(f"{said}; {found['says']}")
+            (passed if well else failed).append(f"{source}: wanted is {wanted}, and there is {found['says']}")
         table.append(
             {
                 "source": source,
-                "figure": ours[source].title,
-                "n": found["n"],
+                "verdict": ("passed" if well else "REFUSED") if wanted else "",
+                "wanted": wanted,
                 "candidate": round(found["ours"], 4),
                 rival: round(found["theirs"], 4),
-                "difference": f"{change:+.4f} [{found['difference_low']:+.4f}, {found['difference_high']:+.4f}]",
-                "more than noise": "no" if noise else "yes",
-                "wanted": wanted or "told only",
-                "passed": ("yes" if well else "NO") if wanted else "",
+                "difference": f"{change:+.3f} [{found['difference_low']:+.3f}, {found['difference_high']:+.3f}]",
+                "noise": "yes" if noise else "no",
+                "n": found["n"],
             }
         )
     return Decision(not failed, tuple(failed or passed), tuple(table))
