@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -13,7 +14,7 @@ from tests.conftest import ROOT
 from tests.releases import ABOUT, SCORE, WHERE, make_checkpoint, other, release
 from vlmr1.release.card import model_card
 from vlmr1.release.manifest import SCHEMA, schema
-from vlmr1.release.publish import clean
+from vlmr1.release.publish import clean, publish
 from vlmr1.release.pull import pull
 from vlmr1.release.registry import names, releases, resolve
 from vlmr1.release.store import open_store
@@ -108,7 +109,8 @@ release({str(tmp_path / "store")!r}, Path({str(checkpoint)!r}))
     assert list(tmp_path.glob("store/toy/*/empty.txt")) and releases(open_store(str(tmp_path / "store")), "toy") == []
     version = release(str(tmp_path / "store"), checkpoint)
     left = {path.name for path in (tmp_path / "store/toy" / version).iterdir()}
-    assert left == {"README.md", "empty.txt", "manifest.json", "model.safetensors", "sub"}
+    card = {name for name in left if len(name) == 16}  # its hash
+    assert len(card) == 1 and left - card == {"empty.txt", "manifest.json", "model.safetensors", "sub"}
 
 
 def test_a_manifest_is_never_overwritten(store_url):
@@ -122,15 +124,19 @@ def test_a_manifest_is_never_overwritten(store_url):
 
 
 def test_two_publishers_at_once_make_one_version(store_url, checkpoint, tmp_path):
-    from concurrent.futures import ThreadPoolExecutor
+    """From different commits, so with different cards: what is pulled is whole, and one's or the other's."""
+    store = open_store(store_url)
+
+    def one(i):
+        where = WHERE | {"commit": str(i) * 40}
+        return publish(store, "toy", checkpoint, ABOUT, where, lambda version: f"by {i}", {})
 
     with ThreadPoolExecutor(4) as pool:
-        versions = set(
-            pool.map(lambda i: release(store_url, checkpoint, where=WHERE | {"dirty": bool(i % 2)}), range(4))
-        )
+        versions = set(pool.map(one, range(4)))
     (version,) = versions
-    assert [r.version for r in releases(open_store(store_url), "toy")] == [version]
-    assert pull(open_store(store_url), "toy@latest", tmp_path / "landed", quiet)["version"] == version
+    assert [r.version for r in releases(store, "toy")] == [version]
+    manifest = pull(store, "toy@latest", tmp_path / "landed", quiet)
+    assert (tmp_path / "landed/README.md").read_text() == f"by {manifest['where']['commit'][0]}"
 
 
 def damage(url, key, data, tmp_path):

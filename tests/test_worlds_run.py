@@ -45,5 +45,5 @@ def test_a_worlds_recipe_runs_the_whole_graph(tmp_path, recipe):
         assert figures["in_domain"]["greedy"]["targets"].keys() == {"none", "some"} and "AP" in f
     said = run(["vlmr1", "summary"], project)
     assert "in_domain" in said and "reports/report.html" in said
-    card = next(project.glob("releases/*/*/README.md")).read_text()
+    card = next(project.glob("releases/*/*/*/README.md")).read_text()
     assert {"ovd": "detection", "math": "diagrams", "gui": "screenshots"}[task] in card

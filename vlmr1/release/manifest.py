@@ -102,6 +102,16 @@ def describe(path: Path) -> dict[str, Any]:
     return {"sha256": sha256(path), "size": path.stat().st_size}
 
 
+def stored_as(name: str, facts: dict[str, Any]) -> str:
+    """Where a file lies below NAME/VERSION. A model's files by their names: the version says what is in them.
+
+    The card and its pictures differ by commit and machine, so they lie below their own hash: of two who publish one
+    version at a time, neither can change what the other's manifest tells of.
+    """
+    beside = name == CARD or name.startswith(PICTURES)
+    return f"{facts['sha256'][:16]}/{name}" if beside else name
+
+
 def version_of(files: dict[str, dict[str, Any]], about: dict[str, Any]) -> str:
     """Twelve hex digits that name the model's files, the card and its pictures aside, with what `about` says."""
     model = {name: facts for name, facts in files.items() if name != CARD and not name.startswith(PICTURES)}

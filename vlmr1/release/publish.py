@@ -16,6 +16,7 @@ from vlmr1.release.manifest import (
     check_manifest,
     describe,
     describe_files,
+    stored_as,
     version_of,
 )
 from vlmr1.release.registry import note, promoted, read_log
@@ -68,7 +69,8 @@ def _send(store: Store, files: Mapping[str, Path], manifest: dict[str, Any]) -> 
     base = f"{name}/{version}"
     try:
         for key, path in files.items():
-            store.put(path, f"{base}/{key}", manifest["files"][key]["sha256"])
+            facts = manifest["files"][key]
+            store.put(path, f"{base}/{stored_as(key, facts)}", facts["sha256"])
         store.put_new(text.encode(), f"{base}/{MANIFEST}")
     except (FileExistsError, FileNotFoundError):
         # Another publisher was first, and swept. The version names the content, so theirs must be the same.

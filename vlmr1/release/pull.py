@@ -18,7 +18,7 @@ from typing import Any
 
 from vlmr1.errors import TransientError
 from vlmr1.files import inside, sha256
-from vlmr1.release.manifest import MANIFEST, MOST_BYTES, check_manifest
+from vlmr1.release.manifest import MANIFEST, MOST_BYTES, check_manifest, stored_as
 from vlmr1.release.registry import resolve
 from vlmr1.release.store import Store
 
@@ -92,7 +92,7 @@ def _fetch_all(store: Store, manifest: dict[str, Any], half: Path, said: Callabl
                 continue
             part = half / f"{number:05}.part"
             try:
-                _fetch(store, f"{base}/{key}", facts["size"], part, pool)
+                _fetch(store, f"{base}/{stored_as(key, facts)}", facts["size"], part, pool)
             except FileNotFoundError:
                 raise ValueError(f"{base}: {key} is missing from the store") from None
             if part.stat().st_size != facts["size"] or sha256(part) != facts["sha256"]:
