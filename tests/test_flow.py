@@ -9,6 +9,7 @@ import urllib.request
 import psutil
 import pytest
 
+from flows.following import spell
 from flows.graph import read_graph
 from flows.ui import server
 from tests.conftest import ROOT, environment, free_port, run
@@ -47,18 +48,18 @@ def flow(project, api, *options, **variables):
     return subprocess.run(command, cwd=project, env=environment(**more), capture_output=True, text=True)
 
 
+def ask(api, what, body):
+    request = urllib.request.Request(
+        f"{api}/{what}/filter", json.dumps(body).encode(), {"content-type": "application/json"}
+    )
+    with urllib.request.urlopen(request) as reply:
+        return json.load(reply)
+
+
 def last_run(api):
     """State of the newest flow run, and {task run name: (state name, runs)}."""
-
-    def ask(what, body):
-        request = urllib.request.Request(
-            f"{api}/{what}/filter", json.dumps(body).encode(), {"content-type": "application/json"}
-        )
-        with urllib.request.urlopen(request) as reply:
-            return json.load(reply)
-
-    newest = ask("flow_runs", {"sort": "START_TIME_DESC", "limit": 1})[0]
-    tasks = ask("task_runs", {"task_runs": {"flow_run_id": {"any_": [newest["id"]]}}})
+    newest = ask(api, "flow_runs", {"sort": "START_TIME_DESC", "limit": 1})[0]
+    tasks = ask(api, "task_runs", {"task_runs": {"flow_run_id": {"any_": [newest["id"]]}}})
     return newest["state_name"], {t["name"]: (t["state_name"], t["run_count"]) for t in tasks}
 
 
@@ -108,7 +109,10 @@ def test_a_failing_stage_fails_the_run_at_once_and_leaves_the_others_results(pro
     "fault",
     [
         "exit 75",
-        "mkdir -p work/records; echo out of memory > work/records/breaks-transient.txt; exit 1",  # under torchrun
+        pytest.param(  # under torchrun
+            "mkdir -p work/records; echo out of memory > work/records/breaks-transient.txt; exit 1",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_failure_that_may_mend_itself_is_tried_again(project, api, fault):
@@ -120,6 +124,7 @@ def test_a_failure_that_may_mend_itself_is_tried_again(project, api, fault):
     assert last_run(api)[1]["breaks"] == ("Completed", 1)
 
 
+@pytest.mark.slow
 def test_a_training_waits_for_its_device_and_refuses_one_without_a_limit(project, api):
     """A worker that names its device gets a slot of its limit; a limit that is not there is no licence."""
     (project / "dvc.yaml").write_text("stages:\n  grpo: {cmd: echo one > one, outs: [one]}\n")
@@ -127,6 +132,38 @@ def test_a_training_waits_for_its_device_and_refuses_one_without_a_limit(project
     assert done.returncode != 0 and "training-cuda-0" in done.stdout + done.stderr
     run(["python", "-c", "from flows.deploy import make_limit; make_limit('cuda:0')"], ROOT, PREFECT_API_URL=api)
     assert flow(project, api, VLMR1_DEVICE="cuda:0").returncode == 0
+
+
+WATCHED = """
+import json, pathlib, time
+work = pathlib.Path("work/grpo")
+work.mkdir(parents=True)
+for step in range(1, 9):
+    with (work / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": step, "steps": 8, "loss": 1 / step, "reward": step / 8}) + chr(10))
+    if step == 2:
+        alarm = {"step": 2, "kind": "boxes", "message": "since step 1 boxes 1 -> 9"}
+        (work / "alarms.jsonl").write_text(json.dumps(alarm) + chr(10))
+    time.sleep(0.4)
+work.rename("logs/grpo")
+"""
+
+
+def test_a_training_shows_its_progress_curves_and_alarms_and_tells_of_them(project, api):
+    (project / "train.py").write_text(WATCHED)
+    (project / "logs").mkdir()
+    (project / "dvc.yaml").write_text("stages:\n  grpo: {cmd: python train.py, outs: [logs/grpo]}\n")
+    assert flow(project, api).returncode == 0
+    shown = {one["key"]: one for one in ask(api, "artifacts", {"limit": 200})}
+    assert {"grpo-progress", "grpo-alarms", "grpo-curves"} <= set(shown)
+    assert shown["grpo-progress"]["data"] == 100 and "step 8 of 8" in shown["grpo-progress"]["description"]
+    assert "step 2: since step 1 boxes 1 -> 9" in shown["grpo-alarms"]["data"]
+    assert "data:image/png;base64," in shown["grpo-curves"]["data"]
+    wait_for(lambda: ask(api, "events", {"filter": {"event": {"name": ["vlmr1.alarm"]}}})["events"])
+
+
+def test_a_length_of_time_is_said_as_a_person_would():
+    assert [spell(seconds) for seconds in (3.4, 89, 600, 5400, 90000)] == ["3 s", "89 s", "10 min", "1.5 h", "25.0 h"]
 
 
 TRAINING = """
@@ -143,7 +180,7 @@ for step in range(60):
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_stopped_run_lets_its_training_leave_a_checkpoint(project, api, how):
     (project / "train.py").write_text(TRAINING)
     (project / "dvc.yaml").write_text("stages:\n  grpo: {cmd: python train.py, outs: [{one: {persist: true}}]}\n")
