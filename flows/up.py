@@ -77,6 +77,7 @@ def stay(chosen: argparse.Namespace) -> None:
         signal.signal(kind, lambda number, _: stopped.append(number))
     note(path, mark, os.getpid(), url=url, ready=False)
     variables = environment(url, chosen.device)
+    variables.pop("VLMR1_NOTIFY_URL", None)  # a secret of the server's store: no run needs it
     log = home() / "up.log"
     server = Kept("server", server_command(chosen.host, chosen.port), variables | server_settings(f"{url}/api"), log)
     worker_command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "vlmr1", "--type", "process"]
