@@ -95,8 +95,9 @@ class S3Store:
         pages = self._pages("list_objects_v2", Prefix=base)
         found = {entry["Key"]: entry["LastModified"] for page in pages for entry in page.get("Contents", [])}
         uploads = self._uploads(base)
-        oldest = datetime.now(UTC) - timedelta(seconds=age)
-        if any(at > oldest for at in [*found.values(), *(upload["Initiated"] for upload in uploads)]):
+        parts = [p for one in uploads for p in self._parts(one["Key"][len(self._key("")) :], one["UploadId"])]
+        times = [*found.values(), *(one["Initiated"] for one in uploads), *(part["LastModified"] for part in parts)]
+        if any(at > datetime.now(UTC) - timedelta(seconds=age) for at in times):
             return []
         self.sweep(prefix)
         for key in found:
