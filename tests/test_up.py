@@ -180,11 +180,13 @@ def test_after_a_power_cut_runs_are_marked_and_nothing_is_left_over(up):
     assert ours(mark) == []
     assert state(port, cut) == "Crashed"
     assert len(ask(port, "deployments/filter", {})) == 3
-    (worker,) = [
-        p for p in psutil.Process(read_note(project / ".prefect/up.json")["pid"]).children() if "worker" in p.cmdline()
-    ]
-    worker.kill()
     keeps = read_note(project / ".prefect/up.json")["pid"]
-    wait_for(
-        lambda: [p for p in psutil.Process(keeps).children() if "worker" in p.cmdline() and p.pid != worker.pid], 30
-    )
+    (worker,) = workers(keeps)
+    worker.kill()
+    wait_for(lambda: [process for process in workers(keeps) if process.pid != worker.pid], 30)
+
+
+def workers(keeper_pid):
+    """Living workers below a keeper."""
+    living = [p for p in psutil.Process(keeper_pid).children() if p.status() != psutil.STATUS_ZOMBIE]
+    return [process for process in living if "worker" in process.cmdline()]
