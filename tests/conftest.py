@@ -27,6 +27,7 @@ COMPUTE = Compute(
     activation_checkpointing=False,
     prompts_per_device=None,
     workers=0,
+    on_out_of_memory="fail",
     deepspeed=None,
     launch=None,
 )

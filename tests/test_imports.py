@@ -39,7 +39,8 @@ LIGHT = [
 ]
 # A room may import what stands below it, never above.
 FLOORS = [
-    {"errors", "files", "boxes", "pictures", "settings", "progress", "device", "launch", "watching", "products"},
+    {"errors", "files", "boxes", "pictures", "settings", "progress", "device", "launch", "watching", "products"}
+    | {"interruptions"},
     {"answers", "sample", "rows", "policies", "measures"},
     {"rewards", "work", "provenance"},
     {"tasks"},
@@ -49,7 +50,7 @@ FLOORS = [
     {"quantized", "plan"},
     {"grpo", "training", "sft", "train", "doctor", "scoring"},
     {"evaluation"},
-    {"report"},
+    {"report", "gate"},
     {"stages", "ask", "evaluate", "cli"},
 ]
 

@@ -27,6 +27,7 @@ from vlmr1.families.base import Prompt
 from vlmr1.files import rounded, whole_folder, write_json
 from vlmr1.grpo.policy import Policy, prepare
 from vlmr1.grpo.sampler import PromptSampler
+from vlmr1.interruptions import StopsInOrder, fitting, in_order
 from vlmr1.launch import is_first
 from vlmr1.prompts import Prompts, UnreadablePicture
 from vlmr1.sample import Source, write_jsonl
@@ -64,6 +65,7 @@ class VlmTrainer(Trainer):
         `share` says whether completions share their prompt: None where that is exact. Raises ValueError for true where
         it never is.
         """
+        self.asked_for, compute = compute, fitting(compute, work)
         self.work, self.settings, self.compute = work, settings, compute
         self.device = settle(compute)
         self.family = load_family(checkpoint, max_pixels)
@@ -102,6 +104,8 @@ class VlmTrainer(Trainer):
             data_collator=lambda items: {"items": items},
             callbacks=[WatchedRun(work)] if is_first() else [],
         )
+        self.add_callback(stops := StopsInOrder(self.over_processes))
+        self.stops = stops
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = False  # the losses are scaled here
         if share and self.breaks is not None and is_first():
@@ -258,13 +262,17 @@ class VlmTrainer(Trainer):
         """Drop what an interrupted run wrote beyond the step that this one starts from."""
 
     def run(self) -> list[dict[str, float]]:
-        """Train to the end, from the last whole checkpoint if there is one. Returns the logged rows, a step each."""
+        """Train to the end, from the last whole checkpoint if there is one. Returns the logged rows, a step each.
+
+        What may end it before is told by `vlmr1.interruptions`.
+        """
         checkpoint = last_whole_checkpoint(self.work)
         if is_first():
             self.forget_after(0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2]))
         if checkpoint is not None:
             self.load_more(checkpoint)
-        self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        with in_order(self):
+            self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         return logged_rows(self.state)
 
     def save_policy(self, folder: Path) -> None:
@@ -323,6 +331,8 @@ def save_training(
             writer = csv.DictWriter(file, columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
+    if trainer.compute != trainer.asked_for:  # memory was short
+        figures = {**figures, "prompts_per_device": trainer.compute.prompts_per_device}
     trainer.accelerator.wait_for_everyone()  # nobody looks for anything in the work folder any more
     write_json(metrics, rounded({"steps": rows[-1]["step"], "final_loss": rows[-1]["loss"], **figures}))
     shutil.rmtree(trainer.work)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vlmr1.answers import Answer, read
+from vlmr1.answers import read
 from vlmr1.device import settle
 from vlmr1.evaluation.asking import Chunk
 from vlmr1.families import load_family
@@ -17,7 +17,7 @@ from vlmr1.prompts import encode
 from vlmr1.rewards.judge import foresee, judge_of_environment
 from vlmr1.sample import Sample
 from vlmr1.settings import Compute
-from vlmr1.tasks import TASKS
+from vlmr1.tasks import TASKS, read_of
 
 
 class InProcess:
@@ -55,7 +55,7 @@ class InProcess:
                 row |= {"prompt": task.prompt(sample), "truth": sample.solution, "completion": completion}
                 row |= {"input_size": [prompt.size[1], prompt.size[0]], "tokens": len(ids)}
                 row |= {"task": sample.task, "accu_reward_method": sample.reward, "size": [*map(list, sample.sizes)]}
-                row |= _read(answer, sample.task) | {"problems": list(answer.problems)}
+                row |= read_of(answer, sample.task) | {"problems": list(answer.problems)}
                 rows.append(row | task.score(answer, sample))
         return rows
 
@@ -65,13 +65,3 @@ def _foresee(samples: Sequence[Sample], said: Sequence[Sequence[str]]) -> None:
     wanted = [(one, text) for one, texts in zip(samples, said, strict=True) if one.reward == "llm" for text in texts]
     if wanted:
         foresee([(read(text), one.solution.strip(), one.problem) for one, text in wanted], judge_of_environment())
-
-
-def _read(said: Answer, task: str) -> dict[str, Any]:
-    """What was read: the box that counts, all boxes with their labels, or the words."""
-    if task == "rec":
-        return {"box": None if said.box is None else [round(v, 2) for v in said.box]}
-    if task == "ovd":
-        found = said.found if said.text is not None else ()
-        return {"boxes": [[round(v, 2) for v in box] for box, _ in found], "labels": [label for _, label in found]}
-    return {"said": said.said}

@@ -34,7 +34,7 @@ from transformers.trainer_callback import TrainerState
 
 from vlmr1.families.base import Prompt
 from vlmr1.grpo.advantages import advantages, zero_variance
-from vlmr1.grpo.buffer import Rollout, load_rollouts, save_rollouts
+from vlmr1.grpo.buffer import Rollout, in_passes, load_rollouts, save_rollouts
 from vlmr1.grpo.figures import Figures
 from vlmr1.grpo.holdout import HoldoutLooks
 from vlmr1.grpo.journal import Journal
@@ -328,7 +328,8 @@ class GrpoTrainer(VlmTrainer):
     def load_more(self, folder: Path) -> None:
         step = int(folder.name.rpartition("-")[2])
         if step % self.grpo.num_iterations:
-            self.rollouts = load_rollouts(folder, self.args.process_index, self.args.world_size, self.args.device)
+            saved = load_rollouts(folder, self.args.process_index, self.args.world_size, self.args.device)
+            self.rollouts = in_passes(saved, self.args.per_device_train_batch_size)
         if (folder / "reference").is_dir() and self.reference is not None:
             bare = self.reference.policy.bare
             bare.load_state_dict(self.family.load_model(folder / "reference", bare.dtype).state_dict())

@@ -55,6 +55,9 @@ class Compute(Block):
     activation_checkpointing: bool
     prompts_per_device: Count | None  # of one forward and backward pass; null: all of a step's share
     workers: Annotated[int, Field(ge=0)]  # processes that prepare pictures ahead of each training process
+    on_out_of_memory: Literal[
+        "fail", "halve"
+    ]  # what a training's next start does: the same, or half the prompts a pass
     deepspeed: DeepSpeed | None
     launch: Launch | None  # null: one process
 

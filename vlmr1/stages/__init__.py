@@ -68,6 +68,7 @@ def run_stage(name: str, main: Callable[[Params], Any], trains: bool | Callable[
         if not transient(error):
             raise
         print(f"{name}: {error}", file=sys.stderr, flush=True)
+        write_atomically(RECORDS / f"{name}-transient.txt", f"{error}\n")  # torchrun keeps the exit code to itself
         sys.exit(RETRY)
     except KeyboardInterrupt:
         sys.exit(f"{name}: stopped; the same command goes on from the last checkpoint")
