@@ -20,10 +20,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 from vlmr1.settings import Compute, Trained
 
 COMPUTE = Compute(
+    device="auto",
     dtype="float32",
+    attention="sdpa",
+    quantize=None,
     activation_checkpointing=False,
     prompts_per_device=None,
     workers=0,
+    on_out_of_memory="fail",
     deepspeed=None,
     launch=None,
 )

@@ -92,7 +92,7 @@ def test_doctor_names_a_missing_list_and_a_bad_key(project):
         (["pull", "toy", "--to", "x"], "NAME@VERSION"),
         (["pull", "toy@latest", "--to", "x"], "no release toy@latest"),
         (["summary"], "no run to tell of yet"),
-        (["apply", "recipes/none.yaml"], "recipes/none.yaml: no such recipe; there are: recipes/qwen"),
+        (["apply", "recipes/none.yaml"], "recipes/none.yaml: no such recipe; there are: recipes/gui-3b"),
         (["apply", "smoke"], "smoke: no such recipe; did you mean recipes/smoke.yaml?"),
         (["apply", "world-gui.yaml"], "world-gui.yaml: no such recipe; did you mean recipes/world-gui.yaml?"),
         (["apply", "recipes/smoke.yaml", "-S", "grpo.steps"], "write KEY=VALUE"),

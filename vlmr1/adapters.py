@@ -81,7 +81,7 @@ def load_adapter_weights(model: PeftModel, folder: Path) -> None:
 
 def merged(model: PeftModel, family: Family, folder: Path, state: Mapping[str, torch.Tensor] | None = None) -> None:
     """Write a full, plain checkpoint; `state` is the model's state dict where its own is sharded over processes."""
-    family.save(model.get_base_model(), folder, _merged_weights(model, state))
+    family.save(model.get_base_model(), folder, merged_weights(model, state))
 
 
 def merge(adapter: Path, base: Path | None, output: Path) -> None:
@@ -95,13 +95,13 @@ def merge(adapter: Path, base: Path | None, output: Path) -> None:
     # In float32, as training holds and writes it: rounding the sum to a half would change the outputs.
     bare = AutoModelForImageTextToText.from_pretrained(found, dtype=torch.float32, use_safetensors=True)
     with whole_folder(output) as folder:
-        bare.save_pretrained(folder, state_dict=_merged_weights(PeftModel.from_pretrained(bare, str(adapter)), None))
+        bare.save_pretrained(folder, state_dict=merged_weights(PeftModel.from_pretrained(bare, str(adapter)), None))
         for path in adapter.iterdir():  # tokenizer and image processor as they were trained with
             if path.is_file() and path.name not in (WEIGHTS, CONFIG, BASE, *OF_A_RELEASE):
                 shutil.copyfile(path, folder / path.name)
 
 
-def _merged_weights(model: PeftModel, state: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
+def merged_weights(model: PeftModel, state: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
     """W + (alpha / r) B A for each adapted layer, under the names that the bare model has for its weights."""
     bare, state = model.get_base_model(), model.state_dict() if state is None else state
     layers, weights = dict(bare.named_modules()), {}

@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from vlmr1.device import peak_bytes
 from vlmr1.work import fingerprint_of
 
 PACKAGES = (
@@ -66,8 +67,8 @@ def peak_memory() -> str:
     """The most memory that this process has held, and on its accelerator."""
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
     said = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20:.0f} MB"
-    if "torch" in sys.modules and (torch := sys.modules["torch"]).accelerator.is_available():
-        said += f", {torch.accelerator.max_memory_allocated() / 2**20:.0f} MB on the accelerator"
+    if "torch" in sys.modules and (peak := peak_bytes()) is not None:
+        said += f", {peak / 2**20:.0f} MB on the accelerator"
     return said
 
 

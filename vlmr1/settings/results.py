@@ -1,4 +1,4 @@
-"""The last blocks of params.yaml: evaluation, report, publishing."""
+"""The last blocks of params.yaml: evaluation, report, publishing, and the gate of a retraining."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from urllib.parse import urlparse
 
 from pydantic import Field, model_validator
 
-from vlmr1.settings.base import Block, Count, Rate
+from vlmr1.settings.base import Block, Count, Name, Names, Rate, Share
 
 
 class Asking(Block):
@@ -66,6 +66,20 @@ class Evaluate(Block):
 
 class Report(Block):
     pictures: Count  # right and wrong answers shown of each model
+
+
+class Gate(Block):
+    """What a retrained candidate must show against the promoted version, on the same items (`vlmr1.gate`)."""
+
+    label: Name  # of the promoted version, e.g. prod
+    improve: Names  # evaluation sources on each of which it must be better by more than noise
+    keep: dict[str, Share]  # source: how much of the judged figure may be lost there at most
+
+    @model_validator(mode="after")
+    def _once(self) -> Gate:
+        if both := set(self.improve) & set(self.keep):
+            raise ValueError(f"keep.{min(both)}: improve asks more of it already; name it in one of the two")
+        return self
 
 
 def check_url(url: str) -> None:

@@ -113,7 +113,7 @@ def _training() -> dict[str, Any] | None:
 
 def _public(params: Params) -> dict[str, Any]:
     """The parameters that shaped the release, without the folders of this computer."""
-    shown = params.model_dump(mode="json", by_alias=True, exclude={"publish"})
+    shown = params.model_dump(mode="json", by_alias=True, exclude={"publish", "gate"})
     root = Path(params.data.root)
     shown["data"]["root"] = root.name if root.is_absolute() or ".." in root.parts else str(root)
     if params.warmup.pretrained is not None and Path(params.warmup.pretrained.model).is_dir():
