@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 
 import psutil
@@ -111,8 +112,15 @@ def ask(port, what, body, **more):
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/api/{what}", json.dumps(body).encode(), {"content-type": "application/json"}, **more
     )
-    with urllib.request.urlopen(request) as reply:
-        return json.load(reply)
+    for again in (True, True, True, False):
+        try:
+            with urllib.request.urlopen(request) as reply:
+                return json.load(reply)
+        except urllib.error.HTTPError as error:
+            if error.code != 503 or not again:  # SQLite is busy at times
+                raise
+        time.sleep(2)
+    raise AssertionError("unreachable")
 
 
 def start(port, deployment, **parameters):
