@@ -44,6 +44,7 @@ def test_the_planned_peak_is_near_the_measured(case, name):
     [
         ("qwen2_vl", {}),
         ("qwen2_5_vl", {"tie_word_embeddings": True}),
+        ("qwen3_vl", {}),
         ("internvl", {"tile": 56, "patch": 7}),
         ("internvl", {"text_type": "qwen3", "tie_word_embeddings": True}),
     ],
