@@ -154,6 +154,7 @@ def test_devices_memory_and_seconds_of_the_command_line(project, capsys):
     main(["doctor", "--plan"])  # params.yaml itself: the tiny model, whose figures are in MB
     said = capsys.readouterr().out
     assert "memory a device, MB:" in said and "speeds of CPUs are not assumed" in said
+    assert "1 x 16 visual, 16 of text assumed" in said and "230.0 MB in all" in said  # 219 MB were measured
     assert [bytes_of(one) for one in ("80GB", "24 GiB", "1.5gb")] == [80e9, 24 * 2**30, 1.5e9]
     for words, sentence in (
         (["--plan", "--memory", "80"], "--memory 80: write a number and MB, GB"),

@@ -130,10 +130,10 @@ def _doctor(chosen: argparse.Namespace) -> None:
 
 
 def _plan(chosen: argparse.Namespace) -> None:
-    from vlmr1.plan import TEXT, Asked, bytes_of, params_with, plan_of, say
+    from vlmr1.plan import Asked, bytes_of, params_with, plan_of, say
 
-    memory, text = chosen.memory and bytes_of(chosen.memory), TEXT if chosen.text is None else chosen.text
-    asked = Asked(memory, chosen.devices, text, chosen.seconds_a_step)
+    memory = chosen.memory and bytes_of(chosen.memory)
+    asked = Asked(memory, chosen.devices, chosen.text, chosen.seconds_a_step)
     params = params_with(Path(chosen.plan) if chosen.plan else None, chosen.set_param)
     said, fits = say(plan_of(params, asked), asked)
     print(said)

@@ -26,6 +26,7 @@ from vlmr1.recipes import apply
 from vlmr1.settings import PARAMS, Launch, Params, Training, load_params
 
 TEXT = 128  # tokens of a prompt besides its pictures, assumed
+FEW = 16  # and of the model built from nothing, to which a question's set phrases are a token each
 MEASURES = {"MB": 1e6, "GB": 1e9, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -35,7 +36,7 @@ class Asked:
 
     memory: float | None = None  # bytes of a device; None: whatever it takes
     devices: int | None = None  # None: as params say
-    text: int = TEXT
+    text: int | None = None  # tokens of a prompt besides its pictures; None: what is assumed
     seconds: float | None = None  # a measured step
 
     def __post_init__(self) -> None:
@@ -101,7 +102,8 @@ def plan_of(params: Params, asked: Asked) -> Plan:
     pictures = 2 if any(s.format == "gui" for s in params.data.sources.values() if s.role == "train") else 1
     half = (chosen.compute.dtype != "float32" and origin.pretrained is not None) or chosen.compute.dtype.endswith("16")
     accelerator = origin.pretrained is not None and chosen.compute.device != "cpu"
-    return Plan(shape, chosen, _load(shape, chosen, asked.text, pictures), Place(half, accelerator))
+    text = asked.text or (FEW if origin.pretrained is None else TEXT)
+    return Plan(shape, chosen, _load(shape, chosen, text, pictures), Place(half, accelerator))
 
 
 def _on(chosen: Training, devices: int) -> Training:
