@@ -273,6 +273,26 @@ def test_an_unknown_type_is_told_the_known_ones_and_how_to_add_one(refused, tmp_
     assert refused(model_type="mllama") == f"{tmp_path}/config.json: model_type 'mllama' is not supported; {said}"
 
 
+@pytest.mark.parametrize(("text", "said"), [("{", "not JSON"), ("[]", "holds no mapping")])
+def test_a_config_that_is_none_is_named(tmp_path, text, said):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"{tmp_path}/config.json: {said}.*; fetch the checkpoint again"):
+        load_family(tmp_path, None)
+
+
+def test_a_tokenizer_without_padding_pads_with_its_end(tmp_path):
+    write_random("internvl", tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "pad_token"}))
+    family = load_family(tmp_path, 28 * 28)
+    assert family.tokenizer.pad_token_id is None and family.pad_id == family.tokenizer.eos_token_id
+    policy = naive(family.load_model(tmp_path, torch.float32), family)
+    prompts = [family.encode(text, [], []) for text in ("what?", "what is it?")]
+    groups = sample_completions(policy, prompts, 2, Sampling(1.0, 4), range(2))
+    with torch.no_grad():
+        assert policy.score(prompts, groups).logps.isfinite().all()
+
+
 def test_code_of_a_checkpoints_own_is_never_run(refused, tmp_path):
     (tmp_path / "modeling.py").write_text("raise SystemExit('run')")
     said = refused(

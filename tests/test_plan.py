@@ -1,5 +1,7 @@
 """Planned memory against measured, sizes against real models, and what is said of a run that does not fit."""
 
+import shlex
+
 import pytest
 
 from benchmarks.memory import SETTINGS, compare, write_case
@@ -11,6 +13,7 @@ from vlmr1.plan.shapes import PUBLISHED, shape_of
 from vlmr1.settings import load_params
 
 QUICK = "full"
+QUANTIZED = "compute.quantize=4bit"
 NEAR = 0.2  # of the measured peak
 
 
@@ -41,6 +44,7 @@ def test_the_planned_peak_is_near_the_measured(case, name):
     [
         ("qwen2_vl", {}),
         ("qwen2_5_vl", {"tie_word_embeddings": True}),
+        ("qwen3_vl", {}),
         ("internvl", {"tile": 56, "patch": 7}),
         ("internvl", {"text_type": "qwen3", "tie_word_embeddings": True}),
     ],
@@ -89,7 +93,8 @@ def test_what_each_setting_brings(project):
     plain = planned("rec-3b", "compute.deepspeed=null")
     assert plain.memory.parts["optimizer"] == 8 * weights and plain.memory.parts["gradients"] == 8 * weights  # DDP's
     lora = "trained.lora={r: 64, alpha: 128.0, dropout: 0.0, target_modules: all-linear, vision: false}"
-    few, whole = planned("rec-3b", lora, "compute.deepspeed=null", "compute.quantize=4bit"), planned("rec-3b", lora)
+    adapters = (lora, "publish.merge=true")
+    few, whole = planned("rec-3b", *adapters, "compute.deepspeed=null", QUANTIZED), planned("rec-3b", *adapters)
     assert few.memory.parts["weights"] < 0.4 * 4 * weights and "reference" in few.memory.parts
     assert few.memory.parts["reference"] == whole.memory.parts["reference"] == 0  # the base beneath is one
     apart = planned("rec-3b", "grpo.share_prefix=false")
@@ -98,6 +103,27 @@ def test_what_each_setting_brings(project):
     gui = planned("gui-3b").load
     assert (gui.pictures, gui.visual, gui.prompts, gui.together) == (2, 3200, 1, 1)
     assert planned("rec-internvl-4b").load.visual == 7 * 256  # six tiles and the thumbnail
+
+
+def sets_of(words):
+    """The KEY=VALUE pairs of what a shell is told after its first -S."""
+    return [word for word in shlex.split(words) if word != "-S"]
+
+
+def test_where_one_change_is_not_enough_several_are_said_together(project, capsys):
+    words = ["doctor", "--plan", str(recipe("ovd-7b")), "--devices", "1", "-S", "compute.deepspeed=null"]
+    with pytest.raises(SystemExit):
+        main([*words, "--memory", "24GB"])
+    said = capsys.readouterr().out.splitlines()
+    assert not any(line.endswith(", fits") for line in said if line.startswith("  "))
+    (line,) = [line for line in said if line.startswith("together, -S ")]
+    assert line.endswith("GB in all, fits") and "trained.lora" in line and QUANTIZED in line
+    pairs = sets_of(line.removeprefix("together, ").rpartition(": ")[0])
+    main([*words, *(word for pair in pairs for word in ("-S", pair)), "--memory", "24GB"])  # as they stand there
+    assert "fits 24 GB" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["doctor", "--plan", str(recipe("ovd-32b")), "--memory", "1GB"])
+    assert "GB in all, still too much: take more devices, or a smaller model" in capsys.readouterr().out
 
 
 def test_what_does_not_fit_says_what_to_change(project, capsys):
@@ -110,11 +136,9 @@ def test_what_does_not_fit_says_what_to_change(project, capsys):
     assert said.index("compute.deepspeed") < said.index("trained.freeze_vision") < said.index("trained.lora")
     assert (project / "params.yaml").read_text() == default_params()
     plan = planned("rec-3b", "compute.deepspeed=null")
-    for pair, other in changes(plan):  # each is a setting that params take, and its plan is that setting's
-        again = planned("rec-3b", "compute.deepspeed=null", pair.strip('"'))
-        if "lora" not in pair:
-            assert again.memory == other.memory
-        assert isinstance(again, Plan)
+    for words, other in changes(plan):  # each is a setting that params take, and its plan is that setting's
+        again = planned("rec-3b", "compute.deepspeed=null", *sets_of(words))
+        assert isinstance(again, Plan) and again.memory == other.memory
     main(["doctor", "--plan", str(recipe("rec-3b")), "--memory", "80GB"])
     said = capsys.readouterr().out
     assert "fits 80 GB" in said and "what to change" not in said and "hours of grpo: " in said
@@ -125,15 +149,24 @@ def test_devices_memory_and_seconds_of_the_command_line(project, capsys):
     said = capsys.readouterr().out
     assert "a pass: 1 of 2 prompts a device on 2 devices" in said
     assert "hours of grpo: 10.0 (1200 steps of 30 s, as given)" in said
+    main(["doctor", "--plan", "--text", "40"])
+    assert "each 56 tokens (1 x 16 visual, 40 of text assumed)" in capsys.readouterr().out
     main(["doctor", "--plan"])  # params.yaml itself: the tiny model, whose figures are in MB
     said = capsys.readouterr().out
     assert "memory a device, MB:" in said and "speeds of CPUs are not assumed" in said
+    assert "1 x 16 visual, 16 of text assumed" in said and "230.0 MB in all" in said  # 219 MB were measured
     assert [bytes_of(one) for one in ("80GB", "24 GiB", "1.5gb")] == [80e9, 24 * 2**30, 1.5e9]
     for words, sentence in (
         (["--plan", "--memory", "80"], "--memory 80: write a number and MB, GB"),
         (["--plan", "--devices", "0"], "--devices 0: at least 1"),
+        (["--plan", "--memory", "0GB"], "--memory 0: at least 1"),
+        (["--plan", "--text", "-3"], "--text -3: at least 1"),
+        (["--plan", "--seconds-a-step", "-5"], "--seconds-a-step -5: above 0, and finite"),
+        (["--plan", "--seconds-a-step", "nan"], "--seconds-a-step nan: above 0, and finite"),
+        (["--seconds-a-step", "0"], "--seconds-a-step: belongs to --plan"),
         (["--memory", "80GB"], "--memory: belongs to --plan"),
-        (["--plan", str(recipe("gui-3b")), "--devices", "3"], "4 prompts do not divide over 3 processes"),
+        (["--plan", str(recipe("gui-3b")), "--devices", "3"], "^vlmr1 doctor: grpo.prompts_per_step: 4 prompts do not"),
+        (["--plan", str(recipe("gui-3b")), "--devices", "1"], "shards over processes, and there is one; add -S"),
         (["--plan", "recipes/none.yaml"], "no such recipe"),
     ):
         with pytest.raises(SystemExit, match=sentence):

@@ -7,11 +7,15 @@ import json
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText
+from transformers.quantizers.quantizers_utils import should_convert_module
 
 from tests.processes import LORA, PAIR, command, zero
 from tests.test_processes import folder, mixed, place  # noqa: F401  (fixtures)
 from vlmr1.adapters import merge
 from vlmr1.cli import main
+from vlmr1.families import FAMILIES, load_family
+from vlmr1.families.random import write_random
+from vlmr1.quantized import kept_whole
 
 installed = importlib.util.find_spec("bitsandbytes") is not None
 needed = pytest.mark.skipif(not installed, reason="bitsandbytes is not installed: pip install -e '.[quant]'")
@@ -41,19 +45,28 @@ def test_a_quantized_base_trains_and_leaves_a_plain_checkpoint(place, tmp_path, 
     assert moved > 0
 
 
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_what_transformers_would_quantize_is_the_language_models_layers(tmp_path, kind):
+    """By the names alone, which is what transformers goes by; without the library."""
+    write_random(kind, tmp_path)
+    family = load_family(tmp_path, None)
+    model = family.load_model(tmp_path, torch.float32)
+    layers = {n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+    few = {name for name in layers if should_convert_module(name, kept_whole(family))}
+    assert few and few == {n for n in layers if family.part(n) == "language" and n != "lm_head"}
+
+
 @pytest.mark.slow
 @needed
 @pytest.mark.parametrize("bits", ["4bit", "8bit"])
-@pytest.mark.parametrize("kind", ["qwen2_vl", "qwen2_5_vl", "internvl"])
+@pytest.mark.parametrize("kind", FAMILIES)
 def test_the_language_models_layers_alone_are_quantized(tmp_path, kind, bits):
     from tests.conftest import COMPUTE
     from vlmr1.device import decide, look
-    from vlmr1.families import load_family
-    from vlmr1.families.random import write_random
     from vlmr1.quantized import load_quantized
 
     write_random(kind, tmp_path)
-    family = load_family(tmp_path, 112 * 112)
+    family = load_family(tmp_path, None)
     model = load_quantized(family, tmp_path, bits, decide(COMPUTE, look()))
     kinds = {"4bit": "Linear4bit", "8bit": "Linear8bitLt"}
     layers = {n: type(m).__name__ for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}

@@ -23,6 +23,9 @@ def main(arguments: list[str] | None = None) -> None:
     doctor.add_argument("-S", "--set-param", action="append", default=[], metavar="KEY=VALUE", help="with --plan")
     doctor.add_argument("--memory", metavar="80GB", help="with --plan: of a device; exit 1 where the run does not fit")
     doctor.add_argument("--devices", type=int, metavar="N", help="with --plan: on one node (default: compute.launch)")
+    doctor.add_argument(
+        "--text", type=int, metavar="N", help="with --plan: tokens of a prompt besides its pictures (128)"
+    )
     doctor.add_argument("--seconds-a-step", type=float, metavar="S", help="with --plan: measured, for the hours")
     doctor.set_defaults(run=_doctor)
 
@@ -110,7 +113,9 @@ def _doctor(chosen: argparse.Namespace) -> None:
     if chosen.plan is not None:
         _plan(chosen)
         return
-    idle = [name for name in ("set_param", "memory", "devices", "seconds_a_step") if getattr(chosen, name)]
+    idle = [
+        n for n in ("set_param", "memory", "devices", "text", "seconds_a_step") if getattr(chosen, n) not in (None, [])
+    ]
     if idle:
         raise ValueError(f"--{idle[0].replace('_', '-')}: belongs to --plan; add it, or leave this out")
     from vlmr1.doctor import examine
@@ -127,9 +132,8 @@ def _doctor(chosen: argparse.Namespace) -> None:
 def _plan(chosen: argparse.Namespace) -> None:
     from vlmr1.plan import Asked, bytes_of, params_with, plan_of, say
 
-    if chosen.devices is not None and chosen.devices < 1:
-        raise ValueError(f"--devices {chosen.devices}: at least 1")
-    asked = Asked(chosen.memory and bytes_of(chosen.memory), chosen.devices, seconds=chosen.seconds_a_step)
+    memory = chosen.memory and bytes_of(chosen.memory)
+    asked = Asked(memory, chosen.devices, chosen.text, chosen.seconds_a_step)
     params = params_with(Path(chosen.plan) if chosen.plan else None, chosen.set_param)
     said, fits = say(plan_of(params, asked), asked)
     print(said)

@@ -32,7 +32,7 @@ def load_quantized(family: Family, checkpoint: Path, bits: str, device: Device) 
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=device.torch_dtype,
-        llm_int8_skip_modules=[rf"(.*\.)?{name}" for name in (*family.vision_modules, *family.projector_modules, HEAD)],
+        llm_int8_skip_modules=kept_whole(family),
     )
     where = {"": device.place}
     model = family.load_model(checkpoint, torch.float32, quantization_config=config, device_map=where)
@@ -42,6 +42,11 @@ def load_quantized(family: Family, checkpoint: Path, bits: str, device: Device) 
         if hasattr(layer, "support_avx512bf16_for_cpu"):
             layer.support_avx512bf16_for_cpu = False
     return model
+
+
+def kept_whole(family: Family) -> list[str]:
+    """Patterns, in transformers' sense, of the modules that are not quantized."""
+    return [rf"(.*\.)?{name}" for name in (*family.vision_modules, *family.projector_modules, HEAD)]
 
 
 def merged_with(model: PeftModel, family: Family, base: Path, folder: Path) -> None:

@@ -37,7 +37,12 @@ def load_family(checkpoint: Path, max_pixels: int | None) -> Family:
     config = checkpoint / "config.json"
     if not config.is_file():
         raise ValueError(f"{checkpoint}: no config.json; a checkpoint folder as save_pretrained writes it is needed")
-    said = json.loads(config.read_text(encoding="utf-8"))
+    try:
+        said = json.loads(config.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{config}: not JSON ({error}); fetch the checkpoint again") from error
+    if not isinstance(said, dict):
+        raise ValueError(f"{config}: holds no mapping; fetch the checkpoint again")
     if said.get("model_type") not in FAMILIES:
         raise ValueError(f"{config}: {_unsupported(said)}")
     return FAMILIES[said["model_type"]](checkpoint, max_pixels)

@@ -72,7 +72,8 @@ class Family(ABC):
         self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
         self.checkpoint, self.config = checkpoint, self.model_class.config_class.from_pretrained(checkpoint)
         self.tokenizer.chat_template = self.tokenizer.chat_template or _template_beside(checkpoint)
-        self.pad_id = self.tokenizer.pad_token_id
+        pad = self.tokenizer.pad_token_id
+        self.pad_id = self.tokenizer.eos_token_id or 0 if pad is None else pad  # padding is masked, whatever it says
         # Templates of models that always think open the thought themselves; its tag belongs to the completion.
         asked = self._chat("", 0)
         self.opened = asked[asked.rindex(THOUGHT) :] if asked.rstrip().endswith(THOUGHT) else ""

@@ -8,6 +8,7 @@ Left out on purpose: supervised training, which needs less (no sampling, no grou
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import tempfile
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from vlmr1.plan.hours import SAID, Speed, hours, seconds_a_step
 from vlmr1.plan.memory import RESERVE, Load, Memory, Place, estimate
 from vlmr1.plan.shapes import Shape, from_tiny, shape_of
@@ -23,6 +26,7 @@ from vlmr1.recipes import apply
 from vlmr1.settings import PARAMS, Launch, Params, Training, load_params
 
 TEXT = 128  # tokens of a prompt besides its pictures, assumed
+FEW = 16  # and of the model built from nothing, to which a question's set phrases are a token each
 MEASURES = {"MB": 1e6, "GB": 1e9, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -32,8 +36,15 @@ class Asked:
 
     memory: float | None = None  # bytes of a device; None: whatever it takes
     devices: int | None = None  # None: as params say
-    text: int = TEXT
+    text: int | None = None  # tokens of a prompt besides its pictures; None: what is assumed
     seconds: float | None = None  # a measured step
+
+    def __post_init__(self) -> None:
+        for flag, value in (("memory", self.memory), ("devices", self.devices), ("text", self.text)):
+            if value is not None and value < 1:
+                raise ValueError(f"--{flag} {value:g}: at least 1")
+        if self.seconds is not None and not 0 < self.seconds < math.inf:
+            raise ValueError(f"--seconds-a-step {self.seconds:g}: above 0, and finite")
 
 
 def bytes_of(said: str) -> float:
@@ -84,10 +95,15 @@ def plan_of(params: Params, asked: Asked) -> Plan:
     chosen = params.training()
     if asked.devices is not None and asked.devices != chosen.compute.processes:
         chosen = _on(chosen, asked.devices)
+    if chosen.compute.deepspeed is not None and chosen.compute.launch is None:  # as vlmr1.launch refuses the run
+        raise ValueError(
+            "compute.deepspeed: shards over processes, and there is one; add -S compute.deepspeed=null, or take more"
+        )
     pictures = 2 if any(s.format == "gui" for s in params.data.sources.values() if s.role == "train") else 1
     half = (chosen.compute.dtype != "float32" and origin.pretrained is not None) or chosen.compute.dtype.endswith("16")
     accelerator = origin.pretrained is not None and chosen.compute.device != "cpu"
-    return Plan(shape, chosen, _load(shape, chosen, asked.text, pictures), Place(half, accelerator))
+    text = asked.text or (FEW if origin.pretrained is None else TEXT)
+    return Plan(shape, chosen, _load(shape, chosen, text, pictures), Place(half, accelerator))
 
 
 def _on(chosen: Training, devices: int) -> Training:
@@ -99,7 +115,10 @@ def _on(chosen: Training, devices: int) -> Training:
 def _changed(chosen: Training, block: str, **what: Any) -> Training:
     values = chosen.model_dump()
     values[block] |= {k: v.model_dump() if hasattr(v, "model_dump") else v for k, v in what.items()}
-    return Training.model_validate(values)
+    try:
+        return Training.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
 
 
 def _load(shape: Shape, chosen: Training, text: int, pictures: int) -> Load:
@@ -144,6 +163,9 @@ def changes(plan: Plan) -> Iterator[tuple[str, Plan]]:
         lora = {"r": 64, "alpha": 128.0, "dropout": 0.0, "target_modules": "all-linear", "vision": False}
         if chosen.grpo.sync_ref_model is None:
             said = '"trained.lora={r: 64, alpha: 128.0, dropout: 0.0, target_modules: all-linear, vision: false}"'
+            for part in ("vision", "projector"):  # the base is frozen then, whole
+                said += f" -S trained.freeze_{part}=false" * getattr(trained, f"freeze_{part}")
+            said += " -S publish.merge=true"  # belongs to adapters
             yield said, to("trained", lora=lora, freeze_vision=False, freeze_projector=False)
     elif compute.quantize is None and (compute.deepspeed is None or compute.deepspeed.stage == 2):
         yield "compute.quantize=4bit", to("compute", quantize="4bit")
@@ -197,13 +219,34 @@ def say(plan: Plan, asked: Asked) -> tuple[str, bool]:
 
 
 def _suggestions(plan: Plan, capacity: float, unit: float, name: str) -> list[str]:
-    """What to change: each by itself with its saving, those that fit marked; all that leave the learning as it is."""
-    now, lines = plan.memory.total, ["what to change, each by itself (-S KEY=VALUE):"]
+    """What to change: each by itself with its saving, and where none of them fits, several together."""
+    now, lines, enough = plan.memory.total, ["what to change, each by itself (-S KEY=VALUE):"], False
     for said, other in changes(plan):
         total = other.memory.total
+        enough |= total <= capacity
         if total < 0.99 * now:
             mark = "fits" if total <= capacity else "still too much"
             lines.append(f"  {said}: saves {(now - total) / unit:.1f} {name}, {total / unit:.1f} in all, {mark}")
     if len(lines) == 1:
-        lines.append("  nothing here does; take more devices, or a smaller model")
+        return [*lines, "  nothing here does; take more devices, or a smaller model"]
+    if not enough:
+        sets, total = _together(plan, capacity)
+        mark = "fits" if total <= capacity else "still too much: take more devices, or a smaller model"
+        lines.append(f"together, -S {' -S '.join(sets)}: {total / unit:.1f} {name} in all, {mark}")
     return lines
+
+
+def _together(plan: Plan, capacity: float) -> tuple[list[str], float]:
+    """Changes on top of each other, what saves most first and no key twice, until it fits; and what it takes then."""
+    taken: dict[str, str] = {}
+    while plan.memory.total > capacity:
+        open_ = [(said, other) for said, other in changes(plan) if _key(said) not in taken]
+        best = min(open_, key=lambda change: change[1].memory.total, default=None)
+        if best is None or best[1].memory.total >= 0.99 * plan.memory.total:
+            break
+        taken[_key(best[0])], plan = best
+    return list(taken.values()), plan.memory.total
+
+
+def _key(said: str) -> str:
+    return said.strip('"').partition("=")[0]

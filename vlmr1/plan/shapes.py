@@ -25,6 +25,8 @@ class Tower:
     side: int  # pixels of a patch
     tile: int = 0  # pixels of a tile's side; 0 where a picture is read whole
     most_tiles: int = 12
+    places: int = 0  # learned positions of a picture that is read whole
+    depths: int = 1  # of its layers whose states are projected for the language model, the last among them
 
 
 @dataclass(frozen=True)
@@ -72,14 +74,14 @@ class Shape:
         tower = self.tower
         matrices = 4 * tower.hidden**2 + (3 if tower.gated else 2) * tower.hidden * tower.intermediate
         small = 6 * tower.hidden + 2 * tower.intermediate
-        positions = (tower.tile // tower.side) ** 2 * tower.hidden if tower.tile else 0
+        positions = ((tower.tile // tower.side) ** 2 if tower.tile else tower.places) * tower.hidden
         return tower.layers * (matrices + small) + tower.inputs * tower.hidden + positions
 
     @property
     def projector(self) -> int:
         wide = 4 * self.tower.hidden
         inner = self.hidden if self.tower.tile else wide
-        return wide * inner + inner * self.hidden
+        return self.tower.depths * (wide * inner + inner * self.hidden)
 
     @property
     def weights(self) -> int:
@@ -124,14 +126,21 @@ def shape_of(model: str) -> Shape:
 def from_config(config: dict[str, Any], path: Path) -> Shape:
     """The shape that a config.json tells. Raises ValueError for a kind that is not counted here."""
     kind = config.get("model_type")
-    if kind not in ("qwen2_vl", "qwen2_5_vl", "internvl"):
-        raise ValueError(f"{path}: memory is planned for Qwen2-VL, Qwen2.5-VL and InternVL, not for {kind!r}")
+    if kind not in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl"):
+        raise ValueError(f"{path}: memory is planned for Qwen2-VL, Qwen2.5-VL, Qwen3-VL and InternVL, not for {kind!r}")
     text, vision = config.get("text_config", config), config["vision_config"]
     if kind == "internvl":
         side, tile = (v[0] if isinstance(v, list) else v for v in (vision["patch_size"], vision["image_size"]))
         tower = Tower(
             vision["hidden_size"], vision["intermediate_size"], vision["num_hidden_layers"], False, 3 * side**2, side,
             tile,
+        )  # fmt: skip
+    elif kind == "qwen3_vl":
+        side = vision["patch_size"]
+        tower = Tower(
+            vision["hidden_size"], vision["intermediate_size"], vision["depth"], False,
+            3 * vision["temporal_patch_size"] * side**2, side, places=vision["num_position_embeddings"],
+            depths=1 + len(vision["deepstack_visual_indexes"]),
         )  # fmt: skip
     elif kind == "qwen2_vl":
         wide = vision["embed_dim"]
