@@ -31,6 +31,8 @@ STATED = [
     *[("Option B is right", "B"), ("I think it is B", "B"), ("Either A or B, but the answer is B", "B")],
     *[("D is right and C is wrong", "D"), ("I pick A because of C", "A"), ("The answer is B, not A.", "B")],
     *[("The answer is $\\boxed{C}$.", "C"), ("Therefore, the correct option is (D).", "D"), ("My choice: C", "C")],
+    *[("The answer is 'B'.", "B"), ("A is wrong so the answer is B", "B"), ("the wrong answer is A, B is right", "B")],
+    *[("答案是B", "B"), ("（B）", "B"), ("Ｂ", "B"), ("答案：B。", "B"), ("选B。", "B")],
     *[("The choices are A, B, C and D. The answer is D", "D"), ("Answer: A dog", "B"), ("Answer: E", "E")],
 ]
 TEXTS = [
@@ -39,13 +41,15 @@ TEXTS = [
 ]
 SEVERAL = [
     *[("A, C", "AC"), ("C and A", "AC"), ("AC", "AC"), ("A C", "AC"), ("A\nC", "AC")],
-    *[("(A) (C)", "AC"), ("a, c", "AC")],
+    *[("(A) (C)", "AC"), ("a, c", "AC"), ("A B C D", "ABCD")],
     *[("A) and C)", "AC"), ("Options A, C", "AC"), ("Both A and B", "AB"), ("A and C are right", "AC")],
     *[("The answer is A and C", "AC"), ("Answer: A, C", "AC"), ("Answer: AC", "AC"), ("The answer is B and D", "BD")],
 ]
 NONE = [
     *["A or B", "A/B", "A or maybe B", "The answer is A or B", "b or c", "I do not know", "", "be"],
+    *["B vs C", "B > C", "B (or C)"],
     *["P(A) = 5", "A = 5"],
+    *["The wrong answer is B", "B is the wrong answer", "It is B that is wrong", "I don't think it's B"],
     *["The answer is not A", "Option A is wrong", "neither A nor B", "The answer isn't A", "A does not fit"],
     *["The red dot, A better one", "U.S.A.", "f(b)", "∠A", "It is the one on the left, I think"],
 ]
@@ -67,7 +71,8 @@ TEMPLATES = [
     *["The answer is ({0})", "Answer: {0}, because {1} is wrong", "option {0} is wrong"],
     *["Option {0}", "option {0} fits"],
     *["not {0}", "{0} or {1}", "{0} and {1}", "{0}, {1}", "Both {0} and {1}", "{0} or maybe {1}", "{0} {1}"],
-    *["The answer is {0} and {1}", "The answer is {0} or {1}", "It must be {0}", "{0} is not right", "{0} seems best"],
+    *["The answer is {0} and {1}", "The answer is {0} or {1}", "It must be {0}", "{0} vs {1}"],
+    *["{0} is not right", "{0} seems best"],
     *["{0} cat sits, {1} dog", "I choose {0}", "I would go with {0}.", "{0}, {1} is wrong", "{0} and {1} are right"],
 ]
 

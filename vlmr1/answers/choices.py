@@ -11,6 +11,7 @@ Left out on purpose: sentences beyond that. Where several letters remain nothing
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ LONGEST = 4_000  # characters from the end in which a choice is looked for
 _MOST = 250  # single letters in it; an answer with more says no choice
 _NEAR = 64  # characters beside a group that are looked at
 _WRAPPING = re.compile(r"\\(?:boxed|text|textbf|mathrm|mathbf|textit)\b\s*+|[$*{}`\"“”]|\\[()\[\]]")
+_QUOTED = re.compile(r"(?<!\w)['‘’]([A-Za-z])['‘’](?!\w)")
+_BESIDE_HAN = re.compile(r"(?<=[\u3040-\u30ff\u4e00-\u9fff])(?=[A-Za-z])|(?<=[A-Za-z])(?=[\u3040-\u30ff\u4e00-\u9fff])")
 _ALONE = re.compile(r"[(\[]?([A-Za-z])[)\]]?[.:,)]*")
 _RUN = re.compile(r"(?i:(?:the |final |correct )?answers?(?: is| are)? ?[:=]? ?)?([A-H]{2,8})\.?")
 # A letter by itself, perhaps in brackets: no part of a word, a product, a function or an abbreviation.
@@ -34,8 +37,9 @@ _TEXT_FOLLOWS = re.compile(r"[.:](?= \S)")
 _MARKED = re.compile(r" ?[.:,)\]](?=\s|$)| [-–—](?= )")
 # What may follow a bare letter, but neither an article nor "I".
 _FOLLOWS = re.compile(
-    r" ?(?:$|[.,:;!?)\]/|&–—]|-(?= ))| (?:is|isn['’]t|are|aren['’]t|because|since|seems|looks|appears|shows|fits"
-    r"|matches|works|makes|gives|follows|has|does|doesn['’]t|and|or|but|nor)\b(?!['’])"
+    r" ?(?:$|[.,:;!?)\]/|&–—<>≤≥→]|-(?= )|\((?=or\b))| [A-HJ-Z](?=$|[ .,])"
+    r"| (?:is|isn['’]t|are|aren['’]t|because|since|seems|looks|appears|shows|fits"
+    r"|matches|works|makes|gives|follows|has|does|doesn['’]t|and|or|but|nor|vs|versus)\b(?!['’])"
 )
 _FOLLOWS_NO_I = re.compile(
     r" (?:was|wasn['’]t|were|as|not|than|if|for|with|in|of|on|at|by|to|from|instead|rather|would|must"
@@ -54,12 +58,14 @@ _STATED = re.compile(
 _NAMED = re.compile(r"\b(?:options?|choices?|letters?) $", re.IGNORECASE)
 _NOT_BEFORE = re.compile(
     r"(?:\b(?:not|cannot|neither|nor|never|except|unlike|than|instead of|exclude[sd]?|eliminate[sd]?|reject(?:s|ed)?"
-    rf"|rul(?:e|es|ed|ing) out)|n['’]t) {_LINK}{{0,4}}$",
+    rf"|rul(?:e|es|ed|ing) out)|n['’]t) (?:(?:think|believe) )?(?:(?:that|it['’]s|it) ){{0,2}}{_LINK}{{0,4}}$"
+    rf"|\b(?:wrong|incorrect|false) (?:answer|option|choice|one)s? {_LINK}{{0,3}}$",
     re.IGNORECASE,
 )
 _NOT_AFTER = re.compile(
     r"[)\]]? (?:(?:is|are|was|were|seems?|looks?|can|could|would|must|be|do|does|did|clearly|definitely|obviously|also"
-    r"|both|all|simply) ){0,4}(?:(?:not|never|cannot|wrong|incorrect|false|impossible|invalid|excluded|eliminated"
+    r"|both|all|simply|the|an?|that) ){0,4}"
+    r"(?:(?:not|never|cannot|wrong|incorrect|false|impossible|invalid|excluded|eliminated"
     r"|rejected|ruled|out)\b|(?:is|are|was|were|does|do|ca|could|would)n['’]t\b)",
     re.IGNORECASE,
 )
@@ -231,8 +237,11 @@ def _stands(words: str, text: str) -> bool:
 
 
 def _bare(text: str) -> str:
-    """Text without what LaTeX and Markdown wrap round a choice, its blanks single."""
-    return " ".join(_WRAPPING.sub("", text).split())
+    """Text without what LaTeX, Markdown and quotes wrap round a choice, its blanks single, its letters plain ones."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)[-LONGEST:].replace("。", ". ").replace("、", ", ")
+        text = _BESIDE_HAN.sub(" ", text)
+    return " ".join(_QUOTED.sub(r"\1", _WRAPPING.sub("", text)).split())
 
 
 def choices_of(question: str) -> dict[str, str]:

@@ -13,8 +13,9 @@ from __future__ import annotations
 import cmath
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 
 Value = Fraction | complex
 _STEPS = 2_000  # operations of one evaluation
@@ -32,6 +33,20 @@ _FLIPPED = {"StrictLessThan": "StrictGreaterThan", "LessThan": "GreaterThan"}
 
 class Undecided(Exception):
     """An expression that cannot be evaluated within the bounds."""
+
+
+@dataclass(slots=True)
+class _Run:
+    """One evaluation: the operations it took, and whether digits were lost in it, as of sin(pi), which is 0."""
+
+    steps: int = 0
+    lost: bool = False
+
+    def noted(self, result: Value, parts: Sequence[Value]) -> Value:
+        """The result of one operation: where it is far smaller than its parts, digits were lost."""
+        size, *others = (cast(Any, abs(value)) for value in (result, *parts))
+        self.lost = self.lost or any(size * 10**6 < other for other in others)
+        return result
 
 
 def same(a: Any, b: Any) -> bool:
@@ -113,7 +128,7 @@ def _same_relation(a: Any, b: Any) -> bool:
         return all(_same(x, y) for x, y in zip(sides[0][1:], sides[1][1:], strict=True))
     ratios = []
     for at in _points(a, b):
-        left, right = (_value(x, at, [0]) - _value(y, at, [0]) for _, x, y in sides)
+        left, right = (_value(x, at, _Run()) - _value(y, at, _Run()) for _, x, y in sides)
         if left != 0 and right != 0:
             ratios.append(complex(left / right))
         elif left != right:
@@ -129,10 +144,11 @@ def _same_values(a: Any, b: Any) -> bool:
     seen = 0
     for at in _points(a, b):
         try:
-            x, y = _value(a, at, [0]), _value(b, at, [0])
+            runs = _Run(), _Run()
+            x, y = _value(a, at, runs[0]), _value(b, at, runs[1])
         except (ZeroDivisionError, OverflowError, ValueError):
             continue
-        if not _equal(x, y, decimal):
+        if not _equal(x, y, decimal, any(run.lost for run in runs)):
             return False
         seen += 1
     return seen >= _NEEDED or (seen > 0 and not a.free_symbols | b.free_symbols)
@@ -152,13 +168,13 @@ def _nodes(tree: Any) -> Sequence[Any]:
     return found
 
 
-def _equal(x: Value, y: Value, decimal: bool) -> bool:
+def _equal(x: Value, y: Value, decimal: bool, lost: bool) -> bool:
     if isinstance(x, Fraction) and isinstance(y, Fraction) and not decimal:
         return x == y
     x, y = complex(x), complex(y)
     if not (cmath.isfinite(x) and cmath.isfinite(y)):
         raise Undecided
-    if cmath.isclose(x, y, rel_tol=1e-9, abs_tol=1e-12):
+    if cmath.isclose(x, y, rel_tol=1e-9, abs_tol=1e-12 if lost else 0.0):
         return True
     rounded = min(abs(x), abs(y)) >= 1e-3 and abs(x - y) < 1e-6
     return decimal and rounded and round(x.real, 6) == round(y.real, 6) and round(x.imag, 6) == round(y.imag, 6)
@@ -178,10 +194,10 @@ def _points(a: Any, b: Any) -> list[dict[str, Value]]:
     ]
 
 
-def _value(tree: Any, at: Mapping[str, Value], steps: list[int]) -> Value:
+def _value(tree: Any, at: Mapping[str, Value], run: _Run) -> Value:
     """The value of an expression where the variables are as told. Raises Undecided, ArithmeticError or ValueError."""
-    steps[0] += 1
-    if steps[0] > _STEPS:
+    run.steps += 1
+    if run.steps > _STEPS:
         raise Undecided
     name = type(tree).__name__
     if tree.is_Rational:
@@ -193,10 +209,10 @@ def _value(tree: Any, at: Mapping[str, Value], steps: list[int]) -> Value:
     if name == "ImaginaryUnit":
         return 1j
     if name in ("Sum", "Product"):
-        return _series(tree, at, steps)
-    values = [_value(part, at, steps) for part in tree.args]
+        return _series(tree, at, run)
+    values = [_value(part, at, run) for part in tree.args]
     if tree.is_Add:
-        return _bounded(sum(values, start=Fraction(0)))
+        return run.noted(_bounded(sum(values, start=Fraction(0))), values)
     if tree.is_Mul:
         return _bounded(math.prod(values, start=Fraction(1)))
     if tree.is_Pow:
@@ -205,9 +221,10 @@ def _value(tree: Any, at: Mapping[str, Value], steps: list[int]) -> Value:
         return values[0]
     if name == "log" and values:
         over = [cmath.log(complex(value)) for value in values]
-        return over[0] / over[1] if len(over) == 2 else over[0]
+        return run.noted(over[0] / over[1] if len(over) == 2 else over[0], values)
     if name in _FUNCTIONS and len(values) == 1:
-        return _FUNCTIONS[name](complex(values[0]))
+        value = _FUNCTIONS[name](complex(values[0]))
+        return value if name == "exp" else run.noted(value, values)
     return _whole(name, values)
 
 
@@ -231,19 +248,20 @@ def _whole(name: str, values: list[Value]) -> Value:
     raise Undecided
 
 
-def _series(tree: Any, at: Mapping[str, Value], steps: list[int]) -> Value:
+def _series(tree: Any, at: Mapping[str, Value], run: _Run) -> Value:
     """A finite sum or product over one whole variable."""
     (variable, *ends), *more = tree.limits
-    low, high = (_value(end, at, steps) for end in ends)
+    low, high = (_value(end, at, run) for end in ends)
     if more or not all(isinstance(end, Fraction) and end.denominator == 1 for end in (low, high)):
         raise Undecided
     assert isinstance(low, Fraction) and isinstance(high, Fraction)
     if high - low > _STEPS:
         raise Undecided
     places = range(int(low), int(high) + 1)
-    values = [_value(tree.function, {**at, variable.name: Fraction(i)}, steps) for i in places]
+    values = [_value(tree.function, {**at, variable.name: Fraction(i)}, run) for i in places]
     added = type(tree).__name__ == "Sum"
-    return _bounded(sum(values, start=Fraction(0)) if added else math.prod(values, start=Fraction(1)))
+    total = _bounded(sum(values, start=Fraction(0)) if added else math.prod(values, start=Fraction(1)))
+    return run.noted(total, values) if added else total
 
 
 def _power(base: Value, exponent: Value) -> Value:

@@ -118,9 +118,7 @@ def same_number(a: float, b: float) -> bool:
     """Whole numbers exactly; others to nine digits, or to six decimals where that is at least three digits."""
     if isinstance(a, int) and isinstance(b, int):
         return a == b
-    return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12) or (
-        min(abs(a), abs(b)) >= 1e-3 and round(a, 6) == round(b, 6)
-    )
+    return math.isclose(a, b, rel_tol=1e-9) or (min(abs(a), abs(b)) >= 1e-3 and round(a, 6) == round(b, 6))
 
 
 def percent_of(a: float, unit_a: str, b: float, unit_b: str) -> bool:
