@@ -110,7 +110,8 @@ def test_doctor_counts_rows_against_the_step(project):
     (project / "raw/l.json").write_text(json.dumps([row] * 7))
     spec = {"format": "rec_json", "annotations": "l.json", "images": ".", "frame": "pixels"}
     sources = {role: {**spec, "role": role} for role in ("warmup", "train", "evaluate")}
-    (project / "own.yaml").write_text(json.dumps({"world": None, "data": {"root": "raw", "sources": sources}}))
+    own = {"world": None, "data": {"root": "raw", "sources": sources}, "gate": {"improve": ["evaluate"], "keep": {}}}
+    (project / "own.yaml").write_text(json.dumps(own))
     run(["vlmr1", "apply", "own.yaml"], project)
     faults = {f.what: f.says for f in examine() if not f.good}
     assert faults == {
