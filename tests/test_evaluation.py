@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import COMPUTE, default_params, environment, run
+from tests.releases import ABOUT, WHERE
 from vlmr1.evaluation.asking import ask, by_picture, choose, chunks_of, gathered
 from vlmr1.evaluation.intervals import disagreements, mcnemar
 from vlmr1.evaluation.set_precision import box_counts, set_precision
@@ -317,7 +318,6 @@ def test_the_card_of_every_task_tells_its_scores(task):
 
     key = MEASURES[TASKS[task].JUDGED].figure
     figures = {"task": task, "judged": key, key: 0.5, f"{key}_low": 0.4, f"{key}_high": 0.6, "n": 9}
-    about = {"base": "nothing", "scores": {"in": figures | {"parse_failure_rate": 0.0}}, "params": {}}
-    where = {"commit": "c" * 40, "dirty": False}
-    card = model_card("m", "1", about | {"data_sha256": {}}, where)
+    about = ABOUT | {"scores": {"in": figures | {"parse_failure_rate": 0.0}}}
+    card = model_card("m", "1", "apache-2.0", about, WHERE, [])
     assert "0.500 [0.400, 0.600]" in card and ("vlmr1 ask" in card) == (task == "rec")

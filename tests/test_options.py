@@ -51,7 +51,7 @@ def test_advantages_are_scaled_as_asked(trained, tmp_path, scale):
 
 
 def test_groups_without_a_gradient_are_skipped_and_nothing_changes(trained, tmp_path, monkeypatch):
-    settings = changed(beta=0.0, num_generations=2, learning_rate=5e-4)
+    settings = changed(beta=0.0, num_generations=2, learning_rate=5e-4, rewards={"format": 1.0})
     skipping = grpo(trained, tmp_path / "a", settings=settings)
     rows = skipping.run()
     assert any(0 < row["zero_variance_share"] < 1 for row in rows)
