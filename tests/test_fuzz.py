@@ -262,6 +262,21 @@ def test_no_expression_is_expanded(text):
         assert time.process_time() - start < COLD
 
 
+LISTS = ["({},{})", "[{},{}]", "\\{{{},{}\\}}", "(({}),({}))", "{},{}", "({}{})", "[{}{}]", "({},1)\\cup(2,{})"]
+
+
+@pytest.mark.parametrize("form", LISTS)
+def test_a_long_list_is_taken_apart(form):
+    """Each time another list, for the parser keeps what it has met."""
+    rng, seconds = random.Random(0), []
+    for _ in range(6):
+        text = form.format(*(" ".join(rng.choices("abcdxyz", k=26)) for _ in range(2)))
+        start = time.process_time()
+        assert not mathematics.equal(text, "(1,2)")[0]
+        seconds.append(time.process_time() - start)
+    assert min(seconds) < LONGEST
+
+
 @pytest.mark.parametrize("number", range(len(LARGE)))
 def test_a_megabyte_takes_no_longer(number):
     for text in (LARGE[number], whole(LARGE[number]), "<answer>" + LARGE[number]):

@@ -12,6 +12,7 @@ import logging
 import math
 import re
 from functools import lru_cache
+from typing import Any
 
 from vlmr1.answers.numbers import boxed, read_number
 from vlmr1.answers.units import same_unit
@@ -58,6 +59,10 @@ _UNIT_END = re.compile(r"(?<=[\d}) ])\s*+(?:\\(?:text|mathrm)\{\s*+)?(mm|cm|km|m
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
 _ENVIRONMENT = re.compile(r"\$([^$]{1,400})\$|\\\(([^$]{1,400}?)\\\)|\\\[([^$]{1,400}?)\\\]")
 _CLOSES = {")": "(", "]": "[", "}": "{"}
+_SIZED = re.compile(r"\\(?:left|right)(?![A-Za-z])")
+_SIGNS = re.compile(r"\\[A-Za-z]+|\d+|\S")
+_LISTED = re.compile(r"[,;]|^\s*+(?:\[|\\?\{)")
+_LONGEST_LIST = 28  # signs of what the parser gets with a list in it, as in a union
 
 
 @lru_cache(maxsize=8192)
@@ -165,15 +170,64 @@ def _other_unit(said: str, truth: str) -> bool:
 
 
 def _same_expression(said: str, truth: str) -> bool:
-    """Both parsed as LaTeX if they look it, else as expressions in running text; then compared by value."""
+    """Both parsed as LaTeX if they look it, else as expressions in running text; then compared by value.
+
+    Lists are taken apart first: what the parser takes grows by milliseconds with every sign of a list.
+    """
+    (brackets, mine), (true_brackets, true) = _items(said), _items(truth)
+    if len(mine) > 1 and len(true) > 1:
+        kinds = {brackets, true_brackets}
+        if kinds <= {"", "{}"}:
+            among = [any(_same_expression(x, y) for y in true) for x in mine]
+            return all(among) and all(any(_same_expression(x, y) for x in mine) for y in true)
+        if len(kinds) == 1 or kinds == {"", "()"}:
+            return len(mine) == len(true) and all(map(_same_expression, mine, true))
+    said, truth = (items[0] if len(items) == 1 else text for items, text in ((mine, said), (true, truth)))
+    if any(_LISTED.search(text) and len(_SIGNS.findall(text)) > _LONGEST_LIST for text in (said, truth)):
+        return False
+    trees = [_tree(_BINOMIAL.sub(_written_out, text)) for text in (said, truth)]
+    return all(tree is not None for tree in trees) and same(*trees)
+
+
+def _items(text: str) -> tuple[str, list[str]]:
+    """(brackets, items) of a list: "{}" of a set, "(]" of an interval, "" of a bare list; else ("", [the text]).
+
+    Round brackets around one item are left out. Where there are more than two items, square ones are as good as round.
+    """
+    if _is_text(text):
+        return "", [text]
+    text = _SIZED.sub("", text).strip()
+    depth, closes, commas = 0, -1, []
+    for at, sign in enumerate(text):
+        if sign in "([{":
+            depth += 1
+        elif sign in _CLOSES:
+            depth -= 1
+            closes = at if depth == 0 and closes < 0 else closes
+        elif sign == "," and text[at - 1 : at] != "\\":
+            commas.append((at, depth))
+    opens = 2 if text.startswith("\\{") else int(text[:1] in ("(", "[", "{"))
+    wrapped = opens > 0 and closes == len(text) - 1
+    inside = (opens, closes - text.endswith("\\}")) if wrapped else (0, len(text))
+    cuts = [at for at, level in commas if level == int(wrapped)]
+    if not cuts:
+        return _items(text[1:-1]) if wrapped and text[0] + text[-1] == "()" else ("", [text])
+    places = zip([inside[0], *(at + 1 for at in cuts)], [*cuts, inside[1]], strict=True)
+    items = [text[start:end].strip() for start, end in places]
+    if not wrapped:
+        return "", items
+    brackets = text[0] + text[-1] if text[0] in "([" else "{}"
+    return "()" if brackets == "[]" and len(items) > 2 else brackets, items
+
+
+@lru_cache(maxsize=1024)
+def _tree(text: str) -> Any:
+    """An expression as math-verify parses it; None where it cannot."""
     import math_verify  # sympy behind it takes a third of a second to import
 
     logging.getLogger("math_verify").setLevel(logging.ERROR)
-    written = [_BINOMIAL.sub(_written_out, text) for text in (said, truth)]
-    trees = [math_verify.parse(_marked(text), parsing_timeout=None) for text in written]
-    if not all(tree and not isinstance(tree[0], str) for tree in trees):
-        return False
-    return same(trees[0][0], trees[1][0])
+    found = math_verify.parse(_marked(text), parsing_timeout=None)
+    return found[0] if found and not isinstance(found[0], str) else None
 
 
 def _marked(text: str) -> str:
