@@ -63,6 +63,7 @@ class Family(ABC):
 
     def __init__(self, checkpoint: Path) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        self.tokenizer.init_kwargs.pop("local_files_only", None)  # HF_HUB_OFFLINE is no part of what is saved
         self.pad_id = self.tokenizer.pad_token_id
         self.checkpoint = checkpoint
 
