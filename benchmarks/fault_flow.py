@@ -1,14 +1,13 @@
 """Faults of what `make up` keeps running: worker, server, run, stage and keeper killed amid a retraining.
 
 A real Prefect server and worker, the deployment `manual`, and a graph that is cheap: a training of a few seconds that
-resumes, and a release. One fault: a retraining is started, one process is killed at a moment drawn by the seed, what is
-kept must come up again and the run must come to an end, whichever; then a retraining without a fault must end as the
-first one did, with the same files in `.retrain` and in the store, and no process may be left beside those that are kept.
+resumes, and a release. One fault: a retraining is started, one process is killed at a moment drawn by the seed, what
+is kept must come up again and the run must come to an end, whichever; then a retraining without a fault must end as the
+first one did, with the same files in `.retrain` and in the store, and nothing may run beside what is kept.
 """
 
 from __future__ import annotations
 
-import os
 import random
 import sys
 import time
@@ -16,7 +15,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.error import URLError
 
 import psutil
@@ -98,7 +96,9 @@ class Bench:
     def left(self) -> dict[str, str]:
         """What retrainings left: outputs of the clone, and the store but for times."""
         clone = self.project / ".retrain"
-        made = {f"{name}/{key}": h for name in ("models", "predictions") for key, h in fingerprint_of(clone / name).items()}
+        made = {
+            f"{name}/{key}": h for name in ("models", "predictions") for key, h in fingerprint_of(clone / name).items()
+        }
         return made | content_of(str(self.project / "releases"))
 
     def kept(self) -> list[psutil.Process]:
@@ -128,7 +128,8 @@ def bench(folder: Path) -> Iterator[Bench]:
     (project / "dvc.yaml").write_text(GRAPH)
     (project / "train.py").write_text(TRAIN)
     (project / "make.py").write_text(MAKE)
-    (project / "data/.gitignore").unlink(missing_ok=True)
+    for name in ("data", "predictions", "models", "reports"):  # else git would track what is in an output
+        (project / name / ".gitignore").unlink(missing_ok=True)
     (project / "data/right").write_text("70")
     with (project / ".gitignore").open("a") as file:
         file.write("/models/\n/data/converted/\n/predictions/\n/reports/\n")
@@ -182,7 +183,10 @@ def _target(bench: Bench, kind: str) -> psutil.Process | None:
     if kind in ("server killed", "worker killed"):
         word = kind.split()[0]
         return next((process for process in kept if word in process.cmdline()), None)
-    signs = {"run killed": ("prefect.flow_engine", "flow-run", "prefect.engine"), "stage under a flow killed": ("train.py", "make.py")}
+    signs = {
+        "run killed": ("prefect.flow_engine", "flow-run", "prefect.engine"),
+        "stage under a flow killed": ("train.py", "make.py"),
+    }
     until = time.monotonic() + 60
     while time.monotonic() < until:
         for process in bench.others():

@@ -1,8 +1,8 @@
 """Faults of the pipeline: stages killed, a disk that is full, a clock that is wrong, two pipelines at once.
 
-One fault: a stage's outputs are taken away from a finished project, the stage is run and struck at a moment drawn by the
-seed, and run again without the fault. Every tracked output must then be what an untouched `dvc repro` made, to the byte.
-Stages are run by `dvc repro` where the kind says so, else as forks of a process that has imported what they need.
+One fault: a stage's outputs are taken away from a finished project, the stage is run and struck at a moment drawn by
+the seed, and run again without the fault. Every tracked output must then be what an untouched `dvc repro` made, to the
+byte. Stages are run by `dvc repro` where the kind says so, else as forks of a process that has imported what they need.
 """
 
 from __future__ import annotations
@@ -28,7 +28,16 @@ from vlmr1.files import sha256
 from vlmr1.settings import read_yaml
 from vlmr1.work import fingerprint_of
 
-TRACKED = ("data/world", "data/converted", "models", "logs", "predictions", "reports/validation", "reports/run", "metrics")
+TRACKED = (
+    "data/world",
+    "data/converted",
+    "models",
+    "logs",
+    "predictions",
+    "reports/validation",
+    "reports/run",
+    "metrics",
+)
 SMALLEST = (
     "warmup.training.steps=8",
     "warmup.training.save_steps=2",
@@ -117,13 +126,17 @@ class Bench:
 
 def everything(project: Path) -> dict[str, str]:
     """sha256 of every tracked output."""
-    found = {"receipt": sha256(project / "reports/published.json")} if (project / "reports/published.json").is_file() else {}
+    found = (
+        {"receipt": sha256(project / "reports/published.json")}
+        if (project / "reports/published.json").is_file()
+        else {}
+    )
     return found | {f"{folder}/{key}": h for folder in TRACKED for key, h in fingerprint_of(project / folder).items()}
 
 
 @contextmanager
 def bench(folder: Path, project: Path | None = None) -> Iterator[Bench]:
-    """A project made and run by `dvc repro` (or one that has been), and each stage once by a fork to learn its length."""
+    """A project made and run by `dvc repro` (or one that was), and each stage once by a fork to learn its length."""
     if project is None:
         project = make_project(folder / "made")
         run(["vlmr1", "apply", "recipes/smoke.yaml", *(word for one in SMALLEST for word in ("-S", one))], project)
@@ -253,7 +266,11 @@ def _under_dvc(bench: Bench, stage: Stage, rng: random.Random, wrong: list[str])
     for child in children:
         with suppress(psutil.NoSuchProcess):
             child.kill()
-    if process.wait(120) == 0 and "failed to reproduce" not in said.read_text() and not (bench.project / stage.outs[0]).exists():
+    if (
+        process.wait(120) == 0
+        and "failed to reproduce" not in said.read_text()
+        and not (bench.project / stage.outs[0]).exists()
+    ):
         wrong.append("DVC took a killed stage for done")
     return True
 
@@ -305,7 +322,7 @@ def _full(bench: Bench, stage: Stage, rng: random.Random, wrong: list[str]) -> b
         ["unshare", "--map-root-user", "--mount", "sh", "-c", script],
         cwd=bench.project, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    first, _, second = done.stdout.partition("ended 1")
+    first = done.stdout.partition("ended 1")[0]
     if FULL not in first or done.returncode not in (0, 1):
         wrong.append(f"without room: {done.stdout[-800:]}")
     shutil.rmtree(work, ignore_errors=True)

@@ -1,7 +1,7 @@
 """Faults of a release store: a server that misbehaves, a publisher or a puller that is killed, a disk that is full.
 
-One fault: an attempt to publish or to pull is struck at a moment drawn by the seed, what is visible then is checked, the
-attempt is repeated without the fault, and the store's objects and the pulled folder are compared with those of an
+One fault: an attempt to publish or to pull is struck at a moment drawn by the seed, what is visible then is checked,
+the attempt is repeated without the fault, and the store's objects and the pulled folder are compared with those of an
 attempt that nothing struck. The bucket is a real server's (moto, over HTTP), behind `tests.faulty`.
 """
 
@@ -30,7 +30,7 @@ from benchmarks.fault_attempt import NAME
 from benchmarks.forks import STORE, Forks, Running
 from tests.faulty import Faults, faulty
 from tests.releases import make_checkpoint
-from vlmr1.release.manifest import MANIFEST, stored_as
+from vlmr1.release.manifest import stored_as
 from vlmr1.release.publish import clean
 from vlmr1.release.registry import releases
 from vlmr1.release.store import Store, open_store
@@ -259,9 +259,7 @@ def strike(bench: Bench, kind: str, rng: random.Random) -> list[str]:
     return wrong
 
 
-def _struck(
-    bench: Bench, kind: str, action: str, where: str, to: Path, rng: random.Random, wrong: list[str]
-) -> None:
+def _struck(bench: Bench, kind: str, action: str, where: str, to: Path, rng: random.Random, wrong: list[str]) -> None:
     """A server that misbehaves from some request on, or an attempt that is killed at one."""
     if kind == "killed" and not where.startswith("s3:"):
         running = bench.start(action, where, to)

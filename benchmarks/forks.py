@@ -42,9 +42,7 @@ class Running:
         """Whether it still runs."""
         with suppress(psutil.NoSuchProcess):
             return (
-                self.process is not None
-                and self.process.is_running()
-                and self.process.status() != psutil.STATUS_ZOMBIE
+                self.process is not None and self.process.is_running() and self.process.status() != psutil.STATUS_ZOMBIE
             )
         return False
 

@@ -125,7 +125,10 @@ def faulty(server):
 
 def skewed(signed):
     """What Amazon's server says to a request that was signed long ago, or is to be signed yet."""
-    if signed is None or abs(datetime.strptime(signed, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC) - datetime.now(UTC)) < SKEW:
+    if (
+        signed is None
+        or abs(datetime.strptime(signed, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC) - datetime.now(UTC)) < SKEW
+    ):
         return None
     return 403, "RequestTimeTooSkewed"
 

@@ -154,7 +154,7 @@ def known(store: Store, name: str, version: str) -> dict[str, Any]:
 def note(
     store: Store, name: str, event: Event, version: str, label: str | None, reason: str | None, once: bool = False
 ) -> None:
-    """Add an entry to the log, at the first number nobody has taken; `once` only where no entry says so of a version."""
+    """Add an entry to the log, at the first number nobody has taken; with `once` only where none says the same."""
     for _ in range(TRIES):
         numbers = _numbers(store, name)  # what is looked through is what the next number follows from
         if once and any((e.event, e.version) == (event, version) for e in _entries(store, name, numbers)):
@@ -200,7 +200,9 @@ def _stack(log: list[Entry], label: str) -> list[str]:
     """What a label stood for, what it stands for now last; what was rolled back is gone from it."""
     stack: list[str] = []
     for entry in log:
-        if entry.label == label and entry.event == "promoted" and stack[-1:] != [entry.version]:  # two may say it at once
+        if (
+            entry.label == label and entry.event == "promoted" and stack[-1:] != [entry.version]
+        ):  # two may say it at once
             stack.append(entry.version)
         elif entry.label == label and entry.event == "rolled back":
             while stack and stack[-1] != entry.version:

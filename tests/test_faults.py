@@ -1,0 +1,61 @@
+"""The short form of `benchmarks/faults.py`: a few faults of each kind that costs seconds; the mends they led to."""
+
+import json
+import random
+
+import pytest
+
+from benchmarks import fault_store, faults
+from tests.releases import make_checkpoint, release
+from vlmr1.release.registry import promote, read_log, roll_back
+from vlmr1.release.store import open_store
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    with fault_store.bench(tmp_path_factory.mktemp("faults")) as bench:
+        yield bench
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["answer lost", "hangs", "byte flipped", "upload flipped", "killed", "disk full", "clock moved", "two at once"],
+)
+def test_after_a_fault_the_repeated_run_ends_as_if_there_had_been_none(bench, kind):
+    assert fault_store.strike(bench, kind, random.Random(f"3/{kind}")) == []
+
+
+def test_a_release_that_differs_is_told_of(bench, tmp_path):
+    """The check itself: without this, two hundred identical ends would say nothing."""
+    with fault_store.place(bench, "folder") as (where, to):
+        bench.do("publish", where, to)
+        bench.do("pull", where, to)
+        (model,) = bench.folder.glob("*/store/toy/*/model.safetensors")
+        model.write_bytes(model.read_bytes()[:-1] + b"x")
+        assert "is visible, and model.safetensors" in fault_store.visible(bench.direct(where))[0]
+        assert "the store differs" in fault_store.ended(bench, "pull", "folder", where, to)[0]
+
+
+def test_an_entry_whose_answer_was_lost_is_noted_once(bench, tmp_path, monkeypatch):
+    """The server has it and says nothing; asked again it says that the number is taken, by our own entry."""
+    for key, value in {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_ENDPOINT_URL": bench.url}.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with fault_store.place(bench, "s3") as (where, _):
+        version = release(where, make_checkpoint(tmp_path / "checkpoint"))
+        lost = iter(["after"])
+        bench.faults.lose = lambda method, path: next(lost, None) if method == "PUT" and "/log/" in path else None
+        promote(open_store(where), "toy", version, "prod")
+        assert next(lost, None) is None
+        assert [entry.event for entry in read_log(open_store(where), "toy")] == ["published", "promoted"]
+        with pytest.raises(ValueError, match="no earlier version"):
+            roll_back(open_store(where), "toy", "prod")
+
+
+def test_the_table_counts_what_was_identical():
+    found = [
+        {"group": "store", "kind": "killed", "seconds": 1.0, "wrong": []},
+        {"group": "store", "kind": "killed", "seconds": 2.0, "wrong": ["differs"]},
+    ]
+    assert "| store | killed | 2 | 1 | 3 |" in faults.table(found) and "| | all | 2 | 1 | 3 |" in faults.table(found)
+    assert json.dumps(faults.faults_of("store", 3, 1)[0][0]) == '"error 500"'
