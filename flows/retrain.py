@@ -108,12 +108,12 @@ def fetch() -> list[str]:
 
 
 @step(name="gate", task_run_name="gate")
-def gate() -> State[judging.Verdict]:
-    """Compare the candidate with the promoted version on the same items. The task's state says how it went."""
+def gate() -> judging.Verdict:
+    """Compare the candidate with the promoted version on the same items."""
     verdict = judging.judge()
     judging.show(verdict)
     get_run_logger().info(f"gate: {verdict.outcome}: {verdict.says}")
-    return Completed(name=verdict.outcome, message=verdict.says, data=verdict)
+    return verdict
 
 
 @step(name="experiment", task_run_name="experiment")

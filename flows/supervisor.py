@@ -136,6 +136,7 @@ def keeper(noted: dict[str, Any]) -> psutil.Process | None:
     """The noted process, if it still is that one: a number may be another's by now."""
     try:
         process = psutil.Process(noted["pid"])
-        return process if abs(process.create_time() - noted["started"]) < 1 and process.is_running() else None
+        same = abs(process.create_time() - noted["started"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        return process if same else None
     except psutil.NoSuchProcess:
         return None

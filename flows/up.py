@@ -26,7 +26,7 @@ import psutil
 from flows.supervisor import MARK, PATIENCE, Kept, end_all, keep, keeper, note, ours, read_note, tops
 from flows.ui import HOST, answers, server_command, server_settings, taken
 
-COMING = 180.0  # seconds that a start may take
+COMING = 600.0  # seconds that a start may take
 LOOPBACK = (HOST, "localhost", "::1")
 
 
