@@ -2,9 +2,11 @@
 
 import json
 import random
+from contextlib import contextmanager
 
 import pytest
 
+import vlmr1.release.pull as pulling
 from benchmarks import fault_store, faults
 from tests.releases import make_checkpoint, release
 from vlmr1.release.registry import promote, read_log, roll_back
@@ -59,3 +61,21 @@ def test_the_table_counts_what_was_identical():
     ]
     assert "| store | killed | 2 | 1 | 3 |" in faults.table(found) and "| | all | 2 | 1 | 3 |" in faults.table(found)
     assert json.dumps(faults.faults_of("store", 3, 1)[0][0]) == '"error 500"'
+
+
+def test_a_pull_whose_folder_another_has_landed_meanwhile_is_refused_before_it_fetches(bench, tmp_path, monkeypatch):
+    with fault_store.place(bench, "folder") as (where, to):
+        bench.do("publish", where, to)
+        alone = pulling._alone
+
+        @contextmanager
+        def late(half):
+            monkeypatch.setattr(pulling, "_alone", alone)
+            pulling.pull(open_store(where), "toy@latest", to, print)
+            with alone(half):
+                yield
+
+        monkeypatch.setattr(pulling, "_alone", late)
+        with pytest.raises(ValueError, match="already holds something"):
+            pulling.pull(open_store(where), "toy@latest", to, print)
+        assert fault_store.ended(bench, "pull", "folder", where, to) == []
