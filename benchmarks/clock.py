@@ -1,8 +1,7 @@
 """A clock that is wrong, for this process alone: the computer's own is never touched.
 
 What Python asks through `time` and `datetime` is moved; file systems go on stamping files with the true time, as a
-network's do when one computer's clock is off. `python -m benchmarks.clock FOLDER` writes a sitecustomize.py there that
-does the same to every Python started with FOLDER in PYTHONPATH and VLMR1_CLOCK=SECONDS.
+network's do when one computer's clock is off.
 """
 
 from __future__ import annotations
@@ -10,16 +9,7 @@ from __future__ import annotations
 import datetime
 import sys
 import time
-from pathlib import Path
 from typing import Any
-
-SITE = """import os
-if "VLMR1_CLOCK" in os.environ:
-    import sys
-    sys.path.append({root!r})
-    from benchmarks.clock import move_clock
-    move_clock(float(os.environ["VLMR1_CLOCK"]))
-"""
 
 
 def move_clock(seconds: float) -> None:
@@ -42,13 +32,3 @@ def move_clock(seconds: float) -> None:
     for module in list(sys.modules.values()):  # those that took the name by `from datetime import datetime`
         if getattr(module, "__dict__", {}).get("datetime") is true_datetime:
             module.datetime = Moved  # type: ignore[attr-defined]
-
-
-def site(folder: Path) -> None:
-    """Write the sitecustomize.py."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "sitecustomize.py").write_text(SITE.format(root=str(Path(__file__).parent.parent)))
-
-
-if __name__ == "__main__":
-    site(Path(sys.argv[1]))

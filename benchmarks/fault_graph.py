@@ -2,7 +2,7 @@
 
 One fault: a stage's outputs are taken away from a finished project, the stage is run and struck at a moment drawn by
 the seed, and run again without the fault. Every tracked output must then be what an untouched `dvc repro` made, to the
-byte. Stages are run by `dvc repro` where the kind says so, else as forks of a process that has imported what they need.
+byte.
 """
 
 from __future__ import annotations
@@ -14,40 +14,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from benchmarks.clock import site
-from benchmarks.forks import STAGES, Forks
-from tests.conftest import environment, make_project, run
-from vlmr1.files import sha256
+from benchmarks.fault_project import Bench, Stage, bench, everything, orphans
+from tests.conftest import environment
 from vlmr1.settings import read_yaml
-from vlmr1.work import fingerprint_of
 
-TRACKED = (
-    "data/world",
-    "data/converted",
-    "models",
-    "logs",
-    "predictions",
-    "reports/validation",
-    "reports/run",
-    "metrics",
-)
-SMALLEST = (
-    "warmup.training.steps=8",
-    "warmup.training.save_steps=2",
-    "warmup.training.warmup_steps=2",
-    "warmup.training.batch=8",
-    "grpo.steps=6",
-    "grpo.save_steps=2",
-    "grpo.prompts_per_step=4",
-    "sft.save_steps=1",
-)
+__all__ = ["KINDS", "bench", "strike"]
+
 HOUR = 3600.0
 KINDS = (
     "stage killed",
@@ -63,115 +42,10 @@ SHORT = ("world", "convert", "report", "publish")  # that take a second or two
 FULL = "no room is left to write to"
 
 
-@dataclass
-class Stage:
-    """A stage as dvc.lock has it."""
-
-    name: str
-    command: list[str]
-    outs: list[str]
-    seconds: float = 0.0
-
-    @property
-    def work(self) -> str:
-        return f"work/{self.name.replace('@', '-')}"
-
-
-@dataclass
-class Bench:
-    """A finished project, a copy of it that nothing is done to, and what its stages are."""
-
-    project: Path
-    pristine: Path
-    forks: Forks
-    stages: dict[str, Stage]
-    whole: dict[str, str]
-    tmpfs: bool
-    hits: dict[str, int] = field(default_factory=dict)
-
-    def without(self, stage: Stage) -> None:
-        """Take away what the stage leaves, and what it has begun."""
-        for path in [*stage.outs, stage.work, *(["releases"] if stage.name == "publish" else [])]:
-            at = self.project / path
-            shutil.rmtree(at) if at.is_dir() else at.unlink(missing_ok=True)
-
-    def restore(self) -> None:
-        """The project as it was, for the next fault."""
-        shutil.rmtree(self.project)
-        shutil.copytree(self.pristine, self.project, symlinks=True)
-
-    def start(self, stage: Stage, **more):
-        """Start a stage by a fork."""
-        return self.forks.start(stage.command[2], *stage.command[3:], cwd=self.project, PYTHONPATH=".", **more)
-
-    def dvc(self, stage: Stage, said: Path, **more: str) -> subprocess.Popen:
-        """Start a stage by DVC, which is not to take it from what it remembers of earlier runs."""
-        command = ["dvc", "repro", "--no-run-cache", "--single-item", stage.name]
-        with said.open("w") as out:
-            return subprocess.Popen(
-                command, cwd=self.project, env=environment(**more), stdout=out, stderr=out, start_new_session=True
-            )
-
-    def again(self, stage: Stage, by_dvc: bool, wrong: list[str]) -> None:
-        """Run it without a fault; it must end well."""
-        if by_dvc:
-            said = self.forks.folder / "again.said"
-            code, text = self.dvc(stage, said).wait(600), said.read_text()
-        else:
-            running = self.start(stage)
-            code, text = running.wait(), running.text()
-        if code != 0:
-            wrong.append(f"{stage.name} without a fault ended with {code}: {text[-800:]}")
-
-
-def everything(project: Path) -> dict[str, str]:
-    """sha256 of every tracked output."""
-    found = (
-        {"receipt": sha256(project / "reports/published.json")}
-        if (project / "reports/published.json").is_file()
-        else {}
-    )
-    return found | {f"{folder}/{key}": h for folder in TRACKED for key, h in fingerprint_of(project / folder).items()}
-
-
-@contextmanager
-def bench(folder: Path, project: Path | None = None) -> Iterator[Bench]:
-    """A project made and run by `dvc repro` (or one that was), and each stage once by a fork to learn its length."""
-    if project is None:
-        project = make_project(folder / "made")
-        run(["vlmr1", "apply", "recipes/smoke.yaml", *(word for one in SMALLEST for word in ("-S", one))], project)
-        run(["dvc", "repro"], project)
-    pristine, working = folder / "pristine", folder / "project"
-    for copy in (pristine, working):
-        shutil.copytree(project, copy, symlinks=True)
-    locked = read_yaml(pristine / "dvc.lock")["stages"]
-    stages = {
-        name: Stage(name, one["cmd"].split(), [out["path"] for out in one["outs"]]) for name, one in locked.items()
-    }
-    site(folder / "site")
-    with Forks(STAGES, folder / "said") as forks:
-        found = Bench(working, pristine, forks, stages, everything(pristine), can_mount())
-        for stage in stages.values():
-            found.without(stage)
-            start, wrong = time.monotonic(), list[str]()
-            found.again(stage, False, wrong)
-            stage.seconds = time.monotonic() - start
-            if wrong or everything(working) != found.whole:
-                raise AssertionError(f"{stage.name} by a fork is not what dvc repro made: {wrong}")
-        yield found
-
-
-def can_mount() -> bool:
-    """Whether this user may mount a file system of memory in a namespace of its own."""
-    command = ["unshare", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"]
-    return shutil.which("unshare") is not None and subprocess.run(command, capture_output=True).returncode == 0
-
-
 def strike(bench: Bench, kind: str, rng: random.Random) -> list[str]:
     """One fault of that kind; what is not as it should be afterwards, each in a sentence."""
     names = SHORT if kind == "two pipelines" else TRAININGS if kind == "disk full: tmpfs" else tuple(bench.stages)
     stage = bench.stages[rng.choice(names)]
-    bench.hits[stage.name] = bench.hits.get(stage.name, 0) + 1
     wrong: list[str] = []
     bench.without(stage)
     by_dvc = DO[kind](bench, stage, rng, wrong)
@@ -204,34 +78,9 @@ def half(bench: Bench, stage: Stage) -> list[str]:
     return odd
 
 
-def orphans(folder: Path, patience: float = 5.0) -> list[str]:
-    """Processes that still work in a folder."""
-    until = time.monotonic() + patience
-    while left := [p for p in psutil.process_iter() if _within(p, folder)]:
-        if time.monotonic() > until:
-            words = [" ".join(p.cmdline())[:80] for p in left if p.is_running()]
-            for process in left:
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
-            return [f"left running: {words}"]
-        time.sleep(0.1)
-    return []
-
-
-def _within(process: psutil.Process, folder: Path) -> bool:
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()).is_relative_to(folder)
-    except psutil.Error:
-        return False
-
-
-def _moment(stage: Stage, rng: random.Random) -> float:
-    return rng.random() * stage.seconds
-
-
-def _killed(bench: Bench, stage: Stage, rng: random.Random, wrong: list[str], **more) -> bool:
+def _killed(bench: Bench, stage: Stage, rng: random.Random, wrong: list[str], **more: Any) -> bool:
     """SIGKILL, and where it was too late for one the stage is begun anew and killed sooner."""
-    wait = _moment(stage, rng)
+    wait = rng.random() * stage.seconds
     for _ in range(6):
         running = bench.start(stage, **more)
         time.sleep(wait)
@@ -275,7 +124,7 @@ def _under_dvc(bench: Bench, stage: Stage, rng: random.Random, wrong: list[str])
     return True
 
 
-def _wait_for_stage(process: subprocess.Popen, seconds: float = 60) -> list[psutil.Process]:
+def _wait_for_stage(process: subprocess.Popen[bytes], seconds: float = 60) -> list[psutil.Process]:
     """The processes that DVC has started, once it has."""
     until = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < until:
@@ -313,6 +162,8 @@ def _files(path: Path) -> list[Path]:
 
 def _full(bench: Bench, stage: Stage, rng: random.Random, wrong: list[str]) -> bool:
     """The work folder on a disk of memory that is too small; then there is room, and the same stage goes on."""
+    if not bench.tmpfs:
+        return _limited(bench, stage, rng, wrong)
     work = bench.project / stage.work
     work.mkdir(parents=True)
     command = " ".join([sys.executable, *stage.command[1:]])

@@ -82,6 +82,7 @@ class Forks:
         self.folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "benchmarks.forks", *self.preload]
         self.parent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.parent.stdout.readline()  # it has imported everything
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -115,7 +116,8 @@ def serve(preload: Sequence[str]) -> None:
     for name in preload:
         importlib.import_module(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel clears away what has ended
-    replies = os.fdopen(os.dup(1), "w")
+    replies = os.fdopen(os.dup(1), "w", buffering=1)
+    replies.write("ready\n")
     for line in sys.stdin:
         job = json.loads(line)
         Path(job["said"]).touch()
@@ -123,7 +125,6 @@ def serve(preload: Sequence[str]) -> None:
         if number == 0:
             _be(job)
         replies.write(f"{number}\n")
-        replies.flush()
 
 
 def _be(job: dict[str, Any]) -> None:
