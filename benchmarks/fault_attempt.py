@@ -1,9 +1,10 @@
 """One attempt to publish or to pull a small release, as a process that faults are done to.
 
-    python -m benchmarks.fault_attempt publish STORE CHECKPOINT
-    python -m benchmarks.fault_attempt pull STORE DIR
+    python -m benchmarks.fault_attempt publish STORE CHECKPOINT SECONDS
+    python -m benchmarks.fault_attempt pull STORE DIR SECONDS
 
-The real functions, with smaller parts and shorter waits, so that an attempt meets every kind of request in a second.
+The real functions, with smaller parts and pauses, so that an attempt meets every kind of request in a second; SECONDS
+are those after which a server that says nothing is given up.
 What the project would say is printed as `KIND: sentence`, and the exit code is a stage's.
 """
 
@@ -21,15 +22,15 @@ from vlmr1.release.store import open_store
 NAME = "toy"
 
 
-def smaller() -> None:
+def smaller(patience: float) -> None:
     """Parts, ranges and waits for a checkpoint of a few megabytes and a server next door."""
-    s3.PART, s3.CONNECT, s3.READ = 5 << 20, 2, 1
+    s3.PART, s3.READ = 5 << 20, patience
     pulling.RANGE, pulling.PAUSE = 1 << 20, 0.02
 
 
 def main() -> None:
-    action, url, folder = sys.argv[1:]
-    smaller()
+    action, url, folder, patience = sys.argv[1:]
+    smaller(float(patience))
     try:
         if action == "publish":
             print(f"done: {release(url, Path(folder))}")

@@ -72,7 +72,7 @@ class Bench:
     requests: dict[str, int] = field(default_factory=dict)  # of each action
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def start(self, action: str, store: str, to: Path, **more: Any) -> Running:
+    def start(self, action: str, store: str, to: Path, patience: float = 60, **more: Any) -> Running:
         variables = {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": "key",
@@ -81,12 +81,13 @@ class Bench:
             "AWS_MAX_ATTEMPTS": "2",
         }
         folder = self.checkpoint if action == "publish" else to
-        return self.forks.start("benchmarks.fault_attempt", action, store, str(folder), **variables, **more)
+        words = (action, store, str(folder), str(patience))
+        return self.forks.start("benchmarks.fault_attempt", *words, **variables, **more)
 
     def do(self, action: str, store: str, to: Path) -> None:
         """An attempt that must succeed."""
         running = self.start(action, store, to)
-        code = running.wait(120)
+        code = running.wait(300)
         if code != 0:
             raise AssertionError(f"{action} without a fault ended with {code}: {running.text()[-2000:]}")
 
@@ -209,23 +210,23 @@ def _struck(bench: Bench, kind: str, action: str, where: str, to: Path, rng: ran
         return
     first, many = rng.randrange(bench.requests[action]), rng.choice([1, 1, 2, 5, float("inf")])
     strike = Strike(bench.faults, first, many, kind, rng)
-    running = strike.running = bench.start(action, where, to)
+    running = strike.running = bench.start(action, where, to, patience=1 if kind == "hangs" else 60)
     strike.started.set()
-    if running.wait(120) is not None:
+    if running.wait(300) is not None:
         wrong += told(running)
 
 
 def _full(bench: Bench, kind: str, action: str, where: str, to: Path, rng: random.Random, wrong: list[str]) -> None:
     """Files that may not grow beyond some bytes: writing fails amid them, as on a disk without room."""
     running = bench.start(action, where, to, most=rng.randrange(4096, 6 << 20))
-    running.wait(120)
+    running.wait(300)
     wrong += told(running)
 
 
 def _clock(bench: Bench, kind: str, action: str, where: str, to: Path, rng: random.Random, wrong: list[str]) -> None:
     """A clock that is minutes to days wrong; beyond a quarter of an hour the server refuses what it signs."""
     running = bench.start(action, where, to, clock=rng.choice([-1, 1]) * rng.choice([300.0, HOUR, 100 * HOUR]))
-    running.wait(120)
+    running.wait(300)
     wrong += told(running)
 
 
@@ -235,7 +236,7 @@ def _two(bench: Bench, kind: str, action: str, where: str, to: Path, rng: random
     for _ in range(2):
         both.append(bench.start(action, where, to))
         time.sleep(rng.random() * 0.2)
-    codes = [running.wait(120) for running in both]
+    codes = [running.wait(300) for running in both]
     wrong += [word for running in both for word in told(running)]
     if 0 not in codes or (action == "publish" and codes != [0, 0]):
         wrong.append(f"of two at once the codes were {codes}: {both[0].text()[-300:]} {both[1].text()[-300:]}")

@@ -28,7 +28,7 @@ MOST_BYTES = 64 << 20  # of what is written by `put_new`: manifests and entries 
 PART = 64 << 20  # bytes; larger where a file has more than MOST_PARTS of them
 MOST_PARTS = 10_000
 SIDE_BY_SIDE = 4
-CONNECT, READ = 10, 60  # seconds to wait for a connection, and for the next bytes on it
+READ = 60  # seconds to wait for the next bytes of a reply
 TRIES = 6  # of each request, with back-off; AWS_MAX_ATTEMPTS says otherwise
 _GONE = {"404", "NoSuchKey", "NotFound", "NoSuchUpload"}
 _TAKEN = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
@@ -44,7 +44,7 @@ class S3Store:
         retries: Any = {"mode": "standard"}
         if "AWS_MAX_ATTEMPTS" not in os.environ:
             retries["total_max_attempts"] = TRIES
-        settings = Config(retries=retries, connect_timeout=CONNECT, read_timeout=READ, max_pool_connections=16)
+        settings = Config(retries=retries, connect_timeout=10, read_timeout=READ, max_pool_connections=16)
         try:
             self.client: Any = boto3.client("s3", config=settings)
         except (BotoCoreError, ValueError) as error:
