@@ -2,6 +2,7 @@
 
 import json
 import random
+import resource
 from contextlib import contextmanager
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 import vlmr1.release.pull as pulling
 from benchmarks import fault_store, faults
 from tests.releases import make_checkpoint, release
+from vlmr1.errors import no_room
 from vlmr1.release.registry import promote, read_log, roll_back
 from vlmr1.release.store import open_store
 
@@ -79,3 +81,34 @@ def test_a_pull_whose_folder_another_has_landed_meanwhile_is_refused_before_it_f
         with pytest.raises(ValueError, match="already holds something"):
             pulling.pull(open_store(where), "toy@latest", to, print)
         assert fault_store.ended(bench, "pull", "folder", where, to) == []
+
+
+def test_a_full_disk_is_known_whoever_writes(tmp_path):
+    """A limit on the size of files stands for the disk; torch and safetensors raise errors of their own."""
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file
+
+    tensors = {"a": torch.zeros(100_000)}
+    writers = (
+        lambda: save_file(tensors, tmp_path / "a"),
+        lambda: torch.save(tensors, tmp_path / "b"),
+        lambda: (tmp_path / "c").write_bytes(b"x" * 400_000),
+    )
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for write in writers:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+        try:
+            with pytest.raises(Exception, match=r".") as told:
+                write()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert no_room(told.value), told.value
+    assert not no_room(ValueError("something else"))
+
+
+def test_a_saved_checkpoint_does_not_tell_whether_the_hub_could_be_reached(tiny, tmp_path):
+    pytest.importorskip("torch")
+    from vlmr1.families import load_family
+
+    load_family(tiny[0], 112 * 112).tokenizer.save_pretrained(tmp_path)
+    assert "local_files_only" not in (tmp_path / "tokenizer_config.json").read_text()
