@@ -155,9 +155,11 @@ def strike(bench: Bench, kind: str, rng: random.Random) -> list[str]:
     """One fault of that kind; what is not as it should be afterwards, each in a sentence."""
     wrong: list[str] = []
     cut = bench.begin()
-    time.sleep(rng.random() * bench.seconds)
+    time.sleep(rng.random() * bench.seconds * 0.8)
     target = _target(bench, kind)
-    if target is not None:
+    if target is None:
+        wrong.append("it was never hit")
+    else:
         target.kill()
     if kind == "keeper killed":
         bench.call()

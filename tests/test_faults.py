@@ -1,8 +1,11 @@
 """The short form of `benchmarks/faults.py`: a few faults of each kind that costs seconds; the mends they led to."""
 
 import json
+import logging
 import random
 import resource
+import threading
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -112,3 +115,18 @@ def test_a_saved_checkpoint_does_not_tell_whether_the_hub_could_be_reached(tiny,
 
     load_family(tiny[0], 112 * 112).tokenizer.save_pretrained(tmp_path)
     assert "local_files_only" not in (tmp_path / "tokenizer_config.json").read_text()
+
+
+def test_a_stage_whose_run_was_killed_keeps_the_clone_until_it_ends(tmp_path, monkeypatch):
+    from flows import checkout, running
+
+    monkeypatch.setattr(running, "get_run_logger", lambda: logging.getLogger())
+    said = []
+    with checkout._alone(tmp_path / ".retrain", said.append):
+        stage = threading.Thread(target=running.run_logged, args=(["sleep", "2"],))
+        stage.start()
+        while not running._running:
+            time.sleep(0.01)
+    with checkout._alone(tmp_path / ".retrain", said.append):
+        assert said == ["another retraining has .retrain; waiting for its end"]
+    stage.join()
