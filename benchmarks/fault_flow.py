@@ -54,6 +54,7 @@ stages:
     metrics: [metrics/made.json: {cache: false}]
 """
 KINDS = ("worker killed", "server killed", "run killed", "stage under a flow killed", "keeper killed")
+SIGNS = {"run killed": ("prefect.engine",), "stage under a flow killed": ("train.py", "make.py")}
 FINAL = {"Completed", "Passed", "Failed", "Crashed", "Cancelled"}
 PATIENCE = 300.0
 
@@ -154,13 +155,9 @@ def bench(folder: Path) -> Iterator[Bench]:
 def strike(bench: Bench, kind: str, rng: random.Random) -> list[str]:
     """One fault of that kind; what is not as it should be afterwards, each in a sentence."""
     wrong: list[str] = []
-    cut = bench.begin()
-    time.sleep(rng.random() * bench.seconds * 0.8)
-    target = _target(bench, kind)
-    if target is None:
-        wrong.append("it was never hit")
-    else:
-        target.kill()
+    cut = _hit(bench, kind, rng)
+    if cut is None:
+        return ["it was never hit"]
     if kind == "keeper killed":
         bench.call()
     try:
@@ -177,23 +174,36 @@ def strike(bench: Bench, kind: str, rng: random.Random) -> list[str]:
     return wrong + _orphans(bench)
 
 
-def _target(bench: Bench, kind: str) -> psutil.Process | None:
-    """The process to kill, None where there is none of that kind at the moment."""
+def _hit(bench: Bench, kind: str, rng: random.Random) -> str | None:
+    """Start a retraining and kill a process; the retraining's id. What ended too soon is begun anew, and hit sooner."""
+    within = 3.0 if kind == "stage under a flow killed" else bench.seconds * 0.7
+    for _ in range(4):
+        cut = bench.begin()
+        target = _of_run(bench, SIGNS[kind]) if kind in SIGNS else None
+        time.sleep(rng.random() * within)
+        target = _kept(bench, kind) if kind not in SIGNS else target
+        if target is not None and target.is_running():
+            target.kill()
+            return cut
+        bench.end(cut)
+        within /= 2
+    return None
+
+
+def _kept(bench: Bench, kind: str) -> psutil.Process | None:
+    """The keeper, or the server or the worker that it keeps."""
     keeper, *kept = bench.kept()
-    if kind == "keeper killed":
-        return keeper
-    if kind in ("server killed", "worker killed"):
-        word = kind.split()[0]
-        return next((process for process in kept if word in process.cmdline()), None)
-    signs = {
-        "run killed": ("prefect.flow_engine", "flow-run", "prefect.engine"),
-        "stage under a flow killed": ("train.py", "make.py"),
-    }
-    until = time.monotonic() + 60
+    word = kind.split()[0]
+    return keeper if word == "keeper" else next((process for process in kept if word in process.cmdline()), None)
+
+
+def _of_run(bench: Bench, signs: tuple[str, ...], seconds: float = 60) -> psutil.Process | None:
+    """A process of the run, once there is one."""
+    until = time.monotonic() + seconds
     while time.monotonic() < until:
         for process in bench.others():
             with suppress(psutil.NoSuchProcess):
-                if any(sign in " ".join(process.cmdline()) for sign in signs[kind]):
+                if any(sign in " ".join(process.cmdline()) for sign in signs):
                     return process
         time.sleep(0.1)
     return None
