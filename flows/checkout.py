@@ -17,6 +17,8 @@ from contextlib import chdir, contextmanager
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlparse
 
+from flows import running
+
 PLACE = ".retrain"
 TRANSIENT = ("could not connect", "connection", "timed out", "timeout", "temporarily", "503", "slow down", "throttl")
 REMEDY = "git config user.name NAME; git config user.email ADDRESS"
@@ -79,7 +81,7 @@ def _commit(project: Path, revision: str | None) -> str:
 
 @contextmanager
 def _alone(clone: Path, said: Callable[[str], None]) -> Iterator[None]:
-    """One retraining at a time. The lock goes with its process."""
+    """One retraining at a time. The lock goes with its process, and with a stage that goes on after it was killed."""
     path = clone.with_name(f"{clone.name}.lock")
     with path.open("w") as file:
         told = False
@@ -92,7 +94,11 @@ def _alone(clone: Path, said: Callable[[str], None]) -> Iterator[None]:
                     said(f"another retraining has {clone.name}; waiting for its end")
                     told = True
                 time.sleep(1)
-        yield
+        running.shared.add(file.fileno())
+        try:
+            yield
+        finally:
+            running.shared.discard(file.fileno())
 
 
 def _share(project: Path, clone: Path) -> None:

@@ -25,8 +25,9 @@ from flows.following import follow_training
 TRAININGS = ("warmup", "sft", "grpo")  # stages that want a device for themselves
 DEVICE = "VLMR1_DEVICE"  # names the device of this worker, whose limit `make up` has made
 LEASE = 120  # seconds after which a slot is free whose holder was killed
-AGAIN = "exited with 75"  # what DVC says of a stage that may be tried again
+AGAIN = ("exited with 75", "is being blocked by")  # what DVC says where trying again may do: another has its outputs
 stopping = threading.Event()  # once set, no stage starts
+shared: set[int] = set()  # descriptors of locks that what is started holds as well, should this run be killed
 _running: set[int] = set()  # DVC's processes
 _device = threading.Lock()
 
@@ -57,7 +58,12 @@ def run_logged(command: list[str]) -> tuple[list[str], int]:
     """Run a command with its output in the run's log. Returns what was said, and its exit code."""
     logger, said = get_run_logger(), []
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        pass_fds=tuple(shared),
     ) as process:
         _running.add(process.pid)
         try:
@@ -81,7 +87,7 @@ def fault_of(name: str, said: list[str]) -> StageFailed:
     reasons = [line for line in said if line.startswith(f"{dashed}: ")] or said[-1:]
     if stopping.is_set():
         return StageFailed(f"stage {name} was stopped")
-    for_now = note_of(name).is_file() or any(AGAIN in line for line in said)
+    for_now = note_of(name).is_file() or any(sign in line for line in said for sign in AGAIN)
     return (StageFailedForNow if for_now else StageFailed)(f"stage {name} failed: {' '.join(reasons[-1:])}")
 
 

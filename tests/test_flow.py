@@ -1,10 +1,12 @@
 """The flow over a small graph of its own, in a real Prefect server: order, failure, retries, what is left unchanged."""
 
 import json
+import os
 import signal
 import subprocess
 import time
 import urllib.request
+from pathlib import Path
 
 import psutil
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from flows.following import spell
 from flows.graph import read_graph
 from flows.ui import server
-from tests.conftest import ROOT, environment, free_port, run
+from tests.conftest import ROOT, default_params, environment, free_port, run
 
 GRAPH = """
 stages:
@@ -205,3 +207,39 @@ def wait_for(true, seconds=40):
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.2)
+
+
+SECRETS = {
+    "AWS_ACCESS_KEY_ID": "AKIAPLANTEDPLANTED12",
+    "AWS_SECRET_ACCESS_KEY": "planted-secret-key-of-a-bucket",
+    "AWS_SESSION_TOKEN": "planted-session-token",
+    "AWS_ENDPOINT_URL": "http://user:planted-password@127.0.0.1:9",
+    "VLMR1_NOTIFY_URL": "https://hooks.example/planted-path",
+    "HF_TOKEN": "hf_plantedplantedplantedplantedplanted",
+}
+PUBLISHING = """
+import sys
+from pathlib import Path
+from tests.releases import make_checkpoint, release
+from vlmr1.settings import load_params
+from vlmr1.stages import run_stage
+run_stage("publish", lambda params: release("s3://bucket/releases", make_checkpoint(Path("models/grpo"))))
+"""
+
+
+def test_a_run_that_fails_at_its_store_says_no_secret_anywhere(project, api):
+    """Not to who started it, nor in DVC's files, the stage's records, the server's logs, artifacts and database."""
+    (project / "publish.py").write_text(PUBLISHING)
+    (project / "params.yaml").write_text(default_params())
+    (project / "dvc.yaml").write_text("stages:\n  publish: {cmd: python publish.py, deps: [publish.py], outs: [out]}\n")
+    done = flow(project, api, "--retries", "0", **SECRETS, AWS_MAX_ATTEMPTS="1", AWS_DEFAULT_REGION="us-east-1")
+    assert done.returncode != 0 and "s3://bucket/releases" in done.stdout + done.stderr
+    (run_id,) = [run["id"] for run in ask(api, "flow_runs", {"sort": "START_TIME_DESC", "limit": 1})]
+    wait_for(lambda: "s3://bucket/" in json.dumps(ask(api, "logs", {"logs": {"flow_run_id": {"any_": [run_id]}}})))
+    kept = [path for folder in (project, Path(os.environ["PREFECT_HOME"])) for path in folder.rglob("*")]
+    said = {str(path): path.read_bytes() for path in kept if path.is_file()} | {"said": done.stdout.encode()}
+    said |= {"errors": done.stderr.encode(), "artifacts": json.dumps(ask(api, "artifacts", {"limit": 200})).encode()}
+    assert any(name.endswith("prefect.db") for name in said)
+    found = {(name, key) for name, text in said.items() for key, value in SECRETS.items() if value.encode() in text}
+    found |= {(name, "password") for name, text in said.items() if b"planted-password" in text}
+    assert not found

@@ -70,6 +70,7 @@ class Family(ABC):
     def __init__(self, checkpoint: Path) -> None:
         """Load the tokenizer; code that a checkpoint may bring is never run. Raises ValueError without a template."""
         self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
+        self.tokenizer.init_kwargs.pop("local_files_only", None)  # HF_HUB_OFFLINE is no part of what is saved
         self.checkpoint, self.config = checkpoint, self.model_class.config_class.from_pretrained(checkpoint)
         self.tokenizer.chat_template = self.tokenizer.chat_template or _template_beside(checkpoint)
         pad = self.tokenizer.pad_token_id

@@ -19,7 +19,7 @@ from vlmr1.release.manifest import (
     stored_as,
     version_of,
 )
-from vlmr1.release.registry import note, promoted, read_log
+from vlmr1.release.registry import note, promoted
 from vlmr1.release.secrets import refuse_secrets
 from vlmr1.release.store import Store
 
@@ -55,8 +55,7 @@ def publish(
             manifest = {"format": FORMAT, "name": name, "version": version, "files": files | beside}
             _send(store, sent, manifest | {"about": about, "where": where})
     store.sweep(base)
-    if all((entry.event, entry.version) != ("published", version) for entry in read_log(store, name)):
-        note(store, name, "published", version, None, None)
+    note(store, name, "published", version, None, None, once=True)
     return version
 
 

@@ -6,13 +6,13 @@ there: `NUMBER.part` holds a file, `NUMBER.done` a line for each range of it tha
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,7 @@ def pull(store: Store, wanted: str, target: Path, said: Callable[[str], None]) -
     Raises ValueError where the name, the store's content or the target is at fault: nothing is kept then. Raises
     TransientError where the store failed; the same pull goes on later.
     """
-    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
-        raise ValueError(f"{target} already holds something; give a new folder")
+    _new(target)
     name, version = resolve(store, wanted)
     try:
         text = store.read(f"{name}/{version}/{MANIFEST}", MOST_BYTES)
@@ -47,28 +46,35 @@ def pull(store: Store, wanted: str, target: Path, said: Callable[[str], None]) -
     if half.is_symlink() or any(path.is_symlink() for path in half.rglob("*")):
         raise ValueError(f"{half}: is a link, or holds one, which no pull makes; remove it")
     _room(manifest, half)
-    (half / "files").mkdir(parents=True, exist_ok=True)
     with _alone(half):
         try:
+            _new(target)  # another pull may have landed it before this one had the lock
             _fetch_all(store, manifest, half, said)
         except ValueError:
-            shutil.rmtree(half)
+            shutil.rmtree(half, ignore_errors=True)  # another may just be making it again
             raise
         (half / "files" / MANIFEST).write_bytes(text)
         if target.exists():
             target.rmdir()
         (half / "files").rename(target)
-        shutil.rmtree(half)
+        shutil.rmtree(half, ignore_errors=True)
     return manifest
 
 
-@contextmanager
+def _new(target: Path) -> None:
+    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
+        raise ValueError(f"{target} already holds something; give a new folder")
+
+
+@contextlib.contextmanager
 def _alone(half: Path) -> Iterator[None]:
-    """Refuse to write where another pull does."""
-    with (half / "lock").open("w") as lock:
+    """Make the folder, and refuse to write where another pull does; one that is just ending takes it away again."""
+    with contextlib.ExitStack() as stack:
         try:
+            (half / "files").mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context((half / "lock").open("w"))
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except (BlockingIOError, FileNotFoundError):
             raise ValueError(f"{half}: another pull is writing there; wait for it, or name another folder") from None
         yield
 

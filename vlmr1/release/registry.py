@@ -151,24 +151,32 @@ def known(store: Store, name: str, version: str) -> dict[str, Any]:
     return manifest
 
 
-def note(store: Store, name: str, event: Event, version: str, label: str | None, reason: str | None) -> None:
-    """Add an entry to the log, at the first number nobody has taken."""
-    at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    entry = {"event": event, "version": version, "label": label, "reason": reason, "at": at}
-    data = (json.dumps(entry, ensure_ascii=False) + "\n").encode()
-    first = max((int(number) for number in _numbers(store, name)), default=0) + 1
-    for number in range(first, first + TRIES):
+def note(
+    store: Store, name: str, event: Event, version: str, label: str | None, reason: str | None, once: bool = False
+) -> None:
+    """Add an entry to the log, at the first number nobody has taken; with `once` only where none says the same."""
+    for _ in range(TRIES):
+        numbers = _numbers(store, name)  # what is looked through is what the next number follows from
+        if once and any((e.event, e.version) == (event, version) for e in _entries(store, name, numbers)):
+            return
+        at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        entry = {"event": event, "version": version, "label": label, "reason": reason, "at": at}
+        data = (json.dumps(entry, ensure_ascii=False) + "\n").encode()
         try:
-            return store.put_new(data, f"{name}/log/{number:08}.json")
-        except FileExistsError:
+            return store.put_new(data, f"{name}/log/{max(map(int, numbers), default=0) + 1:08}.json")
+        except FileExistsError:  # another was first
             continue
     raise ValueError(f"{name}/log: {TRIES} numbers were taken by others at this moment; try again")
 
 
 def read_log(store: Store, name: str) -> list[Entry]:
     """The log, oldest first. Raises ValueError for an entry that is none."""
+    return _entries(store, name, _numbers(store, name))
+
+
+def _entries(store: Store, name: str, numbers: list[str]) -> list[Entry]:
     with ThreadPoolExecutor(8) as pool:
-        return list(pool.map(lambda number: _entry(store, f"{name}/log/{number}.json"), _numbers(store, name)))
+        return list(pool.map(lambda number: _entry(store, f"{name}/log/{number}.json"), numbers))
 
 
 def _numbers(store: Store, name: str) -> list[str]:
@@ -192,7 +200,9 @@ def _stack(log: list[Entry], label: str) -> list[str]:
     """What a label stood for, what it stands for now last; what was rolled back is gone from it."""
     stack: list[str] = []
     for entry in log:
-        if entry.label == label and entry.event == "promoted":
+        if (
+            entry.label == label and entry.event == "promoted" and stack[-1:] != [entry.version]
+        ):  # two may say it at once
             stack.append(entry.version)
         elif entry.label == label and entry.event == "rolled back":
             while stack and stack[-1] != entry.version:

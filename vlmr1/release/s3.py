@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,12 @@ MOST_BYTES = 64 << 20  # of what is written by `put_new`: manifests and entries 
 PART = 64 << 20  # bytes; larger where a file has more than MOST_PARTS of them
 MOST_PARTS = 10_000
 SIDE_BY_SIDE = 4
+READ = 60  # seconds to wait for the next bytes of a reply
 TRIES = 6  # of each request, with back-off; AWS_MAX_ATTEMPTS says otherwise
 _GONE = {"404", "NoSuchKey", "NotFound", "NoSuchUpload"}
 _TAKEN = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
 _LATER = {"InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout", "Throttling", "TooManyRequests"}
+_LATER |= {"BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch"}  # bytes were lost or changed on the way
 
 
 class S3Store:
@@ -41,7 +44,7 @@ class S3Store:
         retries: Any = {"mode": "standard"}
         if "AWS_MAX_ATTEMPTS" not in os.environ:
             retries["total_max_attempts"] = TRIES
-        settings = Config(retries=retries, connect_timeout=10, read_timeout=60, max_pool_connections=16)
+        settings = Config(retries=retries, connect_timeout=10, read_timeout=READ, max_pool_connections=16)
         try:
             self.client: Any = boto3.client("s3", config=settings)
         except (BotoCoreError, ValueError) as error:
@@ -78,7 +81,8 @@ class S3Store:
     def put_new(self, data: bytes, key: str) -> None:
         if self._head(key) is not None:  # some servers ignore the condition
             raise FileExistsError(f"{self._where(key)}: taken")
-        self._call("put_object", key, Body=data, IfNoneMatch="*")
+        with suppress(FileExistsError):  # it may be ours: the answer to a first try was lost
+            self._call("put_object", key, Body=data, IfNoneMatch="*")
         if self.read(key, MOST_BYTES) != data:  # another's came at the same moment, and was kept
             raise FileExistsError(f"{self._where(key)}: taken")
 

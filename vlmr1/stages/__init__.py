@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmr1.device import accelerator_name, load_npu, peak_bytes
-from vlmr1.errors import RETRY, transient
+from vlmr1.errors import RETRY, no_room, transient
 from vlmr1.files import sha256, write_atomically, write_json
 from vlmr1.launch import is_first, leave, start_processes
 from vlmr1.settings import PARAMS, Params, load_params
@@ -64,7 +64,9 @@ def run_stage(name: str, main: Callable[[Params], Any], trains: bool | Callable[
         trace = RECORDS / f"{name}-fault.txt"
         write_atomically(trace, traceback.format_exc())
         sys.exit(f"{name}: {error}\n(where in the code: {trace})")
-    except (OSError, MemoryError, RuntimeError) as error:
+    except Exception as error:
+        if no_room(error):
+            sys.exit(f"{name}: no room is left to write to ({error}); make room, and the same command goes on")
         if not transient(error):
             raise
         print(f"{name}: {error}", file=sys.stderr, flush=True)
