@@ -219,4 +219,4 @@ def test_reading_is_linear(piece):
     text = f"<answer>{piece * (65_000 // len(piece))}</answer>"
     start = time.process_time()
     read(text)
-    assert time.process_time() - start < 0.5  # seconds on a busy machine; tens of milliseconds on one that is not
+    assert time.process_time() - start < 2  # seconds on a busy machine; tens of milliseconds on one that is not

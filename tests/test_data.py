@@ -44,6 +44,7 @@ def project(tmp_path, monkeypatch):
                 "e": {**SPEC, "role": "evaluate", "annotations": "e.json"},
             },
         },
+        "gate": {"improve": ["e"], "keep": {}},
     }
     (tmp_path / "over.yaml").write_text(json.dumps(overlay))
     apply(tmp_path / "over.yaml", [])

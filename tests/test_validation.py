@@ -310,7 +310,7 @@ def test_the_stage_reports_with_pictures_and_refuses_only_what_params_say(root, 
         held[name] = of | {"role": "train" if name == "t" else "evaluate"}
     base = {"pretrained": {"model": "any", "revision": None}, "tiny": None, "training": None}
     overlay = {"world": None, "warmup": base, "data": {"root": str(root), "sources": held}}
-    overlay |= {"validate": {"workers": 1}}
+    overlay |= {"validate": {"workers": 1}, "gate": {"improve": ["e"], "keep": {}}}
     Path("over.json").write_text(json.dumps(overlay))
     apply(Path("over.json"), [])
     with pytest.raises(ValueError, match=r"1 rows refused; the first is t row 2 \(c\.png\): want: the box ends inside"):

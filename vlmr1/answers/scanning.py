@@ -18,12 +18,13 @@ _NUMBER = r"\s*+([-+]?+\d{1,40}(?:\.\d{1,40})?(?:[eE][-+]?\d{1,3})?)\s*+"
 _COMMA = r"(?:,|(?<=\s))"  # numbers may also stand apart by blanks alone
 _POINTS = rf"(?:[\])]\s*+,?+\s*+[\[(]|{_COMMA})"
 _BOX = rf"[\[(]{_NUMBER}{_COMMA}{_NUMBER}{_POINTS}{_NUMBER}{_COMMA}{_NUMBER}[\])]"
+# No possessive group around it: Python before 3.11.5 loses its end.
 _BOX_KEY = rf"(?<!\w)[\"']?+(?:{'|'.join(BOX_KEYS)})[\"']?+\s*+[:=]\s*+"
 _KEY = rf"(?<!\w)[\"']?+((?i:{'|'.join(sorted(LABEL_KEYS, key=len, reverse=True))}))[\"']?+\s*+[:=]\s*+"
 _VALUE = r"(?:\"((?:[^\"\\]|\\.){0,400}+)\"|'((?:[^'\\]|\\.){0,400}+)'|([^\s\"',{}\[\]][^\"',{}\[\]\n]{0,400}+))"
 _STRING = r"\"(?:[^\"\\]|\\.){0,400}+\""
 _TOKEN = re.compile(
-    rf"(?:{_BOX_KEY}[\"']?+(?:\[(?=\s*+[\[(]))?+)?+{_BOX}|(?P<claim>{_BOX_KEY}(?=[^\s{{]))|{_KEY}{_VALUE}|(?P<text>{_STRING})|\{{++|\}}++",
+    rf"(?:{_BOX_KEY}[\"']?(?:\[(?=\s*[\[(]))?)?{_BOX}|(?P<claim>{_BOX_KEY}(?=[^\s{{]))|{_KEY}{_VALUE}|(?P<text>{_STRING})|\{{++|\}}++",
     re.DOTALL,
 )
 _FENCE = re.compile(r"```")
