@@ -35,14 +35,14 @@ def test_better_where_it_must_be_and_no_worse_elsewhere_passes_with_its_reasons(
 def test_no_gain_a_gain_within_noise_and_a_loss_are_refused(hard):
     found = decision(hard=hard)
     assert not found.allowed and len(found.reasons) == 1
-    assert "hard: wanted is better by more than noise, and there is a difference of" in found.says
+    assert "hard: wanted is better by more than noise; a difference of" in found.says
 
 
 @pytest.mark.parametrize("after, allowed", [(100, True), (96, True), (95, False)])
 def test_a_loss_is_allowed_up_to_the_threshold_itself(after, allowed):
     found = decision(easy=(98, after))
     assert found.allowed == allowed
-    assert allowed or "easy: wanted is at most 0.02 lost, and there is a difference of -0.03" in found.says
+    assert allowed or "easy: wanted is at most 0.02 lost; a difference of -0.03" in found.says
 
 
 def test_every_failure_is_named():

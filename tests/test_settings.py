@@ -90,6 +90,14 @@ def test_a_recipe_that_does_not_fit_changes_nothing(params, tmp_path):
     assert params.read_bytes() == before
 
 
+def test_setting_one_key_of_a_map_leaves_its_others(params):
+    apply(None, ["gate.keep.in_domain=0.05", "grpo.rewards.length=0.5"], params)
+    assert load_params(params).gate.keep == {"in_domain": 0.05, "new_colours": 0.02}
+    assert load_params(params).grpo.rewards == {"accuracy": 1.0, "format": 1.0, "length": 0.5}
+    apply(None, ["grpo.rewards={format: 1.0}"], params)
+    assert load_params(params).grpo.rewards == {"format": 1.0}
+
+
 def test_a_recipe_keeps_the_comments_of_params(params):
     changed = apply(ROOT / "recipes/smoke.yaml", ["grpo.learning_rate=3e-5"], params)
     assert "# the clip" in params.read_text()

@@ -59,7 +59,7 @@ def decide(ours: Mapping[str, Scores], theirs: Mapping[str, Scores], rival: str,
             # A hair is forgiven, or 0.98 - 0.96 would be more than 0.02.
             wanted, well = f"at most {gate.keep[source]:g} lost", change >= -gate.keep[source] - 1e-9
         if wanted:
-            (passed if well else failed).append(f"{source}: wanted is {wanted}, and there is {found['says']}")
+            (passed if well else failed).append(f"{source}: wanted is {wanted}; {found['says']}")
         table.append(
             {
                 "source": source,

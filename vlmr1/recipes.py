@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import io
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def apply(recipe: Path | None, sets: list[str], params: Path = PARAMS) -> list[s
     changed: list[str] = []
     if recipe is not None:
         read_yaml(recipe)  # refuses what is no mapping
-        _merge(base, yaml.load(recipe), "", changed, recipe)
+        _merge(base, yaml.load(recipe), "", changed, recipe, NAMED)
     for pair in sets:
         key, equals, value = pair.partition("=")
         if not equals:
@@ -45,7 +46,7 @@ def apply(recipe: Path | None, sets: list[str], params: Path = PARAMS) -> list[s
         overlay: Any = read_value(pair, value)
         for part in reversed(key.split(".")):
             overlay = {part: overlay}
-        _merge(base, overlay, "", changed, Path(f"-S {pair}"))
+        _merge(base, overlay, "", changed, Path(f"-S {pair}"), [key])
     text = io.StringIO()
     yaml.dump(base, text)
     draft = params.with_name(f".{params.name}.draft")
@@ -69,13 +70,16 @@ def _near(recipe: Path) -> str:
     return f"did you mean {stems[near[0]]}?" if near else f"there are: {', '.join(known) or 'none'}"
 
 
-def _merge(base: Any, overlay: dict[str, Any], prefix: str, changed: list[str], origin: Path) -> None:
+def _merge(
+    base: Any, overlay: dict[str, Any], prefix: str, changed: list[str], origin: Path, whole: Collection[str]
+) -> None:
+    """Lay one mapping over another. Those in `whole` replace what was there; of others each key does so by itself."""
     for key, value in overlay.items():
         path = f"{prefix}{key}"
-        if key not in base:
+        if key not in base and prefix.removesuffix(".") not in NAMED:
             raise ValueError(f"{origin}: {path}: params.yaml has no such key")
-        if isinstance(value, dict) and isinstance(base[key], dict) and path not in NAMED:
-            _merge(base[key], value, f"{path}.", changed, origin)
-        elif base[key] != value:
+        if isinstance(value, dict) and isinstance(base.get(key), dict) and path not in whole:
+            _merge(base[key], value, f"{path}.", changed, origin, whole)
+        elif key not in base or base[key] != value:
             base[key] = value
             changed.append(f"{path}: {value if not isinstance(value, dict) else ', '.join(value)}")
