@@ -1,5 +1,6 @@
 """Planned memory against measured, sizes against real models, and what is said of a run that does not fit."""
 
+import json
 import shlex
 
 import pytest
@@ -47,6 +48,10 @@ def test_the_planned_peak_is_near_the_measured(case, name):
         ("qwen3_vl", {}),
         ("internvl", {"tile": 56, "patch": 7}),
         ("internvl", {"text_type": "qwen3", "tie_word_embeddings": True}),
+        ("glm4v", {}),
+        ("smolvlm", {"tile": 56, "patch": 7}),
+        ("idefics3", {"tie_word_embeddings": True}),
+        ("gemma3", {"tile": 56, "patch": 7, "tie_word_embeddings": True}),
     ],
 )
 def test_weights_are_counted_as_the_model_has_them(tmp_path, kind, sizes):
@@ -58,6 +63,42 @@ def test_weights_are_counted_as_the_model_has_them(tmp_path, kind, sizes):
     write_random(kind, tmp_path, **{**SIZES, **sizes})
     model = AutoModelForImageTextToText.from_pretrained(tmp_path)
     assert shape_of(str(tmp_path)).weights == pytest.approx(sum(p.numel() for p in model.parameters()), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "pixels"),
+    [
+        ("qwen2_5_vl", 50176),
+        ("glm4v", 50176),
+        ("internvl", 9 * 28**2),
+        ("smolvlm", 9 * 28**2),
+        ("idefics3", 28**2),
+        ("gemma3", 3136),
+    ],
+)
+def test_visual_tokens_are_counted_as_the_family_has_them(tmp_path, kind, pixels):
+    from vlmr1.families import load_family
+    from vlmr1.families.random import write_random
+
+    write_random(kind, tmp_path)
+    assert shape_of(str(tmp_path)).visual(pixels) == load_family(tmp_path, pixels).tokens_of((224, 224))
+
+
+def test_gemma_is_planned_without_sharing(project, tmp_path, capsys):
+    from vlmr1.families.random import write_random
+
+    write_random("gemma3", tmp_path / "gemma")
+    config = tmp_path / "gemma/config.json"
+    terse = {"model_type": "gemma3", "text_config": {"hidden_size": 2560, "num_hidden_layers": 34}, "vision_config": {}}
+    words = ["doctor", "--plan", str(recipe("rec-3b")), "-S", f"warmup.pretrained.model={tmp_path / 'gemma'}"]
+    with pytest.raises(SystemExit, match=r"gemma3 cannot share prompts exactly; add -S grpo.share_prefix=false"):
+        main(words)
+    with pytest.raises(SystemExit):
+        main([*words, "-S", "grpo.share_prefix=false", "--memory", "1MB"])
+    assert "share_prefix" not in capsys.readouterr().out
+    config.write_text(json.dumps(terse))  # as published: the rest is the class's own
+    shape = shape_of(str(tmp_path / "gemma"))
+    assert (shape.layers, shape.vocabulary, shape.width, shape.tied) == (34, 262208, 256, True)
 
 
 def test_published_sizes_add_up_to_the_published_totals():
@@ -190,8 +231,6 @@ def test_hours_follow_from_the_arithmetic(project):
 
 def test_the_committed_table_is_near(project):
     """docs/memory.json, which `python -m benchmarks.memory` wrote; docs/devices.md shows it."""
-    import json
-
     rows = json.loads((ROOT / "docs/memory.json").read_text())
     page = (ROOT / "docs/devices.md").read_text()
     assert list(rows) == list(SETTINGS)

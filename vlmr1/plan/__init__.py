@@ -93,6 +93,8 @@ def plan_of(params: Params, asked: Asked) -> Plan:
         assert origin.tiny is not None  # settings.Warmup holds this
         shape = from_tiny(origin.tiny)
     chosen = params.training()
+    if chosen.grpo.share_prefix and shape.breaks is not None:  # as vlmr1.families refuses the run
+        raise ValueError(f"grpo.share_prefix: {shape.breaks}; add -S grpo.share_prefix=false")
     if asked.devices is not None and asked.devices != chosen.compute.processes:
         chosen = _on(chosen, asked.devices)
     if chosen.compute.deepspeed is not None and chosen.compute.launch is None:  # as vlmr1.launch refuses the run
@@ -122,12 +124,7 @@ def _changed(chosen: Training, block: str, **what: Any) -> Training:
 
 
 def _load(shape: Shape, chosen: Training, text: int, pictures: int) -> Load:
-    tower, grpo = shape.tower, chosen.grpo
-    if tower.tile:
-        tiles = max(1, min(tower.most_tiles, chosen.max_pixels // tower.tile**2))
-        visual = (tiles + (tiles > 1)) * (tower.tile // tower.side) ** 2 // 4  # a thumbnail beside several tiles
-    else:
-        visual = chosen.max_pixels // (2 * tower.side) ** 2
+    grpo, visual = chosen.grpo, shape.visual(chosen.max_pixels)
     prompts = grpo.prompts_per_step // chosen.compute.processes
     together = prompts // chosen.compute.accumulation(grpo.prompts_per_step, "grpo.prompts_per_step")
     if grpo.max_prompt_length is not None:
@@ -144,7 +141,7 @@ def changes(plan: Plan) -> Iterator[tuple[str, Plan]]:
         new = _changed(chosen, block, **what)
         return Plan(plan.shape, new, _load(plan.shape, new, plan.load.text, plan.load.pictures), plan.place)
 
-    if not chosen.grpo.share_prefix:
+    if not chosen.grpo.share_prefix and plan.shape.breaks is None:
         yield "grpo.share_prefix=true", to("grpo", share_prefix=True)
     if not compute.activation_checkpointing:
         yield "compute.activation_checkpointing=true", to("compute", activation_checkpointing=True)
@@ -179,8 +176,6 @@ def changes(plan: Plan) -> Iterator[tuple[str, Plan]]:
 def say(plan: Plan, asked: Asked) -> tuple[str, bool]:
     """The plan in words, and whether it fits."""
     memory, load, chosen, speed = plan.memory, plan.load, plan.chosen, Speed()
-    other = Plan(plan.shape, _changed(chosen, "grpo", share_prefix=not chosen.grpo.share_prefix), load, plan.place)
-    instead = sum(size for name, size in other.memory.parts.items() if name.startswith("activations"))
     unit, name = (1e9, "GB") if memory.total > 1e9 else (1e6, "MB")
     where = f"{chosen.compute.processes} device{'s' * (chosen.compute.processes > 1)}"
     lines = [
@@ -191,7 +186,7 @@ def say(plan: Plan, asked: Asked) -> tuple[str, bool]:
         f"memory a device, {name}:",
         *(f"  {size / unit:8.2f}  {part}" for part, size in memory.parts.items() if size),
         *([f"  {RESERVE / unit:8.2f}  driver, processes' buffers, fragmentation (assumed)"] * plan.place.accelerator),
-        f"  {instead / unit:8.2f}  instead, activations with share_prefix {str(not chosen.grpo.share_prefix).lower()}",
+        *_instead(plan, unit),
         "most at once: "
         + ", ".join(f"{phase} {size / unit:.1f}" for phase, size in memory.phases.items())
         + f"; {memory.total / unit:.1f} {name} in all",
@@ -216,6 +211,16 @@ def say(plan: Plan, asked: Asked) -> tuple[str, bool]:
     else:
         lines.append("hours of grpo: give --seconds-a-step, a measured one; speeds of CPUs are not assumed")
     return "\n".join(lines), fits
+
+
+def _instead(plan: Plan, unit: float) -> list[str]:
+    """What activations would take with prompts shared where they are not, and the other way round."""
+    if plan.shape.breaks is not None:
+        return []
+    share = not plan.chosen.grpo.share_prefix
+    other = Plan(plan.shape, _changed(plan.chosen, "grpo", share_prefix=share), plan.load, plan.place)
+    takes = sum(size for name, size in other.memory.parts.items() if name.startswith("activations"))
+    return [f"  {takes / unit:8.2f}  instead, activations with share_prefix {str(share).lower()}"]
 
 
 def _suggestions(plan: Plan, capacity: float, unit: float, name: str) -> list[str]:

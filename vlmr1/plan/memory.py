@@ -150,7 +150,8 @@ def activations(shape: Shape, chosen: Training, load: Load, place: Place) -> tup
     again = chosen.compute.activation_checkpointing
     language = shape.layers * (4.0 * tokens * shape.hidden if again else layer)
     working += layer if again else 0.0
-    tower, patches = shape.tower, 4 * load.visual * load.pictures * load.together
+    tower = shape.tower
+    patches = tower.merge * load.visual * load.pictures * load.together
     patches *= 1 if shares(chosen) else load.group
     frozen = chosen.trained.freeze_vision or (adapted and not (chosen.trained.lora and chosen.trained.lora.vision))
     d, f = tower.hidden, tower.intermediate
