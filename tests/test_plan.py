@@ -141,6 +141,10 @@ def test_what_each_setting_brings(project):
     apart = planned("rec-3b", "grpo.share_prefix=false")
     assert apart.memory.parts["activations, vision"] > 7 * zero[3].memory.parts["activations, vision"]
     assert planned("ovd-3b").memory.parts["reference"] == 0
+    learnt = planned("ovd-32b")
+    assert learnt.memory.host == 16 * learnt.shape.weights / 2 and zero[3].memory.host == 0  # of two nodes
+    every = planned("rec-3b", "compute.deepspeed={stage: 3, offload: all}").memory.host
+    assert every == (16 + 2 + 2) * weights  # with the policy and its reference
     gui = planned("gui-3b").load
     assert (gui.pictures, gui.visual, gui.prompts, gui.together) == (2, 3200, 1, 1)
     assert planned("rec-internvl-4b").load.visual == 7 * 256  # six tiles and the thumbnail
@@ -165,6 +169,13 @@ def test_where_one_change_is_not_enough_several_are_said_together(project, capsy
     with pytest.raises(SystemExit):
         main(["doctor", "--plan", str(recipe("ovd-32b")), "--memory", "1GB"])
     assert "GB in all, still too much: take more devices, or a smaller model" in capsys.readouterr().out
+
+
+def test_what_the_host_holds_is_said(project, capsys):
+    main(["doctor", "--plan", str(recipe("ovd-32b"))])
+    assert "host memory a node: 268 GB of what is offloaded" in capsys.readouterr().out
+    main(["doctor", "--plan", str(recipe("rec-3b"))])
+    assert "host memory" not in capsys.readouterr().out
 
 
 def test_what_does_not_fit_says_what_to_change(project, capsys):

@@ -92,6 +92,8 @@ def test_the_header_tells_data_hardware_hours_figures_twin_and_command(params, n
     assert int(nodes or 1) * int(gpus) == chosen.compute.processes
     plan = plan_of(chosen, Asked())
     assert plan.memory.total <= 80e9
+    held = re.search(r"(\d+) GB of host memory each", said["Hardware"])  # of what is offloaded
+    assert round(plan.memory.host / 1e9) == (int(held[1]) if held else 0)
     told = float(re.match(r"([\d.]+) of grpo at least, by `vlmr1 doctor --plan", said["Hours"])[1])
     assert told == round(hours(plan.shape, plan.chosen, plan.load, Speed()), 1)
 

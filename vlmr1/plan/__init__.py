@@ -191,6 +191,11 @@ def say(plan: Plan, asked: Asked) -> tuple[str, bool]:
         + ", ".join(f"{phase} {size / unit:.1f}" for phase, size in memory.phases.items())
         + f"; {memory.total / unit:.1f} {name} in all",
     ]
+    if memory.host:
+        lines.append(
+            f"host memory a node: {memory.host / unit:.0f} {name} of what is offloaded, besides pinned buffers and the"
+            " processes' own"
+        )
     fits = asked.memory is None or memory.total <= asked.memory
     if asked.memory is not None:
         lines.append(f"{'fits' if fits else 'does NOT fit'} {asked.memory / unit:.4g} {name}")
