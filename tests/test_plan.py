@@ -171,6 +171,12 @@ def test_where_one_change_is_not_enough_several_are_said_together(project, capsy
     assert "GB in all, still too much: take more devices, or a smaller model" in capsys.readouterr().out
 
 
+def test_no_sharding_is_proposed_to_float16(project):
+    plain = planned("rec-3b", "compute.deepspeed=null", "compute.dtype=float16")
+    assert not any("deepspeed" in said for said, _ in changes(plain))
+    assert any("deepspeed" in said for said, _ in changes(planned("rec-3b", "compute.deepspeed=null")))
+
+
 def test_what_the_host_holds_is_said(project, capsys):
     main(["doctor", "--plan", str(recipe("ovd-32b"))])
     assert "host memory a node: 268 GB of what is offloaded" in capsys.readouterr().out
@@ -219,6 +225,7 @@ def test_devices_memory_and_seconds_of_the_command_line(project, capsys):
         (["--memory", "80GB"], "--memory: belongs to --plan"),
         (["--plan", str(recipe("gui-3b")), "--devices", "3"], "^vlmr1 doctor: grpo.prompts_per_step: 4 prompts do not"),
         (["--plan", str(recipe("gui-3b")), "--devices", "1"], "shards over processes, and there is one; add -S"),
+        (["--plan", str(recipe("gui-3b")), "-S", "compute.dtype=float16"], "float16 needs the trainer's own loss"),
         (["--plan", "recipes/none.yaml"], "no such recipe"),
     ):
         with pytest.raises(SystemExit, match=sentence):

@@ -101,6 +101,11 @@ def plan_of(params: Params, asked: Asked) -> Plan:
         raise ValueError(
             "compute.deepspeed: shards over processes, and there is one; add -S compute.deepspeed=null, or take more"
         )
+    if chosen.compute.deepspeed is not None and chosen.compute.dtype == "float16":  # as vlmr1.device refuses it
+        raise ValueError(
+            "compute.dtype: float16 needs the trainer's own loss scaling; add -S compute.deepspeed=null, or"
+            " -S compute.dtype=bfloat16"
+        )
     pictures = 2 if any(s.format == "gui" for s in params.data.sources.values() if s.role == "train") else 1
     half = (chosen.compute.dtype != "float32" and origin.pretrained is not None) or chosen.compute.dtype.endswith("16")
     accelerator = origin.pretrained is not None and chosen.compute.device != "cpu"
@@ -147,7 +152,7 @@ def changes(plan: Plan) -> Iterator[tuple[str, Plan]]:
         yield "compute.activation_checkpointing=true", to("compute", activation_checkpointing=True)
     if plan.load.together > 1:
         yield "compute.prompts_per_device=1", to("compute", prompts_per_device=1)
-    if compute.launch is not None and chosen.grpo.sync_ref_model is None:
+    if compute.launch is not None and chosen.grpo.sync_ref_model is None and compute.dtype != "float16":
         present = (0, "none") if compute.deepspeed is None else (compute.deepspeed.stage, compute.deepspeed.offload)
         for stage, offload in ((2, "none"), (2, "optimizer"), (3, "none"), (3, "optimizer"), (3, "all")):
             if (stage, offload) > present and not (stage == 3 and compute.quantize):
