@@ -184,6 +184,24 @@ def test_what_the_host_holds_is_said(project, capsys):
     assert "host memory" not in capsys.readouterr().out
 
 
+def test_adapters_over_a_quantized_base_leave_zero_3(project, capsys):
+    lora = "trained.lora={r: 64, alpha: 128.0, dropout: 0.0, target_modules: all-linear, vision: false}"
+    adapted = planned("ovd-32b", lora, "publish.merge=true")
+    found = dict(changes(adapted))
+    (said,) = [said for said in found if said.startswith("compute.quantize")]
+    assert "{stage: 2, offload: optimizer}" in said
+    again = planned("ovd-32b", lora, "publish.merge=true", *sets_of(said))
+    assert again.memory == found[said].memory and again.memory.total < 0.9 * adapted.memory.total
+    words = ["doctor", "--plan", str(recipe("ovd-32b")), "--memory", "48GB"]
+    with pytest.raises(SystemExit):
+        main(words)
+    (line,) = [one for one in capsys.readouterr().out.splitlines() if one.startswith("together, -S ")]
+    assert line.endswith("GB in all, fits") and line.count("compute.deepspeed") == 1 and "stage: 2" in line
+    pairs = sets_of(line.removeprefix("together, ").rpartition(": ")[0])
+    main([*words, *(word for pair in pairs for word in ("-S", pair))])
+    assert "fits 48 GB" in capsys.readouterr().out
+
+
 def test_what_does_not_fit_says_what_to_change(project, capsys):
     words = ["doctor", "--plan", str(recipe("rec-3b")), "-S", "compute.deepspeed=null", "--memory", "80GB"]
     with pytest.raises(SystemExit) as ended:

@@ -13,7 +13,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +159,12 @@ def changes(plan: Plan) -> Iterator[tuple[str, Plan]]:
                 sharded = {"stage": stage, "offload": offload}
                 said = f'"compute.deepspeed={{stage: {stage}, offload: {offload}}}"'
                 yield said, to("compute", deepspeed=sharded)
+    quantized: dict[str, Any] = {"quantize": "4bit"}
+    few = "compute.quantize=4bit"
+    if compute.deepspeed is not None and compute.deepspeed.stage == 3:  # which shards no quantized weights
+        offload = "none" if compute.deepspeed.offload == "none" else "optimizer"
+        quantized["deepspeed"] = {"stage": 2, "offload": offload}
+        few += f' -S "compute.deepspeed={{stage: 2, offload: {offload}}}"'
     if trained.lora is None:
         if not trained.freeze_vision:
             yield "trained.freeze_vision=true", to("trained", freeze_vision=True)
@@ -168,9 +174,12 @@ def changes(plan: Plan) -> Iterator[tuple[str, Plan]]:
             for part in ("vision", "projector"):  # the base is frozen then, whole
                 said += f" -S trained.freeze_{part}=false" * getattr(trained, f"freeze_{part}")
             said += " -S publish.merge=true"  # belongs to adapters
-            yield said, to("trained", lora=lora, freeze_vision=False, freeze_projector=False)
-    elif compute.quantize is None and (compute.deepspeed is None or compute.deepspeed.stage == 2):
-        yield "compute.quantize=4bit", to("compute", quantize="4bit")
+            adapted = to("trained", lora=lora, freeze_vision=False, freeze_projector=False)
+            yield said, adapted
+            if "deepspeed" in quantized:  # adapters alone spare nothing of the weights gathered for sampling
+                yield f"{said} -S {few}", replace(adapted, chosen=_changed(adapted.chosen, "compute", **quantized))
+    elif compute.quantize is None:
+        yield few, to("compute", **quantized)
     half = chosen.grpo.max_completion_length // 2
     yield f"grpo.max_completion_length={half}", to("grpo", max_completion_length=half)
     less = chosen.model_copy(update={"max_pixels": max(56 * 56, chosen.max_pixels // 2)})
@@ -259,7 +268,10 @@ def _together(plan: Plan, capacity: float) -> tuple[list[str], float]:
         best = min(open_, key=lambda change: change[1].memory.total, default=None)
         if best is None or best[1].memory.total >= 0.99 * plan.memory.total:
             break
-        taken[_key(best[0])], plan = best
+        plan = best[1]
+        for pair in best[0].split(" -S "):  # what is said later of a key holds
+            taken.pop(_key(pair), None)
+            taken[_key(pair)] = pair
     return list(taken.values()), plan.memory.total
 
 
