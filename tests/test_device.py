@@ -103,7 +103,10 @@ def test_the_trainer_is_told_what_was_decided(tmp_path):
         (EIGHT, ["--standalone"]),
         (
             Launch(nnodes=2, nproc_per_node=8, rendezvous="node-0:29500"),
-            ["--rdzv-backend", "c10d", "--rdzv-endpoint", "node-0:29500", "--rdzv-id", "vlmr1"],
+            [
+                *("--rdzv-backend", "c10d", "--rdzv-endpoint", "node-0:29500", "--rdzv-id", "vlmr1-grpo"),
+                *("--rdzv-conf", "join_timeout=86400"),
+            ],
         ),
     ],
 )
@@ -113,7 +116,7 @@ def test_the_launch_line_is_the_same_on_every_accelerator(monkeypatch, found, la
     monkeypatch.setattr("vlmr1.device.look", lambda: found)
     monkeypatch.setattr("os.execv", lambda path, words: lines.append(words))
     chosen = compute(launch=launch, deepspeed=SHARDED)
-    start_processes(chosen, "vlmr1.stages.grpo", ["--some", "words"])
+    start_processes(chosen, "grpo", "vlmr1.stages.grpo", ["--some", "words"])
     ((python, *words),) = lines
     assert python == sys.executable
     assert words == [
@@ -122,7 +125,7 @@ def test_the_launch_line_is_the_same_on_every_accelerator(monkeypatch, found, la
     ]
     with pytest.raises(ValueError, match=r"nproc_per_node: 8 processes on a machine of 2 devices; lower it"):
         monkeypatch.setattr("vlmr1.device.look", lambda: replace(found, count=2))
-        start_processes(chosen, "vlmr1.stages.grpo", [])
+        start_processes(chosen, "grpo", "vlmr1.stages.grpo", [])
 
 
 NAMES = re.compile(r"\b(cuda|npu|mps|nccl|hccl|torch_npu)\b")

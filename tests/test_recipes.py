@@ -101,7 +101,7 @@ def test_the_header_tells_data_hardware_hours_figures_twin_and_command(params, n
 def test_what_differs_from_the_original_is_told(params):
     """A second `dvc repro` in one folder is refused by DVC; LISA's pictures are larger than REC's training has."""
     nodes = path("ovd-32b").read_text()
-    assert "Run the command on both nodes" not in nodes and "each line that DVC shows after `>`" in nodes
+    assert "Run the command on both nodes" not in nodes and "on the second `vlmr1 join` follows" in nodes
     for name in ("rec-3b", "rec-3b-lora"):
         assert "leaves LISA's pictures whole" in path(name).read_text()
         chosen = params_with(path(name), [], params)
