@@ -14,7 +14,7 @@ from dataclasses import replace
 import pytest
 
 from tests.conftest import COMPUTE, ROOT, environment
-from vlmr1.device import Found, decide
+from vlmr1.device import NO_BFLOAT16, Found, decide
 from vlmr1.launch import start_processes
 from vlmr1.settings import DeepSpeed, Launch
 
@@ -126,6 +126,17 @@ def test_the_launch_line_is_the_same_on_every_accelerator(monkeypatch, found, la
     with pytest.raises(ValueError, match=r"nproc_per_node: 8 processes on a machine of 2 devices; lower it"):
         monkeypatch.setattr("vlmr1.device.look", lambda: replace(found, count=2))
         start_processes(chosen, "grpo", "vlmr1.stages.grpo", [])
+
+
+@pytest.mark.parametrize(
+    ("name", "without"),
+    [
+        *[("Ascend910", True), ("Ascend910A", True), ("Ascend910ProA", True), ("Ascend310P3", True)],
+        *[("Ascend910B3", False), ("Ascend910B4-1", False), ("Ascend910_9382", False)],
+    ],
+)
+def test_npus_without_bfloat16_are_known_by_name(name, without):
+    assert bool(NO_BFLOAT16.match(name)) == without
 
 
 NAMES = re.compile(r"\b(cuda|npu|mps|nccl|hccl|torch_npu)\b")
