@@ -211,13 +211,13 @@ def test_a_broken_torch_npu_is_said_in_a_sentence(tmp_path):
     env = simulated(tmp_path, BROKEN)
     bare = python("import torch", env)
     assert bare.returncode and "Failed to load the backend extension" in bare.stderr  # what people meet otherwise
-    for module in ("vlmr1.stages.grpo", "vlmr1.cli"):
+    for module in ("vlmr1.stages.grpo", "vlmr1.cli", "benchmarks.grpo_step", "benchmarks.memory"):
         words = ["-m", module, *(["ask", "nowhere", "nothing.png", "it"] if module == "vlmr1.cli" else [])]
         done = python("", env, *words)
         assert done.returncode == 1
         assert done.stderr.strip() == (
-            "vlmr1: torch_npu is installed and does not load (libhccl.so: cannot open shared object file: No such file"
-            " or directory); run `source set_env.sh` of Ascend's CANN first, or `pip uninstall torch-npu` on a machine"
+            f"{module.partition('.')[0]}: torch_npu is installed and does not load (libhccl.so: cannot open shared object"
+            " file: No such file or directory); run `source set_env.sh` of Ascend's CANN first, or `pip uninstall torch-npu` on a machine"
             " without an NPU"
         )
 
