@@ -216,9 +216,9 @@ def test_a_broken_torch_npu_is_said_in_a_sentence(tmp_path):
         done = python("", env, *words)
         assert done.returncode == 1
         assert done.stderr.strip() == (
-            f"{module.partition('.')[0]}: torch_npu is installed and does not load (libhccl.so: cannot open shared object"
-            " file: No such file or directory); run `source set_env.sh` of Ascend's CANN first, or `pip uninstall torch-npu` on a machine"
-            " without an NPU"
+            f"{module.partition('.')[0]}: torch_npu is installed and does not load (libhccl.so: cannot open shared"
+            " object file: No such file or directory); run `source set_env.sh` of Ascend's CANN first, or"
+            " `pip uninstall torch-npu` on a machine without an NPU"
         )
 
 
