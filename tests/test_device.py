@@ -14,7 +14,7 @@ from dataclasses import replace
 import pytest
 
 from tests.conftest import COMPUTE, ROOT, environment
-from vlmr1.device import Found, decide
+from vlmr1.device import NO_BFLOAT16, Found, decide
 from vlmr1.launch import start_processes
 from vlmr1.settings import DeepSpeed, Launch
 
@@ -103,7 +103,10 @@ def test_the_trainer_is_told_what_was_decided(tmp_path):
         (EIGHT, ["--standalone"]),
         (
             Launch(nnodes=2, nproc_per_node=8, rendezvous="node-0:29500"),
-            ["--rdzv-backend", "c10d", "--rdzv-endpoint", "node-0:29500", "--rdzv-id", "vlmr1"],
+            [
+                *("--rdzv-backend", "c10d", "--rdzv-endpoint", "node-0:29500", "--rdzv-id", "vlmr1-grpo"),
+                *("--rdzv-conf", "join_timeout=86400"),
+            ],
         ),
     ],
 )
@@ -113,7 +116,7 @@ def test_the_launch_line_is_the_same_on_every_accelerator(monkeypatch, found, la
     monkeypatch.setattr("vlmr1.device.look", lambda: found)
     monkeypatch.setattr("os.execv", lambda path, words: lines.append(words))
     chosen = compute(launch=launch, deepspeed=SHARDED)
-    start_processes(chosen, "vlmr1.stages.grpo", ["--some", "words"])
+    start_processes(chosen, "grpo", "vlmr1.stages.grpo", ["--some", "words"])
     ((python, *words),) = lines
     assert python == sys.executable
     assert words == [
@@ -122,7 +125,18 @@ def test_the_launch_line_is_the_same_on_every_accelerator(monkeypatch, found, la
     ]
     with pytest.raises(ValueError, match=r"nproc_per_node: 8 processes on a machine of 2 devices; lower it"):
         monkeypatch.setattr("vlmr1.device.look", lambda: replace(found, count=2))
-        start_processes(chosen, "vlmr1.stages.grpo", [])
+        start_processes(chosen, "grpo", "vlmr1.stages.grpo", [])
+
+
+@pytest.mark.parametrize(
+    ("name", "without"),
+    [
+        *[("Ascend910", True), ("Ascend910A", True), ("Ascend910ProA", True), ("Ascend310P3", True)],
+        *[("Ascend910B3", False), ("Ascend910B4-1", False), ("Ascend910_9382", False)],
+    ],
+)
+def test_npus_without_bfloat16_are_known_by_name(name, without):
+    assert bool(NO_BFLOAT16.match(name)) == without
 
 
 NAMES = re.compile(r"\b(cuda|npu|mps|nccl|hccl|torch_npu)\b")
@@ -197,14 +211,14 @@ def test_a_broken_torch_npu_is_said_in_a_sentence(tmp_path):
     env = simulated(tmp_path, BROKEN)
     bare = python("import torch", env)
     assert bare.returncode and "Failed to load the backend extension" in bare.stderr  # what people meet otherwise
-    for module in ("vlmr1.stages.grpo", "vlmr1.cli"):
+    for module in ("vlmr1.stages.grpo", "vlmr1.cli", "benchmarks.grpo_step", "benchmarks.memory"):
         words = ["-m", module, *(["ask", "nowhere", "nothing.png", "it"] if module == "vlmr1.cli" else [])]
         done = python("", env, *words)
         assert done.returncode == 1
         assert done.stderr.strip() == (
-            "vlmr1: torch_npu is installed and does not load (libhccl.so: cannot open shared object file: No such file"
-            " or directory); run `source set_env.sh` of Ascend's CANN first, or `pip uninstall torch-npu` on a machine"
-            " without an NPU"
+            f"{module.partition('.')[0]}: torch_npu is installed and does not load (libhccl.so: cannot open shared"
+            " object file: No such file or directory); run `source set_env.sh` of Ascend's CANN first, or"
+            " `pip uninstall torch-npu` on a machine without an NPU"
         )
 
 

@@ -60,6 +60,7 @@ def test_settings_are_laid_over_and_a_protocol_says_its_keys():
         (["protocol=paper", "limit=9"], "limit: protocol paper says these"),
         (["limt=9"], r"evaluate\.limt: unknown key; did you mean limit\?"),
         (["temperature=1.0"], "temperature, samples: the sampled column needs both"),
+        (["max_pixels=null"], "max_pixels: is needed where no conversion says it"),
         (["limit"], "write KEY=VALUE"),
     ):
         with pytest.raises(ValueError, match=said):

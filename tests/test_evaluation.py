@@ -26,8 +26,16 @@ from vlmr1.tasks.ovd import Found
 from vlmr1.work import fingerprint_of
 
 ASKING = Asking(seed=1, limit=None, max_new_tokens=8, temperature=1.0, samples=2)
-OWN = {"batch": 4, "seed": 1, "limit": None, "max_new_tokens": 8, "temperature": None, "samples": None}
-NONE = dict.fromkeys(("seed", "limit", "max_new_tokens", "temperature", "samples"))
+OWN = {
+    "batch": 4,
+    "max_pixels": None,
+    "seed": 1,
+    "limit": None,
+    "max_new_tokens": 8,
+    "temperature": None,
+    "samples": None,
+}
+NONE = dict.fromkeys(("max_pixels", "seed", "limit", "max_new_tokens", "temperature", "samples"))
 
 
 def sample(index, images=("a.png",), task="math", solution="4", group="", kind=""):

@@ -209,6 +209,9 @@ def test_a_model_that_breaks_sharing_runs_apart_and_right(kind, text, reason, tm
     batch = BATCHES["mixed"]
     prompts, groups = engine.prompts(batch), completions(batch)
     model = engine.stock()
+    with pytest.raises(ValueError, match=rf"share_prefix: {kind} cannot share prompts exactly, because .*{reason}"):
+        engine.family.check_sharing(True)
+    engine.family.check_sharing(None)  # supervised training and evaluation
     assert reason in prepare(model, engine.family, share=True)
     policy, stock = Policy(model, model, engine.family, 0.9, False, torch.device("cpu")), engine.stock()
     with torch.no_grad():

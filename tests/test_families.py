@@ -330,6 +330,27 @@ def test_glms_tags_are_words_and_its_marks_are_none(tmp_path):
     assert ends == ["<|user|>", "<|observation|>", "<|endoftext|>", "</answer>"]  # the last from the generation config
 
 
+def test_a_config_that_breaks_sharing_is_refused_by_doctor_and_training(source, tmp_path):
+    write_random("qwen2_vl", tmp_path / "base")
+    config = json.loads((tmp_path / "base/config.json").read_text())
+    config["text_config"] |= {"layer_types": ["sliding_attention"] * 3, "use_sliding_window": True, "sliding_window": 6}
+    (tmp_path / "base/config.json").write_text(json.dumps(config))
+    base = Pretrained(model=str(tmp_path / "base"), revision="0" * 40)
+    params = load_params(ROOT / "params.yaml")
+    params = params.model_copy(update={"warmup": params.warmup.model_copy(update={"pretrained": base})})
+    (finding,) = _base(params)
+    assert (
+        not finding.good and "qwen2_vl cannot share prompts exactly, because its layers are not all of" in finding.says
+    )
+    with pytest.raises(ValueError, match=r"share_prefix: qwen2_vl cannot share .*sliding_attention.*; set it to false"):
+        GrpoTrainer(
+            tmp_path / "base",
+            [source],
+            Training(compute=COMPUTE, trained=ALL, grpo=GRPO, max_pixels=3136),
+            open_work(tmp_path / "grpo", lambda: {}),
+        )
+
+
 def test_gemma_refuses_what_it_cannot_do(source, tmp_path):
     write_random("gemma3", tmp_path / "base")
     with pytest.raises(ValueError, match="max_pixels: 500, but gemma3 makes a square of 784 pixels"):

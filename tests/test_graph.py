@@ -10,7 +10,14 @@ from vlmr1.settings import Params, read_yaml
 
 STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
 # Checking params, starting processes and telling progress shape no result.
-PLUMBING = ("vlmr1/__init__.py", "vlmr1/settings/", "vlmr1/progress.py", "vlmr1/watching.py", "vlmr1/launch.py")
+PLUMBING = (
+    "vlmr1/__init__.py",
+    "vlmr1/settings/",
+    "vlmr1/progress.py",
+    "vlmr1/watching.py",
+    "vlmr1/launch.py",
+    "vlmr1/joining.py",
+)
 TOLD = ("compute", "trained", "grpo", "convert.max_pixels")  # what params.training() takes
 
 

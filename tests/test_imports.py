@@ -39,7 +39,19 @@ LIGHT = [
 ]
 # A room may import what stands below it, never above.
 FLOORS = [
-    {"errors", "files", "boxes", "pictures", "settings", "progress", "device", "launch", "watching", "products"}
+    {
+        "errors",
+        "files",
+        "boxes",
+        "pictures",
+        "settings",
+        "progress",
+        "device",
+        "launch",
+        "joining",
+        "watching",
+        "products",
+    }
     | {"interruptions"},
     {"answers", "sample", "rows", "policies", "measures"},
     {"rewards", "work", "provenance"},

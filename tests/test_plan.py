@@ -1,5 +1,6 @@
 """Planned memory against measured, sizes against real models, and what is said of a run that does not fit."""
 
+import json
 import shlex
 
 import pytest
@@ -47,6 +48,10 @@ def test_the_planned_peak_is_near_the_measured(case, name):
         ("qwen3_vl", {}),
         ("internvl", {"tile": 56, "patch": 7}),
         ("internvl", {"text_type": "qwen3", "tie_word_embeddings": True}),
+        ("glm4v", {}),
+        ("smolvlm", {"tile": 56, "patch": 7}),
+        ("idefics3", {"tie_word_embeddings": True}),
+        ("gemma3", {"tile": 56, "patch": 7, "tie_word_embeddings": True}),
     ],
 )
 def test_weights_are_counted_as_the_model_has_them(tmp_path, kind, sizes):
@@ -58,6 +63,42 @@ def test_weights_are_counted_as_the_model_has_them(tmp_path, kind, sizes):
     write_random(kind, tmp_path, **{**SIZES, **sizes})
     model = AutoModelForImageTextToText.from_pretrained(tmp_path)
     assert shape_of(str(tmp_path)).weights == pytest.approx(sum(p.numel() for p in model.parameters()), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "pixels"),
+    [
+        ("qwen2_5_vl", 50176),
+        ("glm4v", 50176),
+        ("internvl", 9 * 28**2),
+        ("smolvlm", 9 * 28**2),
+        ("idefics3", 28**2),
+        ("gemma3", 3136),
+    ],
+)
+def test_visual_tokens_are_counted_as_the_family_has_them(tmp_path, kind, pixels):
+    from vlmr1.families import load_family
+    from vlmr1.families.random import write_random
+
+    write_random(kind, tmp_path)
+    assert shape_of(str(tmp_path)).visual(pixels) == load_family(tmp_path, pixels).tokens_of((224, 224))
+
+
+def test_gemma_is_planned_without_sharing(project, tmp_path, capsys):
+    from vlmr1.families.random import write_random
+
+    write_random("gemma3", tmp_path / "gemma")
+    config = tmp_path / "gemma/config.json"
+    terse = {"model_type": "gemma3", "text_config": {"hidden_size": 2560, "num_hidden_layers": 34}, "vision_config": {}}
+    words = ["doctor", "--plan", str(recipe("rec-3b")), "-S", f"warmup.pretrained.model={tmp_path / 'gemma'}"]
+    with pytest.raises(SystemExit, match=r"gemma3 cannot share prompts exactly; add -S grpo.share_prefix=false"):
+        main(words)
+    with pytest.raises(SystemExit):
+        main([*words, "-S", "grpo.share_prefix=false", "--memory", "1MB"])
+    assert "share_prefix" not in capsys.readouterr().out
+    config.write_text(json.dumps(terse))  # as published: the rest is the class's own
+    shape = shape_of(str(tmp_path / "gemma"))
+    assert (shape.layers, shape.vocabulary, shape.width, shape.tied) == (34, 262208, 256, True)
 
 
 def test_published_sizes_add_up_to_the_published_totals():
@@ -100,6 +141,10 @@ def test_what_each_setting_brings(project):
     apart = planned("rec-3b", "grpo.share_prefix=false")
     assert apart.memory.parts["activations, vision"] > 7 * zero[3].memory.parts["activations, vision"]
     assert planned("ovd-3b").memory.parts["reference"] == 0
+    learnt = planned("ovd-32b")
+    assert learnt.memory.host == 16 * learnt.shape.weights / 2 and zero[3].memory.host == 0  # of two nodes
+    every = planned("rec-3b", "compute.deepspeed={stage: 3, offload: all}").memory.host
+    assert every == (16 + 2 + 2) * weights  # with the policy and its reference
     gui = planned("gui-3b").load
     assert (gui.pictures, gui.visual, gui.prompts, gui.together) == (2, 3200, 1, 1)
     assert planned("rec-internvl-4b").load.visual == 7 * 256  # six tiles and the thumbnail
@@ -124,6 +169,37 @@ def test_where_one_change_is_not_enough_several_are_said_together(project, capsy
     with pytest.raises(SystemExit):
         main(["doctor", "--plan", str(recipe("ovd-32b")), "--memory", "1GB"])
     assert "GB in all, still too much: take more devices, or a smaller model" in capsys.readouterr().out
+
+
+def test_no_sharding_is_proposed_to_float16(project):
+    plain = planned("rec-3b", "compute.deepspeed=null", "compute.dtype=float16")
+    assert not any("deepspeed" in said for said, _ in changes(plain))
+    assert any("deepspeed" in said for said, _ in changes(planned("rec-3b", "compute.deepspeed=null")))
+
+
+def test_what_the_host_holds_is_said(project, capsys):
+    main(["doctor", "--plan", str(recipe("ovd-32b"))])
+    assert "host memory a node: 268 GB of what is offloaded" in capsys.readouterr().out
+    main(["doctor", "--plan", str(recipe("rec-3b"))])
+    assert "host memory" not in capsys.readouterr().out
+
+
+def test_adapters_over_a_quantized_base_leave_zero_3(project, capsys):
+    lora = "trained.lora={r: 64, alpha: 128.0, dropout: 0.0, target_modules: all-linear, vision: false}"
+    adapted = planned("ovd-32b", lora, "publish.merge=true")
+    found = dict(changes(adapted))
+    (said,) = [said for said in found if said.startswith("compute.quantize")]
+    assert "{stage: 2, offload: optimizer}" in said
+    again = planned("ovd-32b", lora, "publish.merge=true", *sets_of(said))
+    assert again.memory == found[said].memory and again.memory.total < 0.9 * adapted.memory.total
+    words = ["doctor", "--plan", str(recipe("ovd-32b")), "--memory", "48GB"]
+    with pytest.raises(SystemExit):
+        main(words)
+    (line,) = [one for one in capsys.readouterr().out.splitlines() if one.startswith("together, -S ")]
+    assert line.endswith("GB in all, fits") and line.count("compute.deepspeed") == 1 and "stage: 2" in line
+    pairs = sets_of(line.removeprefix("together, ").rpartition(": ")[0])
+    main([*words, *(word for pair in pairs for word in ("-S", pair))])
+    assert "fits 48 GB" in capsys.readouterr().out
 
 
 def test_what_does_not_fit_says_what_to_change(project, capsys):
@@ -167,6 +243,7 @@ def test_devices_memory_and_seconds_of_the_command_line(project, capsys):
         (["--memory", "80GB"], "--memory: belongs to --plan"),
         (["--plan", str(recipe("gui-3b")), "--devices", "3"], "^vlmr1 doctor: grpo.prompts_per_step: 4 prompts do not"),
         (["--plan", str(recipe("gui-3b")), "--devices", "1"], "shards over processes, and there is one; add -S"),
+        (["--plan", str(recipe("gui-3b")), "-S", "compute.dtype=float16"], "float16 needs the trainer's own loss"),
         (["--plan", "recipes/none.yaml"], "no such recipe"),
     ):
         with pytest.raises(SystemExit, match=sentence):
@@ -190,8 +267,6 @@ def test_hours_follow_from_the_arithmetic(project):
 
 def test_the_committed_table_is_near(project):
     """docs/memory.json, which `python -m benchmarks.memory` wrote; docs/devices.md shows it."""
-    import json
-
     rows = json.loads((ROOT / "docs/memory.json").read_text())
     page = (ROOT / "docs/devices.md").read_text()
     assert list(rows) == list(SETTINGS)

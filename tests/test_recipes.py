@@ -92,15 +92,20 @@ def test_the_header_tells_data_hardware_hours_figures_twin_and_command(params, n
     assert int(nodes or 1) * int(gpus) == chosen.compute.processes
     plan = plan_of(chosen, Asked())
     assert plan.memory.total <= 80e9
+    held = re.search(r"(\d+) GB of host memory each", said["Hardware"])  # of what is offloaded
+    assert round(plan.memory.host / 1e9) == (int(held[1]) if held else 0)
     told = float(re.match(r"([\d.]+) of grpo at least, by `vlmr1 doctor --plan", said["Hours"])[1])
     assert told == round(hours(plan.shape, plan.chosen, plan.load, Speed()), 1)
 
 
-def test_what_differs_from_the_original_is_told():
-    """A second `dvc repro` in one folder is refused by DVC; LISA's pictures are larger than the bound of REC's runs."""
+def test_what_differs_from_the_original_is_told(params):
+    """A second `dvc repro` in one folder is refused by DVC; LISA's pictures are larger than REC's training has."""
     nodes = path("ovd-32b").read_text()
-    assert "Run the command on both nodes" not in nodes and "each line that DVC shows after `>`" in nodes
-    assert "LISA's pictures" in path("rec-3b").read_text()
+    assert "Run the command on both nodes" not in nodes and "on the second `vlmr1 join` follows" in nodes
+    for name in ("rec-3b", "rec-3b-lora"):
+        assert "leaves LISA's pictures whole" in path(name).read_text()
+        chosen = params_with(path(name), [], params)
+        assert chosen.asked_pixels == 12_845_056 and chosen.convert.max_pixels == 401_408
 
 
 def test_a_recipe_takes_no_key_that_nothing_reads(params, tmp_path):

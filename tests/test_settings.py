@@ -74,6 +74,30 @@ def test_a_fault_is_named_with_its_key(params, old, new, said):
         load_params(params)
 
 
+def test_evaluation_may_see_larger_pictures_than_training(params):
+    chosen = load_params(params)
+    assert chosen.asked_pixels == chosen.convert.max_pixels == 12544
+    edit(params, "  max_pixels: null", "  max_pixels: 50176")
+    assert load_params(params).asked_pixels == 50176
+    edit(params, "store_pictures: false", "store_pictures: true")
+    with pytest.raises(ValueError, match=r"evaluate\.max_pixels: convert\.store_pictures shrinks pictures"):
+        load_params(params)
+
+
+def test_evaluation_asks_with_its_own_pixels(params, tmp_path, monkeypatch):
+    from vlmr1.evaluation import running
+
+    edit(params, "  max_pixels: null", "  max_pixels: 50176")
+    asked = []
+    monkeypatch.setattr(running, "load_sources", lambda *_: [])
+    monkeypatch.setattr(running, "settings_of", lambda *_: {})
+    monkeypatch.setattr(running, "fingerprint_of", lambda _: {})
+    monkeypatch.setattr(running, "is_first", lambda: False)
+    monkeypatch.setattr(running, "ask_all", lambda *given: asked.append(given[4]) or ([], {}))
+    assert running.evaluate(load_params(params), tmp_path, tmp_path, tmp_path / "work", tmp_path / "out") is None
+    assert asked == [50176]
+
+
 def test_yaml_1_2_numbers_are_numbers(params):
     edit(params, "learning_rate: 6.0e-4", "learning_rate: 3e-05")
     assert load_params(params).sft.learning_rate == 3e-5

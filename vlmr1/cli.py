@@ -40,6 +40,10 @@ def main(arguments: list[str] | None = None) -> None:
 
     add_verbs(verbs)
 
+    verbs.add_parser("join", help="on another node: follow the pipeline's stages, one after another").set_defaults(
+        run=_join
+    )
+
     ask = verbs.add_parser("ask", help="ask a checkpoint about a picture")
     ask.add_argument("checkpoint", type=Path, help="a pulled folder, or models/grpo")
     ask.add_argument("picture", type=Path)
@@ -165,6 +169,12 @@ def _ask(chosen: argparse.Namespace) -> None:
         draw(chosen.picture, answer, chosen.draw)
 
 
+def _join(_: argparse.Namespace) -> None:
+    from vlmr1.joining import join
+
+    join()
+
+
 def _train(chosen: argparse.Namespace) -> None:
     import vlmr1.stages  # noqa: F401  (quiet libraries, one thread)
     from vlmr1.launch import is_first, leave, start_processes
@@ -180,7 +190,7 @@ def _train(chosen: argparse.Namespace) -> None:
             f"--reward-method: without accuracy among grpo.rewards {idle[0]} rewards nothing; weigh it there, e.g."
             " -S rewards={accuracy: 1.0, format: 1.0}"
         )
-    start_processes(settings.compute, "vlmr1.cli", sys.argv[1:])
+    start_processes(settings.compute, "train", "vlmr1.cli", sys.argv[1:])
     policy = train_grpo(chosen.model, sources, settings, chosen.output)
     leave()
     if is_first():

@@ -9,6 +9,7 @@ Left out on purpose: devices that torch knows and nobody asked for (xpu, tpu), a
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib import util
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 Kind = Literal["cuda", "npu", "mps", "cpu"]
 BACKENDS: dict[str, str] = {"cuda": "nccl", "npu": "hccl", "mps": "gloo", "cpu": "gloo"}  # processes meet by
 HALVES = ("bfloat16", "float16")
-NO_BFLOAT16 = ("Ascend310", "Ascend910A", "Ascend910P")  # beginnings of NPUs' names: 310P is the 300I Duo's
+NO_BFLOAT16 = re.compile("Ascend(310|910(A|P|$))")  # NPUs' names: 310P is the 300I Duo's, a plain 910 the first 910
 AUTOLOAD = "TORCH_DEVICE_BACKEND_AUTOLOAD"  # torch's own switch: whether importing it imports every maker's extension
 
 
@@ -121,7 +122,7 @@ def look() -> Found:
         return Found(kind, 1, "an Apple GPU", quantizes=_quantizes(kind))
     name = str(module.get_device_name(0))
     if kind == "npu":
-        whole = not name.startswith(NO_BFLOAT16)
+        whole = NO_BFLOAT16.match(name) is None
         return Found(kind, module.device_count(), name, whole, True, _quantizes(kind))
     whole = torch.cuda.is_bf16_supported(including_emulation=False)
     return Found(kind, module.device_count(), name, whole, util.find_spec("flash_attn") is not None, _quantizes(kind))

@@ -1,8 +1,8 @@
 """Several processes: a training stage that params give more than one starts itself again under torchrun.
 
 torchrun (torch.distributed.run) starts, watches and stops the processes; on several nodes the same command is run on
-each, and they meet at `compute.launch.rendezvous`. The nodes share the project's folder; the first process alone
-writes results.
+each (for stages `vlmr1 join` does that), and they meet at `compute.launch.rendezvous`, each command under a name of its
+own. The nodes share the project's folder; the first process alone writes results.
 Left out on purpose: remote shells, schedulers, restarts on failure (a stopped run goes on from its checkpoint).
 """
 
@@ -19,16 +19,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from vlmr1.joining import announce
+
 if TYPE_CHECKING:
     from vlmr1.settings import Compute
 
 MARK = "TORCHELASTIC_RUN_ID"  # torchrun sets it in the processes it starts
+PATIENCE = 86_400  # seconds a node waits for the others
 _farewell = threading.Event()  # whether this process has left the others
 
 
-def start_processes(compute: Compute, module: str, arguments: Sequence[str]) -> None:
+def start_processes(compute: Compute, name: str, module: str, arguments: Sequence[str], told: bool = False) -> None:
     """Replace this process by torchrun over `python -m module arguments`, unless one process is all, or this is one.
 
+    Nodes meet under `name`: one that runs another command joins nobody. `told`: `vlmr1 join` learns of it.
     Raises ValueError, before anything starts, where the machine cannot run so many.
     """
     if MARK in os.environ:
@@ -42,9 +46,12 @@ def start_processes(compute: Compute, module: str, arguments: Sequence[str]) -> 
     launch = compute.launch
     where = ["--standalone"]
     if launch.nnodes > 1:
-        where = ["--rdzv-backend", "c10d", "--rdzv-endpoint", str(launch.rendezvous), "--rdzv-id", "vlmr1"]
+        where = ["--rdzv-backend", "c10d", "--rdzv-endpoint", str(launch.rendezvous), "--rdzv-id", f"vlmr1-{name}"]
+        where += ["--rdzv-conf", f"join_timeout={PATIENCE}"]
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", str(launch.nnodes), *where]
     command += ["--nproc-per-node", str(launch.nproc_per_node), "-m", module, *arguments]
+    if told and launch.rendezvous is not None:
+        announce(name, command[1:], launch.rendezvous)
     sys.stdout.flush()
     os.execv(sys.executable, command)
 

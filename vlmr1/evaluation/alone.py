@@ -12,9 +12,9 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError, model_validator
 
 from vlmr1.evaluation.running import Figures, ask_all, leave_results, line
 from vlmr1.launch import is_first
@@ -30,8 +30,13 @@ class Alone(Block):
     """All that an evaluation is told."""
 
     compute: Compute
-    max_pixels: Annotated[int, Field(ge=56 * 56)]  # of a picture as the model sees it
     evaluate: Evaluate
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Alone:
+        if self.evaluate.max_pixels is None:
+            raise ValueError("evaluate.max_pixels: is needed where no conversion says it")
+        return self
 
 
 def defaults(sets: Sequence[str] = ()) -> Alone:
@@ -81,7 +86,9 @@ def evaluate(checkpoint: Path, sources: Sequence[Source], chosen: Alone, output:
         return of | {"data": {"rows": listed, "pictures": pictures_of(sources)}}
 
     work = open_work(output / "work", about)
-    chunks, model = ask_all(checkpoint, sources, chosen.evaluate, chosen.compute, chosen.max_pixels, work)
+    pixels = chosen.evaluate.max_pixels
+    assert pixels is not None  # Alone holds this
+    chunks, model = ask_all(checkpoint, sources, chosen.evaluate, chosen.compute, pixels, work)
     if not is_first():
         return None
     figures = leave_results(output, sources, chosen.evaluate, work, chunks, model | {"checkpoint": str(checkpoint)})

@@ -28,7 +28,7 @@ def settings_of(params: Params, converted: Path) -> dict[str, Any]:
     """What answers depend on besides the checkpoint and the code, as plain data, the items by their content."""
     of: dict[str, Any] = {"evaluate": params.evaluate.model_dump(), "compute": told(params.compute)}
     sources = load_sources(converted, "evaluate")
-    return of | {"max_pixels": params.convert.max_pixels, "data": inputs_of(converted / "evaluate", sources)}
+    return of | {"max_pixels": params.asked_pixels, "data": inputs_of(converted / "evaluate", sources)}
 
 
 def evaluate(params: Params, checkpoint: Path, converted: Path, work: Path, target: Path) -> Figures | None:
@@ -38,7 +38,7 @@ def evaluate(params: Params, checkpoint: Path, converted: Path, work: Path, targ
     """
     sources = load_sources(converted, "evaluate")
     open_work(work, lambda: {**settings_of(params, converted), "checkpoint": fingerprint_of(checkpoint)})
-    chunks, model = ask_all(checkpoint, sources, params.evaluate, params.compute, params.convert.max_pixels, work)
+    chunks, model = ask_all(checkpoint, sources, params.evaluate, params.compute, params.asked_pixels, work)
     if not is_first():
         return None
     with whole_folder(target) as folder:

@@ -21,6 +21,7 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel
 
 from vlmr1.boxes import Size
+from vlmr1.families.sharing import config_breaks
 from vlmr1.sample import PLACE
 
 Part = Literal["tower", "projector", "language"]
@@ -59,7 +60,7 @@ class Family(ABC):
     vision_modules: ClassVar[tuple[str, ...]]  # names of the tower's modules, anywhere in a parameter's path
     projector_modules: ClassVar[tuple[str, ...]]  # names of what joins tower and language model
     smallest_side: ClassVar[int]  # pixels; a smaller picture cannot be read
-    breaks: ClassVar[str | None] = None  # why no completions may share their prompt; None where sharing is exact
+    breaks: str | None = None  # why no completions may share their prompt; None where sharing is exact
     images: Any  # transformers' image processor, the one without torchvision
     marker: str  # how the checkpoint's chat template writes one picture's place
     image_id: int  # the token that stands for one visual token
@@ -72,6 +73,7 @@ class Family(ABC):
         self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
         self.tokenizer.init_kwargs.pop("local_files_only", None)  # HF_HUB_OFFLINE is no part of what is saved
         self.checkpoint, self.config = checkpoint, self.model_class.config_class.from_pretrained(checkpoint)
+        self.breaks = self.breaks or config_breaks(self.config)
         self.tokenizer.chat_template = self.tokenizer.chat_template or _template_beside(checkpoint)
         pad = self.tokenizer.pad_token_id
         self.pad_id = self.tokenizer.eos_token_id or 0 if pad is None else pad  # padding is masked, whatever it says
@@ -121,7 +123,7 @@ class Family(ABC):
         return [vocabulary[token] for token in tokens if token in vocabulary]
 
     def check_sharing(self, share: bool | None) -> None:
-        """Raises ValueError where completions are to share their prompt, and this architecture cannot do so exactly."""
+        """Raises ValueError where completions are to share their prompt, and this model cannot do so exactly."""
         if share and self.breaks is not None:
             raise ValueError(
                 f"share_prefix: {self.config.model_type} cannot share prompts exactly, because {self.breaks}; set it to"

@@ -19,6 +19,7 @@ from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
 from vlmr1.device import packs_sequences
+from vlmr1.families.sharing import config_breaks
 from vlmr1.grpo.tree import Node, Tree
 
 NAME = "shared_prefix"
@@ -272,21 +273,9 @@ AttentionInterface.register(NAME, _attention)
 
 def sharing_breaks(model: Any) -> str | None:
     """Why this model's completions cannot share their prompt exactly; None where they can."""
-    text = model.config.get_text_config()
-    known = getattr(text, "layer_types", None)
-    kinds = set(known or ["full_attention"]) - {"full_attention"}
-    if kinds:
-        return f"its layers are not all of full attention ({', '.join(sorted(kinds))})"
-    if not known and getattr(text, "sliding_window", None):
-        return "its attention slides over a window"
-    for name in ("attn_logit_softcapping", "final_logit_softcapping", "logits_scaling", "attention_chunk_size"):
-        if getattr(text, name, None):
-            return f"its config has {name}"
-    if getattr(text, "attention_dropout", 0.0):
-        return "it drops attention weights at random"
     if any("sinks" in name.split(".") for name, _ in model.named_parameters()):
         return "it has attention sinks"
-    return None
+    return config_breaks(model.config)
 
 
 def use_shared_prefix(model: Any, tower: str = "sdpa") -> None:

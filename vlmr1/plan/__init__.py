@@ -13,7 +13,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +93,18 @@ def plan_of(params: Params, asked: Asked) -> Plan:
         assert origin.tiny is not None  # settings.Warmup holds this
         shape = from_tiny(origin.tiny)
     chosen = params.training()
+    if chosen.grpo.share_prefix and shape.breaks is not None:  # as vlmr1.families refuses the run
+        raise ValueError(f"grpo.share_prefix: {shape.breaks}; add -S grpo.share_prefix=false")
     if asked.devices is not None and asked.devices != chosen.compute.processes:
         chosen = _on(chosen, asked.devices)
     if chosen.compute.deepspeed is not None and chosen.compute.launch is None:  # as vlmr1.launch refuses the run
         raise ValueError(
             "compute.deepspeed: shards over processes, and there is one; add -S compute.deepspeed=null, or take more"
+        )
+    if chosen.compute.deepspeed is not None and chosen.compute.dtype == "float16":  # as vlmr1.device refuses it
+        raise ValueError(
+            "compute.dtype: float16 needs the trainer's own loss scaling; add -S compute.deepspeed=null, or"
+            " -S compute.dtype=bfloat16"
         )
     pictures = 2 if any(s.format == "gui" for s in params.data.sources.values() if s.role == "train") else 1
     half = (chosen.compute.dtype != "float32" and origin.pretrained is not None) or chosen.compute.dtype.endswith("16")
@@ -122,12 +129,7 @@ def _changed(chosen: Training, block: str, **what: Any) -> Training:
 
 
 def _load(shape: Shape, chosen: Training, text: int, pictures: int) -> Load:
-    tower, grpo = shape.tower, chosen.grpo
-    if tower.tile:
-        tiles = max(1, min(tower.most_tiles, chosen.max_pixels // tower.tile**2))
-        visual = (tiles + (tiles > 1)) * (tower.tile // tower.side) ** 2 // 4  # a thumbnail beside several tiles
-    else:
-        visual = chosen.max_pixels // (2 * tower.side) ** 2
+    grpo, visual = chosen.grpo, shape.visual(chosen.max_pixels)
     prompts = grpo.prompts_per_step // chosen.compute.processes
     together = prompts // chosen.compute.accumulation(grpo.prompts_per_step, "grpo.prompts_per_step")
     if grpo.max_prompt_length is not None:
@@ -144,19 +146,25 @@ def changes(plan: Plan) -> Iterator[tuple[str, Plan]]:
         new = _changed(chosen, block, **what)
         return Plan(plan.shape, new, _load(plan.shape, new, plan.load.text, plan.load.pictures), plan.place)
 
-    if not chosen.grpo.share_prefix:
+    if not chosen.grpo.share_prefix and plan.shape.breaks is None:
         yield "grpo.share_prefix=true", to("grpo", share_prefix=True)
     if not compute.activation_checkpointing:
         yield "compute.activation_checkpointing=true", to("compute", activation_checkpointing=True)
     if plan.load.together > 1:
         yield "compute.prompts_per_device=1", to("compute", prompts_per_device=1)
-    if compute.launch is not None and chosen.grpo.sync_ref_model is None:
+    if compute.launch is not None and chosen.grpo.sync_ref_model is None and compute.dtype != "float16":
         present = (0, "none") if compute.deepspeed is None else (compute.deepspeed.stage, compute.deepspeed.offload)
         for stage, offload in ((2, "none"), (2, "optimizer"), (3, "none"), (3, "optimizer"), (3, "all")):
             if (stage, offload) > present and not (stage == 3 and compute.quantize):
                 sharded = {"stage": stage, "offload": offload}
                 said = f'"compute.deepspeed={{stage: {stage}, offload: {offload}}}"'
                 yield said, to("compute", deepspeed=sharded)
+    quantized: dict[str, Any] = {"quantize": "4bit"}
+    few = "compute.quantize=4bit"
+    if compute.deepspeed is not None and compute.deepspeed.stage == 3:  # which shards no quantized weights
+        offload = "none" if compute.deepspeed.offload == "none" else "optimizer"
+        quantized["deepspeed"] = {"stage": 2, "offload": offload}
+        few += f' -S "compute.deepspeed={{stage: 2, offload: {offload}}}"'
     if trained.lora is None:
         if not trained.freeze_vision:
             yield "trained.freeze_vision=true", to("trained", freeze_vision=True)
@@ -166,9 +174,12 @@ def changes(plan: Plan) -> Iterator[tuple[str, Plan]]:
             for part in ("vision", "projector"):  # the base is frozen then, whole
                 said += f" -S trained.freeze_{part}=false" * getattr(trained, f"freeze_{part}")
             said += " -S publish.merge=true"  # belongs to adapters
-            yield said, to("trained", lora=lora, freeze_vision=False, freeze_projector=False)
-    elif compute.quantize is None and (compute.deepspeed is None or compute.deepspeed.stage == 2):
-        yield "compute.quantize=4bit", to("compute", quantize="4bit")
+            adapted = to("trained", lora=lora, freeze_vision=False, freeze_projector=False)
+            yield said, adapted
+            if "deepspeed" in quantized:  # adapters alone spare nothing of the weights gathered for sampling
+                yield f"{said} -S {few}", replace(adapted, chosen=_changed(adapted.chosen, "compute", **quantized))
+    elif compute.quantize is None:
+        yield few, to("compute", **quantized)
     half = chosen.grpo.max_completion_length // 2
     yield f"grpo.max_completion_length={half}", to("grpo", max_completion_length=half)
     less = chosen.model_copy(update={"max_pixels": max(56 * 56, chosen.max_pixels // 2)})
@@ -179,8 +190,6 @@ def changes(plan: Plan) -> Iterator[tuple[str, Plan]]:
 def say(plan: Plan, asked: Asked) -> tuple[str, bool]:
     """The plan in words, and whether it fits."""
     memory, load, chosen, speed = plan.memory, plan.load, plan.chosen, Speed()
-    other = Plan(plan.shape, _changed(chosen, "grpo", share_prefix=not chosen.grpo.share_prefix), load, plan.place)
-    instead = sum(size for name, size in other.memory.parts.items() if name.startswith("activations"))
     unit, name = (1e9, "GB") if memory.total > 1e9 else (1e6, "MB")
     where = f"{chosen.compute.processes} device{'s' * (chosen.compute.processes > 1)}"
     lines = [
@@ -191,11 +200,16 @@ def say(plan: Plan, asked: Asked) -> tuple[str, bool]:
         f"memory a device, {name}:",
         *(f"  {size / unit:8.2f}  {part}" for part, size in memory.parts.items() if size),
         *([f"  {RESERVE / unit:8.2f}  driver, processes' buffers, fragmentation (assumed)"] * plan.place.accelerator),
-        f"  {instead / unit:8.2f}  instead, activations with share_prefix {str(not chosen.grpo.share_prefix).lower()}",
+        *_instead(plan, unit),
         "most at once: "
         + ", ".join(f"{phase} {size / unit:.1f}" for phase, size in memory.phases.items())
         + f"; {memory.total / unit:.1f} {name} in all",
     ]
+    if memory.host:
+        lines.append(
+            f"host memory a node: {memory.host / unit:.0f} {name} of what is offloaded, besides pinned buffers and the"
+            " processes' own"
+        )
     fits = asked.memory is None or memory.total <= asked.memory
     if asked.memory is not None:
         lines.append(f"{'fits' if fits else 'does NOT fit'} {asked.memory / unit:.4g} {name}")
@@ -216,6 +230,16 @@ def say(plan: Plan, asked: Asked) -> tuple[str, bool]:
     else:
         lines.append("hours of grpo: give --seconds-a-step, a measured one; speeds of CPUs are not assumed")
     return "\n".join(lines), fits
+
+
+def _instead(plan: Plan, unit: float) -> list[str]:
+    """What activations would take with prompts shared where they are not, and the other way round."""
+    if plan.shape.breaks is not None:
+        return []
+    share = not plan.chosen.grpo.share_prefix
+    other = Plan(plan.shape, _changed(plan.chosen, "grpo", share_prefix=share), plan.load, plan.place)
+    takes = sum(size for name, size in other.memory.parts.items() if name.startswith("activations"))
+    return [f"  {takes / unit:8.2f}  instead, activations with share_prefix {str(share).lower()}"]
 
 
 def _suggestions(plan: Plan, capacity: float, unit: float, name: str) -> list[str]:
@@ -244,7 +268,10 @@ def _together(plan: Plan, capacity: float) -> tuple[list[str], float]:
         best = min(open_, key=lambda change: change[1].memory.total, default=None)
         if best is None or best[1].memory.total >= 0.99 * plan.memory.total:
             break
-        taken[_key(best[0])], plan = best
+        plan = best[1]
+        for pair in best[0].split(" -S "):  # what is said later of a key holds
+            taken.pop(_key(pair), None)
+            taken[_key(pair)] = pair
     return list(taken.values()), plan.memory.total
 
 

@@ -32,7 +32,7 @@ def seconds_a_step(shape: Shape, chosen: Training, load: Load, speed: Speed) -> 
     copies = 1 if shares(chosen) else load.group
     prompts = load.prompts * copies
     tokens = prompts * load.prompt + load.prompts * load.group * said
-    patches = 4 * load.visual * load.pictures * prompts
+    patches = shape.tower.merge * load.visual * load.pictures * prompts
     body = shape.language - shape.embedding * (1 if shape.tied else 2)
     answers = load.prompts * load.group * said
     forward = 2.0 * (body * tokens + shape.embedding * answers)

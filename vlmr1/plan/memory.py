@@ -5,7 +5,7 @@ a token at a time: for a gated block of width d, feed-forward width f, queries q
 numbers, and 2q + 2k for attention itself; under autocast 4d of them stay in four bytes and the rest takes two, with a
 copy of each matrix in the half dtype. Optimizer and sharding: ZeRO (arXiv 1910.02054), table 1, with AdamW's moments.
 `python -m benchmarks.memory` measures; docs/devices.md has the table.
-Left out on purpose: what the host holds under offloading, and fragmentation, but for `RESERVE`.
+Left out on purpose: fragmentation, but for `RESERVE`.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class Memory:
 
     parts: dict[str, float]
     phases: dict[str, float]
+    host: float = 0.0  # bytes a node, beside the devices: what offloading keeps there
 
     @property
     def total(self) -> float:
@@ -118,7 +119,22 @@ def estimate(shape: Shape, chosen: Training, load: Load, place: Place) -> Memory
         "backward": base + halves + gathered + gradients + buckets + lasting,
         "step": base + gradients + buckets,
     }
-    return Memory(parts, phases)
+    return Memory(parts, phases, _host(shape, chosen, learning, wide))
+
+
+def _host(shape: Shape, chosen: Training, learning: int, wide: float) -> float:
+    """What offloading keeps in a node's memory; pinned buffers come on top.
+
+    16 bytes of each weight that learns: four of itself, eight of AdamW's moments, four of the gradient, as DeepSpeed's
+    `estimate_zero3_model_states_mem_needs` counts them. With `all` the weights of policy and reference, too.
+    """
+    compute = chosen.compute
+    if compute.deepspeed is None or compute.deepspeed.offload == "none":
+        return 0.0
+    total = 16.0 * learning
+    if compute.deepspeed.offload == "all":
+        total += wide * shape.weights * (2 if chosen.grpo.beta > 0 and chosen.trained.lora is None else 1)
+    return total / (1 if compute.launch is None else compute.launch.nnodes)
 
 
 def trained_weights(shape: Shape, chosen: Training) -> int:
@@ -150,7 +166,8 @@ def activations(shape: Shape, chosen: Training, load: Load, place: Place) -> tup
     again = chosen.compute.activation_checkpointing
     language = shape.layers * (4.0 * tokens * shape.hidden if again else layer)
     working += layer if again else 0.0
-    tower, patches = shape.tower, 4 * load.visual * load.pictures * load.together
+    tower = shape.tower
+    patches = tower.merge * load.visual * load.pictures * load.together
     patches *= 1 if shares(chosen) else load.group
     frozen = chosen.trained.freeze_vision or (adapted and not (chosen.trained.lora and chosen.trained.lora.vision))
     d, f = tower.hidden, tower.intermediate

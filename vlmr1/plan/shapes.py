@@ -1,32 +1,19 @@
 """Sizes of models: read from a checkpoint's config.json, or known for the published bases that recipes name.
 
-Left out on purpose: families whose layers are not counted here; they are refused by name.
+Left out on purpose: families whose layers are not counted here, which are refused by name; and that Gemma's windows
+keep fewer keys than are counted.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vlmr1.plan.towers import TERSE, TOWERS, Tower
 from vlmr1.settings import TinyModel
-
-
-@dataclass(frozen=True)
-class Tower:
-    """The vision tower. Its unit is the patch; four patches become one visual token."""
-
-    hidden: int
-    intermediate: int
-    layers: int
-    gated: bool  # three matrices in the feed-forward part, else two
-    inputs: int  # numbers of a patch
-    side: int  # pixels of a patch
-    tile: int = 0  # pixels of a tile's side; 0 where a picture is read whole
-    most_tiles: int = 12
-    places: int = 0  # learned positions of a picture that is read whole
-    depths: int = 1  # of its layers whose states are projected for the language model, the last among them
 
 
 @dataclass(frozen=True)
@@ -42,6 +29,7 @@ class Shape:
     vocabulary: int
     tied: bool  # the head is the embedding
     tower: Tower
+    breaks: str | None = None  # why prompts cannot be shared, of a family that never can
 
     @property
     def asked(self) -> int:
@@ -77,8 +65,21 @@ class Shape:
         positions = ((tower.tile // tower.side) ** 2 if tower.tile else tower.places) * tower.hidden
         return tower.layers * (matrices + small) + tower.inputs * tower.hidden + positions
 
+    def visual(self, max_pixels: int) -> int:
+        """Visual tokens of a picture that fills `max_pixels`."""
+        tower = self.tower
+        if not tower.tile:
+            return max_pixels // (tower.merge * tower.side**2)
+        tiles = min(tower.most_tiles, max_pixels // tower.tile**2)
+        if tower.square:
+            tiles = math.isqrt(tiles) ** 2
+        tiles = max(1, tiles)
+        return (tiles + (tiles > 1)) * (tower.tile // tower.side) ** 2 // tower.merge  # the whole beside several tiles
+
     @property
     def projector(self) -> int:
+        if self.tower.joined:
+            return self.tower.joined
         wide = 4 * self.tower.hidden
         inner = self.hidden if self.tower.tile else wide
         return self.tower.depths * (wide * inner + inner * self.hidden)
@@ -126,32 +127,20 @@ def shape_of(model: str) -> Shape:
 def from_config(config: dict[str, Any], path: Path) -> Shape:
     """The shape that a config.json tells. Raises ValueError for a kind that is not counted here."""
     kind = config.get("model_type")
-    if kind not in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl"):
-        raise ValueError(f"{path}: memory is planned for Qwen2-VL, Qwen2.5-VL, Qwen3-VL and InternVL, not for {kind!r}")
-    text, vision = config.get("text_config", config), config["vision_config"]
-    if kind == "internvl":
-        side, tile = (v[0] if isinstance(v, list) else v for v in (vision["patch_size"], vision["image_size"]))
-        tower = Tower(
-            vision["hidden_size"], vision["intermediate_size"], vision["num_hidden_layers"], False, 3 * side**2, side,
-            tile,
-        )  # fmt: skip
-    elif kind == "qwen3_vl":
-        side = vision["patch_size"]
-        tower = Tower(
-            vision["hidden_size"], vision["intermediate_size"], vision["depth"], False,
-            3 * vision["temporal_patch_size"] * side**2, side, places=vision["num_position_embeddings"],
-            depths=1 + len(vision["deepstack_visual_indexes"]),
-        )  # fmt: skip
-    elif kind == "qwen2_vl":
-        wide = vision["embed_dim"]
-        tower = Tower(wide, int(wide * vision["mlp_ratio"]), vision["depth"], False, 1176, 14)
-    else:
-        tower = Tower(vision["hidden_size"], vision["intermediate_size"], vision["depth"], True, 1176, 14)
+    if kind not in TOWERS:
+        raise ValueError(f"{path}: memory is planned for {', '.join(TOWERS)}, not for {kind!r}")
+    if kind in TERSE:
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(path.parent).to_dict()
+    text = config.get("text_config", config)
+    tower = TOWERS[kind](config, config["vision_config"], text)
     heads = text["num_attention_heads"]
     return Shape(
         text["hidden_size"], text["intermediate_size"], text["num_hidden_layers"], heads,
         text.get("num_key_value_heads") or heads, text.get("head_dim") or text["hidden_size"] // heads,
         text["vocab_size"], bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))), tower,
+        "gemma3 cannot share prompts exactly" if kind == "gemma3" else None,
     )  # fmt: skip
 
 

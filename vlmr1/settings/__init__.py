@@ -172,6 +172,20 @@ class Params(Block):
         """What a GRPO run is told."""
         return Training(compute=self.compute, trained=self.trained, grpo=self.grpo, max_pixels=self.convert.max_pixels)
 
+    @property
+    def asked_pixels(self) -> int:
+        """Most pixels of a picture in evaluation."""
+        return self.evaluate.max_pixels or self.convert.max_pixels
+
+    @model_validator(mode="after")
+    def _pictures_as_large_as_asked(self) -> Params:
+        if self.convert.store_pictures and self.asked_pixels > self.convert.max_pixels:
+            raise ValueError(
+                "evaluate.max_pixels: convert.store_pictures shrinks pictures to convert.max_pixels before; set"
+                " store_pictures to false"
+            )
+        return self
+
     @model_validator(mode="after")
     def _warmup_sources(self) -> Params:
         named = [name for name, source in self.data.sources.items() if source.role == "warmup"]

@@ -37,6 +37,7 @@ class Evaluate(Block):
 
     protocol: Literal["paper"] | None  # paper: VLM-R1's, the first 2,000 of a shuffle, 256 tokens, greedy
     batch: Count  # completions at once
+    max_pixels: Annotated[int, Field(ge=56 * 56)] | None  # of a picture as the model sees it; null: convert.max_pixels
     seed: int | None
     limit: Count | None
     max_new_tokens: Count | None

@@ -53,7 +53,8 @@ def run_stage(name: str, main: Callable[[Params], Any], trains: bool | Callable[
     try:
         params = load_params()
         if trains if isinstance(trains, bool) else trains(params):
-            start_processes(params.compute, f"vlmr1.stages.{name.partition('-')[0]}", sys.argv[1:])
+            module = f"vlmr1.stages.{name.partition('-')[0]}"
+            start_processes(params.compute, name, module, sys.argv[1:], told=True)
         main(params)
         leave()
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
