@@ -91,7 +91,9 @@ def test_doctor_names_a_missing_list_and_a_bad_key(project):
         (["pull", "toy", "--to", "x"], "NAME@VERSION"),
         (["pull", "toy@latest", "--to", "x"], "no release toy@latest"),
         (["summary"], "no run to tell of yet"),
-        (["apply", "recipes/none.yaml"], "recipes/none.yaml: no such recipe; in that folder there is: recipes/qwen"),
+        (["apply", "recipes/none.yaml"], "recipes/none.yaml: no such recipe; there are: recipes/qwen"),
+        (["apply", "smoke"], "smoke: no such recipe; did you mean recipes/smoke.yaml?"),
+        (["apply", "world-gui.yaml"], "world-gui.yaml: no such recipe; did you mean recipes/world-gui.yaml?"),
         (["apply", "recipes/smoke.yaml", "-S", "grpo.steps"], "write KEY=VALUE"),
     ],
 )
@@ -116,12 +118,80 @@ def test_doctor_counts_rows_against_the_step(project):
     }
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("accuracy: 1.0", "iuo: 1.0", "grpo.rewards: 'iuo' is no reward of task rec (did you mean iou?); it has"),
+        ("accuracy: 1.0", "math: 1.0", "grpo.rewards: 'math' is no reward of task rec; it has accuracy, format"),
+        ("accuracy: 1.0", "nowhere.at_all:f: 1.0", "grpo.rewards: nowhere.at_all:f cannot be imported"),
+    ],
+)
+def test_rewards_that_cannot_be_had_are_found_before_anything_long(project, old, new, said):
+    from vlmr1.stages import validate
+
+    text = (project / "params.yaml").read_text()
+    line = next(line for line in text.splitlines() if line.strip().startswith("rewards: {"))
+    assert old in line
+    (project / "params.yaml").write_text(text.replace(line, line.replace(old, new)))
+    assert said in next(f.says for f in examine(wake_torch=False) if not f.good and f.what == "rewards")
+    with pytest.raises(ValueError) as stop:
+        validate.main(load_params())
+    assert said in str(stop.value) and not (project / "reports").exists()
+
+
+def test_a_judge_that_nobody_named_is_found_before_anything_long(project, monkeypatch):
+    monkeypatch.delenv("VLMR1_JUDGE_URL", raising=False)
+    run(["vlmr1", "apply", "recipes/world-math.yaml", "-S", "grpo.rewards={llm: 1.0}"], project)
+    fault = next(f.says for f in examine(wake_torch=False) if not f.good)
+    assert fault.startswith("reward llm: no judge is named; set VLMR1_JUDGE_URL")
+    monkeypatch.setenv("VLMR1_JUDGE_URL", "http://localhost:1/v1")
+    monkeypatch.setenv("VLMR1_JUDGE_MODEL", "m")
+    assert [f for f in examine(wake_torch=False) if not f.good] == []
+
+
+def test_a_source_that_asks_for_a_reward_its_task_has_not_is_named(project):
+    recipe = (project / "recipes/world-math.yaml").read_text()
+    (project / "own.yaml").write_text(
+        recipe.replace("reward: auto", "reward: mqc").replace("reward: math", "reward: mqc")
+    )
+    run(["vlmr1", "apply", "own.yaml"], project)
+    faults = {f.what: f.says for f in examine(wake_torch=False) if not f.good}
+    assert "reward: 'mqc' is no accuracy reward of task math (did you mean mcq?); one of" in faults["rewards"]
+
+
+def test_a_stage_names_the_source_whose_list_is_not_there(project):
+    from vlmr1.sample import load_sources
+    from vlmr1.stages import read_json, validate
+
+    with pytest.raises(FileNotFoundError, match=r"data\.sources\.[a-z_]+: .*/rec/.*: not found; world\.rec\.splits"):
+        validate.main(load_params())
+    with pytest.raises(FileNotFoundError, match=r"evaluate/sources\.json: not there; `dvc repro` makes it"):
+        load_sources(project / "data/converted", "evaluate")
+    with pytest.raises(FileNotFoundError, match=r"metrics/grpo\.json: not there; `dvc repro` makes it"):
+        read_json(project / "metrics/grpo.json")
+
+
+def test_what_an_answer_says_is_said_by_its_task():
+    from vlmr1.answers import read
+    from vlmr1.ask import said
+
+    two = '<answer>[{"bbox_2d": [1, 2, 3, 4], "label": "cat"}, {"bbox_2d": [5, 6, 7, 8], "label": "dog"}]</answer>'
+    assert said(read(two), "rec") == ["box [1.0, 2.0, 3.0, 4.0] cat"]
+    assert said(read(two), "ovd") == ["box [1.0, 2.0, 3.0, 4.0] cat", "box [5.0, 6.0, 7.0, 8.0] dog"]
+    assert said(read("<think>a</think><answer>None</answer>"), "rec") == ["no box: it says that there is none"]
+    assert said(read("<think>a</think><answer>12 cm</answer>"), "math") == ["answer 12 cm"]
+    (line,) = said(read("<think>a</think><answer>12 cm</answer>"), "rec")
+    assert line == "no box: none in the answer; it says '12 cm', --task math reads words"
+
+
 def test_a_checkpoint_can_be_asked_about_a_picture(trained, tmp_path, capsys):
     checkpoint, source = trained
     picture = source.picture(source.samples[1])
     main(["ask", str(checkpoint), str(picture), "the red square", "--draw", str(tmp_path / "out.png")])
     said = capsys.readouterr().out
     assert said.startswith("<think>") and "box" in said and (tmp_path / "out.png").stat().st_size > 100
+    main(["ask", str(checkpoint), str(picture), "How many?", "--task", "math"])
+    assert "answer" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="no such picture"):
         main(["ask", str(checkpoint), "nowhere.png", "x"])
     with pytest.raises(SystemExit, match="no checkpoint folder"):

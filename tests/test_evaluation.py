@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.conftest import COMPUTE, default_params, run
 from vlmr1.evaluation.asking import ask, by_picture, choose, chunks_of, gathered
-from vlmr1.evaluation.intervals import mcnemar
+from vlmr1.evaluation.intervals import disagreements, mcnemar
 from vlmr1.evaluation.set_precision import box_counts, set_precision
 from vlmr1.evaluation.summary import summarise
 from vlmr1.measures import EXPLAINED, EXTRAS, MEASURES
@@ -196,6 +196,8 @@ def test_several_completions_of_an_item_are_one_observation():
     assert f["n"] == 4 and f["samples"] == 4
     assert f["accuracy"] == pytest.approx(1 / 8) and f["pass_at_k"] == 0.5
     assert f["pass_at_k_low"] < 0.5 < f["pass_at_k_high"]
+    assert f["pass_at_1"] == pytest.approx(1 / 8) and f["pass_at_2"] == pytest.approx(1 / 4)  # one of four is right
+    assert f["pass_at_2_low"] < 1 / 4 < f["pass_at_2_high"] and "pass_at_4" not in f  # that is pass_at_k
 
 
 def test_rows_without_a_target_are_judged_apart():
@@ -246,8 +248,8 @@ def test_detections_have_the_sets_precision_beside_the_mean():
 
 def test_mcnemar_by_the_book():
     ours, theirs = [1] * 10 + [0] * 2 + [1] * 30, [0] * 10 + [1] * 2 + [1] * 30
-    assert mcnemar(ours, theirs) == pytest.approx(2 * (1 + 12 + 66) / 2**12)
-    assert mcnemar([1, 0], [1, 0]) == 1.0 and mcnemar([1, 0], [0, 1]) == 1.0
+    assert disagreements(ours, theirs) == (10, 2) and disagreements([1, 0], [1, 0]) == (0, 0)
+    assert mcnemar(10, 2) == pytest.approx(2 * (1 + 12 + 66) / 2**12) and mcnemar(0, 0) == mcnemar(1, 1) == 1.0
 
 
 # What is shown.

@@ -34,16 +34,24 @@ class Handler(BaseHTTPRequestHandler):
             self.server.together += 1
             self.server.most = max(self.server.most, self.server.together)
             fault = self.server.faults.pop(0) if self.server.faults else None
-        time.sleep(0.02)
+        time.sleep(5 if fault == "hang" else 0.02)
         text = body["messages"][0]["content"]
         said = next(line for line in text.splitlines() if line.startswith("The answer to judge"))
         reply = "1.0" if "right" in said else "hm" if "odd" in said else "0.0"
+        reply = fault[1] if isinstance(fault, tuple) else reply
         content = b"no JSON" if fault == "odd" else json.dumps({"choices": [{"message": {"content": reply}}]}).encode()
         with self.server.lock:
             self.server.together -= 1
         self.send_response(fault if isinstance(fault, int) else 200)
+        if fault == "cut":
+            self.send_header("Content-Length", str(len(content) + 9))
         self.end_headers()
-        self.wfile.write(content)
+        if fault != "drip":
+            self.wfile.write(content)
+        for byte in content if fault == "drip" else b"":
+            self.wfile.write(bytes([byte]))
+            self.wfile.flush()
+            time.sleep(0.1)
 
     def log_message(self, *args):
         pass
@@ -93,6 +101,47 @@ def test_a_judge_that_gives_none_is_never_replaced(judge, server, faults, said):
     with pytest.raises(ConnectionError, match=said):
         llm(read("right"), "t", "q", judge)
     assert len(server.requests) == len(faults)
+
+
+@pytest.mark.parametrize("fault", ["hang", "drip"])
+def test_a_judge_that_takes_too_long_is_asked_again_and_then_named(judge, server, fault):
+    hasty = replace(judge, timeout=0.5, tries=2)
+    server.faults = [fault]
+    assert hasty.verdicts([asked(read("right"), "t", "q")]) == ["1.0"] and len(server.requests) == 2
+    server.faults, started = [fault] * 2, time.monotonic()
+    with pytest.raises(ConnectionError, match=r"gives no verdict: (no whole answer within 0\.5 s|timed out)"):
+        hasty.verdicts([asked(read("right again"), "t", "q")])
+    assert time.monotonic() - started < 3
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again(judge, server):
+    server.faults = ["cut"]
+    assert judge.verdicts([asked(read("right"), "t", "q")]) == ["1.0"] and len(server.requests) == 2
+
+
+@pytest.mark.parametrize("reply", ["**1.0**", "<think>it is 0.0 or\nnot</think>\n1.0", "`1`", " 1. ", '"1.0"'])
+def test_a_verdict_is_read_among_thoughts_and_marks(judge, server, reply):
+    server.faults = [("said", reply)]
+    assert llm(read("else"), "t", "q", judge).value == 1 and llm(read("else"), "t", "q", judge).value == 1
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("reply", [None, "", "maybe", "10", "1.0 or 0.0"])
+def test_what_is_no_verdict_is_not_kept_for_good(judge, server, reply, tmp_path):
+    server.faults = [("said", reply)]
+    first = llm(read("right"), "t", "q", judge)
+    assert (first.value, first.parsed, len(server.requests)) == (0, False, 1) and not list(tmp_path.rglob("*.json"))
+    assert not llm(read("right"), "t", "q", judge).parsed and len(server.requests) == 1  # this process asks once
+    assert llm(read("right"), "t", "q", replace(judge, unread={})).value == 1 and len(server.requests) == 2
+
+
+def test_verdicts_that_came_are_kept_though_another_fails(judge, server):
+    server.faults = [401]
+    prompts = [asked(read(f"right {i}"), "t", "q") for i in range(10)]
+    with pytest.raises(ConnectionError, match="answers 401"):
+        judge.verdicts(prompts)
+    spent = len(server.requests)
+    assert judge.verdicts(prompts) == ["1.0"] * 10 and len(server.requests) < spent + 10
 
 
 def test_a_judge_that_is_not_there_is_named(tmp_path):

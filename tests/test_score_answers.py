@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from vlmr1.cli import main
-from vlmr1.evaluation.compare import mcnemar
+from vlmr1.evaluation.intervals import mcnemar
 from vlmr1.evaluation.score import BENCHMARKS, Choices, score
 
 
@@ -51,8 +51,25 @@ def test_rec(tmp_path, rec_list):
     exactly = {"index": 1, "completion": boxed("[50, 40, 90, 60]")}
     assert run(tmp_path, "rec", rec_list, [exactly])["acc_0.5"] == 0  # an IoU of 0.5 is no hit
     (tmp_path / "p.jsonl").write_text("")
-    result = score("rec", rec_list, tmp_path / "p.jsonl", Choices(), tmp_path / "out.json")
-    assert result["missing"] == 3 and result["acc_0.5"] == 0
+    with pytest.raises(ValueError, match=r"p\.jsonl: no rows in it"):
+        score("rec", rec_list, tmp_path / "p.jsonl", Choices(), tmp_path / "out.json")
+
+
+def test_the_papers_protocol_scores_its_items_alone(tmp_path, rec_list):
+    import random
+
+    (row, *_) = json.loads(rec_list.read_text())
+    rec_list.write_text(json.dumps([row] * 2500))
+    order = list(range(2500))
+    random.seed(42)
+    random.shuffle(order)
+    answers = [{"index": n, "completion": boxed("[10.125, 10, 30, 30]")} for n in sorted(order[:2000])]
+    path = lines(tmp_path / "p.jsonl", [*answers[:1500], {"index": order[2000], "completion": "not asked"}])
+    result = score("rec", rec_list, path, Choices(protocol="paper"), tmp_path / "out.json")
+    assert (result["protocol"], result["n"], result["of"], result["missing"]) == ("paper", 2000, 2500, 500)
+    assert result["acc_0.5"] == 0.75 and result["parse_failures"] == 0
+    with pytest.raises(ValueError, match="--protocol: belongs to rec, and gui is scored whole; leave it out"):
+        score("gui", rec_list, path, Choices(protocol="paper"), tmp_path / "out.json")
 
 
 @pytest.mark.parametrize(
@@ -307,9 +324,9 @@ def test_two_models_on_the_same_questions(tmp_path, capsys):
 def test_the_verb_refuses_in_one_sentence(tmp_path):
     path = gui_list(tmp_path, ["No Defect"])
     common = ["--annotations", str(path), "--predictions", str(path), "--json", str(tmp_path / "out.json")]
-    with pytest.raises(SystemExit, match=f"no such benchmark; one of {', '.join(BENCHMARKS)}"):
+    with pytest.raises(SystemExit, match=rf"no such benchmark; one of {', '.join(BENCHMARKS)}"):
         main(["score", "magic", *common])
-    with pytest.raises(SystemExit, match="belongs to d3"):
+    with pytest.raises(SystemExit, match="--scenario: gui has none; leave it out"):
         main(["score", "gui", "--scenario", "intra", *common])
     with pytest.raises(SystemExit, match=r"line 1: no completion|no id or index"):
         main(["score", "gui", *common])

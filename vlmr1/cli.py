@@ -32,10 +32,11 @@ def main(arguments: list[str] | None = None) -> None:
     pull.add_argument("--store", help="folder, file:///… or s3://bucket/prefix (default: params.yaml's publish.store)")
     pull.set_defaults(run=_pull)
 
-    ask = verbs.add_parser("ask", help="ask a checkpoint where something is in a picture")
+    ask = verbs.add_parser("ask", help="ask a checkpoint about a picture")
     ask.add_argument("checkpoint", type=Path, help="a pulled folder, or models/grpo")
     ask.add_argument("picture", type=Path)
-    ask.add_argument("expression", help='e.g. "the red square"')
+    ask.add_argument("expression", help='e.g. "the red square"; of ovd names, of math a question')
+    ask.add_argument("--task", choices=["rec", "ovd", "math"], default="rec", help="default: rec, where something is")
     ask.add_argument("--draw", type=Path, metavar="FILE", help="save the picture with the answered box")
     ask.set_defaults(run=_ask)
 
@@ -59,6 +60,10 @@ def main(arguments: list[str] | None = None) -> None:
     convert.add_argument("--max-pixels", type=int, metavar="N", help="of a stored picture (default: 401408)")
     convert.set_defaults(run=_convert)
 
+    from vlmr1.evaluation.command import add_evaluate
+
+    add_evaluate(verbs)
+
     reward = verbs.add_parser("reward", help="score completions from a file with a reward, and say why")
     reward.add_argument("name", metavar="NAME", help="e.g. iou, odLength, format, mcq, or package.module:function")
     reward.add_argument("--input", type=Path, required=True, metavar="JSONL", help="rows of completion and solution")
@@ -78,6 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--against", type=Path, metavar="P2", help="another model's predictions: is the difference noise?"
     )
     score.add_argument("--scenario", choices=["intra", "inter"], help="of d3")
+    score.add_argument("--protocol", choices=["paper"], help="of rec: its items alone, the first 2,000 by seed 42")
     score.add_argument("--judge", metavar="URL", help="an OpenAI-compatible server for what no rule can tell")
     score.add_argument("--judge-model", metavar="NAME", help="its model")
     score.set_defaults(run=_score)
@@ -138,11 +144,10 @@ def _pull(chosen: argparse.Namespace) -> None:
 
 def _ask(chosen: argparse.Namespace) -> None:
     import vlmr1.stages  # noqa: F401  (quiet libraries, one thread)
-    from vlmr1.ask import ask, draw
+    from vlmr1.ask import ask, draw, said
 
-    completion, answer = ask(chosen.checkpoint, chosen.picture, chosen.expression)
-    print(completion)
-    print(f"box {[round(v, 1) for v in answer.box]}" if answer.box else f"no box: {'; '.join(answer.problems)}")
+    completion, answer = ask(chosen.checkpoint, chosen.picture, chosen.expression, chosen.task)
+    print(completion, *said(answer, chosen.task), sep="\n")
     if chosen.draw is not None:
         draw(chosen.picture, answer, chosen.draw)
 
@@ -198,8 +203,8 @@ def _score(chosen: argparse.Namespace) -> None:
 
     if (chosen.judge is None) != (chosen.judge_model is None):
         raise ValueError("--judge and --judge-model belong together: the server's address and its model's name")
-    judge = None if chosen.judge is None else judge_at(chosen.judge, chosen.judge_model)
-    choices = Choices(chosen.scenario, judge)
+    judge = None if chosen.judge is None else judge_at(chosen.judge, chosen.judge_model, "--judge, --judge-model")
+    choices = Choices(chosen.scenario, judge, chosen.protocol)
     result = score(
         chosen.benchmark, chosen.annotations, chosen.predictions, choices, chosen.json, against=chosen.against
     )

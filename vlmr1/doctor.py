@@ -38,7 +38,7 @@ def examine(wake_torch: bool = True) -> list[Finding]:
     findings.append(Finding(True, "params.yaml", "every key known, every value usable"))
     if wake_torch and util.find_spec("torch"):
         findings += [_processes(params), *_base(params)]
-    return [*findings, *_data(params), _store(params)]
+    return [*findings, _rewards(params), *_data(params), _store(params)]
 
 
 def _python() -> Finding:
@@ -99,6 +99,17 @@ def _base(params: Params) -> list[Finding]:
     except ValueError as error:
         return [Finding(False, "warmup.pretrained", str(error))]
     return [Finding(True, "warmup.pretrained", f"{base}, {family.config.model_type}")]
+
+
+def _rewards(params: Params) -> Finding:
+    """Whether training can be given the rewards it asks for."""
+    from vlmr1.grpo.wanted import check_rewards
+
+    try:
+        check_rewards(params)
+    except ValueError as error:
+        return Finding(False, "rewards", str(error))
+    return Finding(True, "rewards", ", ".join(params.grpo.rewards))
 
 
 def _data(params: Params) -> list[Finding]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,20 @@ def whole_folder(target: Path) -> Iterator[Path]:
     if target.exists():
         shutil.rmtree(target)
     temporary.replace(target)
+
+
+def check_target(option: str, target: Path, inputs: Mapping[str, Path | None]) -> None:
+    """Refuse, before any work, a file that a command cannot write, or one that is, or lies in, what it reads.
+
+    `inputs` are files and folders by their options. Raises ValueError naming both options.
+    """
+    if target.is_dir() or not target.name:
+        raise ValueError(f"{option} {target}: a folder; name a file in it")
+    for other, path in inputs.items():
+        if path is not None and path.resolve() == target.resolve():
+            raise ValueError(f"{option} {target}: is the file of {other}, which it would overwrite; name another")
+        if path is not None and path.resolve() in target.resolve().parents and path.is_dir():
+            raise ValueError(f"{option} {target}: lies in the folder of {other}, whose lists are read; name another")
 
 
 def sha256(path: Path) -> str:

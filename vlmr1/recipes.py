@@ -6,6 +6,7 @@ names of the user's own (sources, splits, rewards), which are replaced whole.
 
 from __future__ import annotations
 
+import difflib
 import io
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ruamel.yaml import YAML
 from vlmr1.files import write_atomically
 from vlmr1.settings import PARAMS, load_params, read_value, read_yaml
 
+RECIPES = Path("recipes")
 WORLDS = ("world.rec.splits", "world.ovd.splits", "world.math.splits", "world.gui.splits")
 NAMED = ("data.sources", "grpo.rewards", *WORLDS)
 
@@ -30,8 +32,7 @@ def apply(recipe: Path, sets: list[str], params: Path = PARAMS) -> list[str]:
     if not params.is_file():
         raise ValueError(f"no {params} here; run from the project's folder")
     if not recipe.is_file():
-        known = ", ".join(sorted(str(path) for path in recipe.parent.glob("*.yaml"))) or "none"
-        raise ValueError(f"{recipe}: no such recipe; in that folder there is: {known}")
+        raise ValueError(f"{recipe}: no such recipe; {_near(recipe)}")
     base = yaml.load(params)
     changed: list[str] = []
     read_yaml(recipe)  # refuses what is no mapping
@@ -57,6 +58,14 @@ def apply(recipe: Path, sets: list[str], params: Path = PARAMS) -> list[str]:
         draft.unlink()
     write_atomically(params, text.getvalue())
     return changed
+
+
+def _near(recipe: Path) -> str:
+    """What may have been meant by a recipe that is not there: a known one of that name, or one of its folder."""
+    known = sorted(str(path) for path in {*recipe.parent.glob("*.yaml"), *RECIPES.glob("*.yaml")} if path != PARAMS)
+    stems = {Path(path).stem: path for path in known}
+    near = difflib.get_close_matches(recipe.stem, stems, n=1)
+    return f"did you mean {stems[near[0]]}?" if near else f"there are: {', '.join(known) or 'none'}"
 
 
 def _merge(base: Any, overlay: dict[str, Any], prefix: str, changed: list[str], origin: Path) -> None:

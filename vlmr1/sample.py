@@ -19,6 +19,7 @@ from vlmr1.files import inside
 
 PLACE = "<image>"
 _TAGGED = re.compile(r"\s*<answer>(.*)</answer>\s*", re.DOTALL)
+_FENCED = re.compile(r"\s*```(?:json)?(.*)```\s*", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,12 @@ def untagged(answer: str) -> str:
     return tagged[1].strip() if tagged else answer
 
 
+def unfenced(answer: str) -> str:
+    """An answer without the fence of Markdown that may stand around its JSON."""
+    fenced = _FENCED.fullmatch(answer)
+    return fenced[1].strip() if fenced else answer
+
+
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
     """Write one JSON object a line as they come, atomically, with stable bytes. Returns how many."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,6 +106,12 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
         temporary.unlink(missing_ok=True)
         raise
     return count
+
+
+def saved_as(content: bytes) -> str:
+    """The mend of bytes that are no UTF-8."""
+    packed = content.startswith((b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"))
+    return "it is compressed: unpack it" if packed else "save it as UTF-8"
 
 
 def lines_of(text: str) -> list[str]:
@@ -121,13 +134,20 @@ def numbered_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
     Raises ValueError that names file, line and the mend.
     """
+    first = True
     with path.open("rb") as file:  # bytes break at \n alone, not at the other ends of line that JSON may hold
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
+            plain = line.removeprefix(b"\xef\xbb\xbf")
+            if first and plain.lstrip().startswith(b"["):
+                raise ValueError(f"{path}:{number}: this is one JSON array; write its items one a line")
+            first = False
             try:
-                row = json.loads(line.removeprefix(b"\xef\xbb\xbf"))
-            except (ValueError, RecursionError) as error:  # other bytes than UTF-8 too, a nesting without end
+                row = json.loads(plain.decode("utf-8"))
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{path}:{number}: not UTF-8 text; {saved_as(plain)}") from error
+            except (ValueError, RecursionError) as error:  # a nesting without end too
                 what = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
                 raise ValueError(f"{path}:{number}: not JSON ({what}); write one JSON object a line") from error
             if not isinstance(row, dict):
@@ -156,6 +176,8 @@ class Source:
 def load_sources(converted: Path, role: str) -> list[Source]:
     """The sources of one role, in the order of params, as the convert stage left them."""
     folder = converted / role
+    if not (folder / "sources.json").is_file():
+        raise FileNotFoundError(f"{folder}/sources.json: not there; `dvc repro` makes it")
     index = json.loads((folder / "sources.json").read_text(encoding="utf-8"))
     found = []
     for name, entry in index.items():

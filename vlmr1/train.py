@@ -30,24 +30,34 @@ def defaults(sets: Sequence[str] = ()) -> Training:
     Raises ValueError with a line for each fault, naming the key and the mend.
     """
     values = read_yaml(DEFAULTS)
+    given = lay_over(values, sets, "grpo")
+    if "grpo.save_steps" not in given and isinstance(values["grpo"].get("steps"), int):
+        values["grpo"]["save_steps"] = max(1, min(values["grpo"]["save_steps"], values["grpo"]["steps"]))
+    try:
+        return Training.model_validate(values)
+    except ValidationError as error:
+        raise ValueError("\n".join(explain(Path("-S"), fault) for fault in error.errors())) from None
+
+
+def lay_over(values: dict[str, Any], sets: Sequence[str], home: str) -> set[str]:
+    """Lay KEY=VALUE pairs over blocks of settings; a key without a block is one of the block `home`.
+
+    Returns the keys with their blocks. Raises ValueError naming the pair and the mend.
+    """
+    given = set()
     for pair in sets:
         key, equals, text = pair.partition("=")
         if not equals:
-            raise ValueError(f"-S {pair}: write KEY=VALUE, e.g. grpo.steps=200")
-        parts = key.split(".") if key.split(".")[0] in values else ["grpo", *key.split(".")]
+            raise ValueError(f"-S {pair}: write KEY=VALUE, e.g. seed=7")
+        parts = key.split(".") if key.split(".")[0] in values else [home, *key.split(".")]
         block: Any = values
         for part in parts[:-1]:
             block = block.setdefault(part, {}) if isinstance(block, dict) else {}
             if not isinstance(block, dict):
                 raise ValueError(f"-S {pair}: {part} is no block of keys here; give it whole, e.g. {part}={{…}}")
         block[parts[-1]] = read_value(pair, text)
-    named = {pair.partition("=")[0].removeprefix("grpo.") for pair in sets}
-    if "save_steps" not in named and isinstance(values["grpo"].get("steps"), int):
-        values["grpo"]["save_steps"] = max(1, min(values["grpo"]["save_steps"], values["grpo"]["steps"]))
-    try:
-        return Training.model_validate(values)
-    except ValidationError as error:
-        raise ValueError("\n".join(explain(Path("-S"), fault) for fault in error.errors())) from None
+        given.add(".".join(parts))
+    return given
 
 
 def load_jsonl(path: Path, images: Path, reward: str | None = None, task: str | None = None) -> Source:

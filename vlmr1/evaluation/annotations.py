@@ -50,7 +50,9 @@ def read_truths(path: Path, lvis: bool = False) -> Truths:
 
     Raises FileNotFoundError, or ValueError naming item, field and mend.
     """
-    data = load_json(path, ("segmentation",))
+    data = load_json(path, ("segmentation",), form="one JSON object of images, annotations and categories is needed")
+    if isinstance(data, list):
+        raise ValueError(f"{path}: an object of images, annotations and categories is needed, not a list")
     with At(path):
         lists = {key: take(data, key, list) for key in ("categories", "images", "annotations")}
     categories = _by_id(path, "category", lists["categories"])

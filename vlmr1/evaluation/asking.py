@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vlmr1.files import rounded
 from vlmr1.launch import place
@@ -21,6 +21,7 @@ from vlmr1.sample import Sample, Source, lines_of
 from vlmr1.settings import Asking
 
 Rows = list[dict[str, Any]]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Chunk:
     samples: tuple[Sample, ...]
 
 
-def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> list[Sample]:
+def choose(samples: Sequence[Item], limit: int | None, seed: int) -> list[Item]:
     """All samples, or the first `limit` of a seeded shuffle, as `random.seed` and `random.shuffle` make it."""
     if limit is None or limit >= len(samples):
         return list(samples)

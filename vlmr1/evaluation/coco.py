@@ -22,6 +22,7 @@ from vlmr1.boxes import from_xywh
 from vlmr1.evaluation.annotations import Id, Truths
 from vlmr1.evaluation.average_precision import MOST, Matched, match_set, mean, precisions, recalls
 from vlmr1.evaluation.compare import Result
+from vlmr1.evaluation.intervals import wilson
 from vlmr1.evaluation.predictions import By, Detection, by_pair
 from vlmr1.evaluation.resampling import AFFORDABLE, centred, draw_weights, drawn_mean, drawn_precisions, interval
 from vlmr1.rewards.detection import match
@@ -73,7 +74,7 @@ def counts(truths: Truths, detections: Sequence[Detection]) -> dict[str, int]:
     return {
         "n": len(truths.images),
         "boxes": sum(not truth.crowd for true in truths.boxes.values() for truth in true),
-        "predictions": len(detections),
+        "predicted_boxes": len(detections),
         "missing": len(set(truths.images) - {one.image for one in detections}),
     }
 
@@ -116,6 +117,10 @@ def greedy(truths: Truths, given: Mapping[By, Sequence[Detection]]) -> dict[str,
     for name, row in (("greedy_precision", 1), ("greedy_recall", 2)):
         found[name] = float(table[0].sum() / max(1.0, table[row].sum()))
         found |= bounds(name, drawn[0] / np.maximum(drawn[row], 1))
+        pictures = int((table[row] > 0).sum())
+        if pictures and found[name] in (0.0, 1.0):  # on every picture alike, of which a bootstrap would be certain
+            low, high = wilson(int(found[name] == 1.0) * pictures, pictures)
+            found |= {f"{name}_low": low, f"{name}_high": high}
     return found
 
 

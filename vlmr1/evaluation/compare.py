@@ -6,7 +6,6 @@ items; figures such as AP, which are no mean over items, by the same draws of pi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmr1.evaluation.intervals import RESAMPLES, paired_difference
+from vlmr1.evaluation.intervals import RESAMPLES, disagreements, mcnemar, paired_difference
 
 LEVEL = 0.05
 
@@ -42,8 +41,7 @@ def compare(ours: Result, theirs: Result) -> dict[str, Any]:
         _, low, high = paired_difference(ours.items, theirs.items)  # type: ignore[arg-type]
         found |= {"n": len(ours.items), "difference_low": low, "difference_high": high}
         if {*np.unique(ours.items), *np.unique(theirs.items)} <= {0.0, 1.0}:
-            only_ours = int(np.sum(ours.items > theirs.items))
-            only_theirs = int(np.sum(ours.items < theirs.items))
+            only_ours, only_theirs = disagreements(ours.items.tolist(), theirs.items.tolist())
             p = mcnemar(only_ours, only_theirs)
             found |= {"test": "McNemar, exact", "only_ours": only_ours, "only_theirs": only_theirs, "p": p}
             return found | _said(difference, p >= LEVEL, f"p = {p:.3g}")
@@ -60,16 +58,6 @@ def compare(ours: Result, theirs: Result) -> dict[str, Any]:
 def _said(difference: float, noise: bool, why: str) -> dict[str, Any]:
     verdict = "may well be noise" if noise else "is more than noise"
     return {"noise": noise, "says": f"a difference of {difference:+.4f} {verdict} ({why})"}
-
-
-def mcnemar(only_ours: int, only_theirs: int) -> float:
-    """Two-sided exact p of so many items on which only one model, and only the other, is right; 1 where there is none.
-
-    The probability under a fair coin of a split at least as uneven (McNemar 1947, exact form).
-    """
-    n, least = only_ours + only_theirs, min(only_ours, only_theirs)
-    ways = sum(math.comb(n, k) for k in range(least + 1))
-    return min(1.0, 2 * ways / 2**n)
 
 
 def draws_of(result: Result, seed: int) -> NDArray[np.float64]:

@@ -58,13 +58,13 @@ def files_of(folder: Path) -> tuple[Path, Path]:
 
     Raises FileNotFoundError or ValueError where either is missing or there are several.
     """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: the folder of D³'s annotations is needed, with its pickles and JSON files")
     jsons = sorted(folder.rglob("*.json"))
     full = [path for path in jsons if "full" in path.stem.lower()] or jsons
     pickles = sorted(folder.rglob("sentences.pkl"))
     for found, what in ((full, "d3_full_annotations.json"), (pickles, "sentences.pkl")):
-        if len(found) != 1:
+        if not found:
+            raise FileNotFoundError(f"{folder}: no {what} below it; name the folder of D³'s annotations")
+        if len(found) > 1:
             raise ValueError(f"{folder}: {len(found)} files that may be {what} below it; leave one")
     return full[0], pickles[0].parent
 

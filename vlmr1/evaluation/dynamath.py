@@ -16,7 +16,7 @@ import numpy as np
 
 from vlmr1.answers import Answer
 from vlmr1.evaluation.compare import Result
-from vlmr1.evaluation.intervals import bootstrap_mean
+from vlmr1.evaluation.intervals import bootstrap_share
 from vlmr1.evaluation.questions import Answered, Question, Verdict, accuracy, field, proportion
 from vlmr1.evaluation.verdicts import UNTOLD, by_letter, by_number
 from vlmr1.rewards.judge import Judge
@@ -54,7 +54,7 @@ def result(answered: Sequence[Answered], judge: Judge | None) -> Result:
         groups.setdefault(one.question.row.group, []).append(one.right)
     worst = [all(right) for right in groups.values()]
     shares = [sum(right) / len(right) for right in groups.values()]
-    low, high = bootstrap_mean(shares)
+    low, high = bootstrap_share(shares)
     figures = proportion(worst, "worst_case")
     figures |= {"questions": figures.pop("n"), "variants": max(map(len, groups.values()))}
     figures |= found.figures | {"accuracy_low": low, "accuracy_high": high}

@@ -52,6 +52,7 @@ class InProcess:
                 row = {"index": sample.id, "sample": number, "image": list(sample.images), "problem": sample.problem}
                 row |= {"prompt": task.prompt(sample), "truth": sample.solution, "completion": completion}
                 row |= {"input_size": [prompt.size[1], prompt.size[0]], "tokens": len(ids)}
+                row |= {"task": sample.task, "accu_reward_method": sample.reward, "size": [*map(list, sample.sizes)]}
                 row |= _read(answer, sample.task) | {"problems": list(answer.problems)}
                 rows.append(row | task.score(answer, sample))
         return rows

@@ -30,19 +30,35 @@ def bootstrap_mean(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def bootstrap_share(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """The interval of a proportion whose items come in groups, of which `values` are the shares that are right.
+
+    The bootstrap's over groups; Wilson's over groups where each is all right or all wrong. For those the two agree, but
+    that a bootstrap of groups which are all alike would claim to be certain.
+    """
+    data = np.asarray(values, dtype=np.float64)  # (groups,)
+    if set(np.unique(data)) <= {0.0, 1.0}:
+        return wilson(int(data.sum()), len(data))
+    return bootstrap_mean(data)
+
+
 def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
     """Mean of ours - theirs on the same items, with its percentile bootstrap interval."""
     differences = np.asarray(ours, dtype=np.float64) - np.asarray(theirs, dtype=np.float64)
     return (float(differences.mean()), *bootstrap_mean(differences))
 
 
-def mcnemar(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Exact two-sided p of McNemar's test: right and wrong answers (1 and 0) of two models to the same items.
+def disagreements(ours: Sequence[float], theirs: Sequence[float]) -> tuple[int, int]:
+    """How many of the same items one model alone has right, and how many the other; right is 1, wrong 0."""
+    pairs = list(zip(ours, theirs, strict=True))
+    return sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
+
+
+def mcnemar(only_ours: int, only_theirs: int) -> float:
+    """Exact two-sided p of McNemar's test, from the items that one model alone has right and those the other has.
 
     Formula: twice the smaller tail of a fair coin over the items on which they disagree; 1 where they never do.
     """
-    only_ours = sum(a > b for a, b in zip(ours, theirs, strict=True))
-    only_theirs = sum(a < b for a, b in zip(ours, theirs, strict=True))
     disagreed = only_ours + only_theirs
     tail = sum(math.comb(disagreed, i) for i in range(min(only_ours, only_theirs) + 1))
     return min(1.0, 2 * tail / 2**disagreed)

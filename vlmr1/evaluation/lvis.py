@@ -26,6 +26,8 @@ GROUPS = {"r": "APr", "c": "APc", "f": "APf"}
 
 def lvis(truths: Truths, detections: Sequence[Detection]) -> Result:
     """All figures; `truths` as `read_truths(…, lvis=True)` gives them. Raises ValueError naming image or category."""
+    if not any("neg_category_ids" in item for item in truths.items.values()):
+        raise ValueError(f"{truths.path}: no image has neg_category_ids, so it looks like COCO; score it as coco")
     groups = _groups(truths)
     boxes = {pair: [truth for truth in true if truth.area > 0] for pair, true in truths.boxes.items()}
     truths = replace(truths, boxes={pair: true for pair, true in boxes.items() if true})
@@ -39,7 +41,7 @@ def lvis(truths: Truths, detections: Sequence[Detection]) -> Result:
         for area in ("all", "small", "medium", "large")
     }
     matched = by_area["all"]
-    figures: dict[str, Any] = counts(truths, detections) | {"predictions_counted": len(counted)} | average(matched)
+    figures: dict[str, Any] = counts(truths, detections) | {"predicted_boxes_counted": len(counted)} | average(matched)
     for area, short in (("small", "APs"), ("medium", "APm"), ("large", "APl")):
         figures[short] = mean(precisions(one).mean() for one in by_area[area].values())
     each = {id_: float(precisions(one).mean()) for id_, one in matched.items()}

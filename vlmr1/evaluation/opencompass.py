@@ -25,7 +25,8 @@ def opencompass_math(parts: Mapping[str, Result]) -> Result:
     draws = np.mean([draws_of(parts[name], seed) for seed, name in enumerate(SIX)], axis=0)
     figures |= bounds("mean", draws)
     figures |= {"six": six, "taken": taken}
-    figures |= {key: sum(part.figures[key] for part in parts.values()) for key in ("n", "missing", "needed_judge_n")}
+    counted = ("n", "missing", "needed_judge_n", "judge_unreadable_n")
+    figures |= {key: sum(part.figures[key] for part in parts.values()) for key in counted}
     figures["judge"] = parts[SIX[0]].figures["judge"]
     figures["parts"] = {name: parts[name].figures for name in SIX}
     return Result(figures, "mean", draws=draws)

@@ -7,14 +7,19 @@ refused, for then the two files hardly belong together.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vlmr1.evaluation.annotations import Id, Truths, Xywh
-from vlmr1.sources.reading import At, json_lines, load_json, numbers, shown, take, take_id
+from vlmr1.evaluation.asked import Asked
+from vlmr1.sources.reading import At, json_lines, load_json, no_misspelt, numbers, shown, take, take_id
 
 By = tuple[Id, Id]  # picture, category
+SLACK, DOUBTFUL = 2, 0.05  # pixels beyond its picture that a box may reach, and the share of boxes that reach further
+OPTIONAL = ("input_size",)
+PASSED = ("index", "id", "completion", "size")  # a size is the picture's, in rows of the evaluate stage
+FORM = "one JSON array of {image_id, category_id, bbox, score} is needed"
 
 
 class Detection(NamedTuple):
@@ -38,16 +43,20 @@ def read_detections(path: Path, truths: Truths) -> list[Detection]:
 
     Raises FileNotFoundError, or ValueError naming file, row, field and mend.
     """
-    rows = load_json(path)
+    rows = load_json(path, form=FORM)
+    if isinstance(rows, dict) and {"images", "annotations"} & rows.keys():
+        raise ValueError(f"{path}: annotations where predictions are needed: is it swapped with --annotations?")
     if not isinstance(rows, list):
-        raise ValueError(f"{path}: a list of predicted boxes is needed, as COCO's results, not {shown(rows)}")
+        raise ValueError(f"{path}: {FORM}, as COCO's results are, not {shown(rows)}")
     images, found = set(truths.images), []
     for number, row in enumerate(rows):
         with At(path, "row", number):
             if take_id(row, "image_id") not in images:
-                raise ValueError(f"image_id {shown(row['image_id'])} is none of {truths.path}'s images")
+                raise ValueError(_unknown("image_id", row["image_id"], truths.images, f"{truths.path}'s images"))
             if take_id(row, "category_id") not in truths.names:
-                raise ValueError(f"category_id {shown(row['category_id'])} is none of {truths.path}'s categories")
+                raise ValueError(
+                    _unknown("category_id", row["category_id"], truths.names, f"{truths.path}'s categories")
+                )
             x, y, w, h = numbers(row.get("bbox"), 4, "bbox")
             if not all(map(math.isfinite, (x, y, w, h))) or w < 0 or h < 0:
                 raise ValueError(f"bbox {shown(row['bbox'])} is no [x, y, width, height] of finite numbers, sides ≥ 0")
@@ -58,6 +67,39 @@ def read_detections(path: Path, truths: Truths) -> list[Detection]:
     return found
 
 
+def _unknown(key: str, id_: Id, known: Collection[Id], whose: str) -> str:
+    """What is said of an id that is not there: the same one of the other type, or what there is."""
+    said = f"{key} {shown(id_)} is none of {whose}"
+    if isinstance(id_, str) and id_.lstrip("-").isdecimal() and int(id_) in known:
+        return f"{said}; write {int(id_)} without quotes"
+    if isinstance(id_, int) and str(id_) in known:
+        return f'{said}; write "{id_}" in quotes'
+    return f"{said}, which are {_range(known)}"
+
+
+def _range(known: Collection[Id]) -> str:
+    """The least and the greatest of some ids, numbers by their size also where they are written as text."""
+    plain = [int(one) if str(one).isdecimal() else one for one in known]
+    numeric = all(isinstance(one, int) for one in plain)
+    low, *_, high = sorted(plain if numeric else map(str, plain)) * 2  # type: ignore[type-var]
+    return f"{shown(low)} to {shown(high)}"
+
+
+def outside(truths: Truths, detections: Collection[Detection], head: str = "") -> str | None:
+    """What is doubtful about predicted boxes as a whole: a good part of them leave their pictures, or none reaches
+    beyond the first pixel; None where nothing is."""
+    if detections and all(max(one.box) <= 1 for one in detections):
+        return f"{head}all {len(detections)} boxes lie within one pixel: are they [x, y, width, height] in pixels?"
+    left = 0
+    for one in detections:
+        width, height = (truths.items[one.image].get(side, math.inf) for side in ("width", "height"))
+        x, y, w, h = one.box
+        left += x < -SLACK or y < -SLACK or x + w > width + SLACK or y + h > height + SLACK
+    if left <= DOUBTFUL * len(detections):
+        return None
+    return f"{head}{left} of {len(detections)} boxes leave their picture: are they [x, y, width, height] in pixels?"
+
+
 def by_pair(detections: Collection[Detection]) -> dict[By, list[Detection]]:
     """Detections by (picture, category), each list in the file's order."""
     found: dict[By, list[Detection]] = {}
@@ -66,17 +108,19 @@ def by_pair(detections: Collection[Detection]) -> dict[By, list[Detection]]:
     return found
 
 
-def read_completions(path: Path, places: Mapping[str, Mapping[str, int | None]]) -> dict[int, Completion]:
-    """Completions by the 0-based place of the question. May be empty.
+def read_completions(
+    path: Path, places: Mapping[str, Mapping[str, int | None]], asked: Sequence[Asked]
+) -> dict[int, Completion]:
+    """Completions by the 0-based place of the question.
 
     A row is {"completion", …} with one of the keys of `places`, which give a question's place by its name under that
-    key, and may have "input_size" [height, width]. Raises FileNotFoundError, or ValueError naming file, row and mend.
+    key, and may have "input_size" [height, width]. What it says of its question must be so of `asked`, at that place.
+    Raises FileNotFoundError, or ValueError naming file, row and mend.
     """
     found: dict[int, Completion] = {}
-    if path.is_file() and not path.stat().st_size:  # an empty file: nothing was answered
-        return found
     for number, row in json_lines(path):
         with At(path, "line", number):
+            no_misspelt(row, OPTIONAL, PASSED)
             key = next((key for key in places if key in row), None)
             if key is None:
                 raise ValueError(f"no {' or '.join(places)}, which names the question")
@@ -85,11 +129,17 @@ def read_completions(path: Path, places: Mapping[str, Mapping[str, int | None]])
                 raise ValueError(f"{key} {shown(row[key])} is that of several questions; name it by index")
             place = places[key].get(name)
             if place is None:
-                known = list(places[key])
-                like = f"{known[0]!r} to {known[-1]!r}" if known else "none: name it by index"
+                like = _range(places[key]) if places[key] else "none: name it by index"
                 raise ValueError(f"{key} {shown(row[key])} is no question of the annotations; they are {like}")
+            if place in found and row.get("sample") not in (None, 0):
+                raise ValueError(
+                    f"{key} {shown(row[key])} has several samples, and a score takes one answer a question; keep the"
+                    ' lines of "sample" 0 alone'
+                )
             if place in found:
                 raise ValueError(f"{key} {shown(row[key])} is answered twice")
+            if key == "index":
+                asked[place].check(row, f"index {place}")
             found[place] = Completion(take(row, "completion", str), _input_size(row))
     return found
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from vlmr1.answers import Answer, read
 from vlmr1.answers.words import choices_of
+from vlmr1.evaluation.asked import Asked
 from vlmr1.evaluation.compare import Result
 from vlmr1.evaluation.intervals import wilson
 from vlmr1.evaluation.predictions import places_of, read_completions
@@ -63,7 +64,8 @@ class Answered:
     question: Question
     said: Answer | None  # None where it is missing
     verdict: Verdict
-    judged: bool = False  # a judge decided
+    judged: bool = False  # a judge was asked
+    unread: bool = False  # and its reply was no verdict, so that the answer counts as wrong
 
     @property
     def right(self) -> bool:
@@ -91,19 +93,22 @@ def answer_questions(
     """Every question with its verdict; one without a prediction is wrong. Raises ValueError for a malformed row."""
     names = places_of([question.id for question in questions])
     numbers: dict[str, int | None] = {str(place): place for place in range(len(questions))}
-    said = {
-        place: read(one.text) for place, one in read_completions(predictions, {"id": names, "index": numbers}).items()
-    }
+    asked = [Asked(question.row.text, question.row.images, question.truth) for question in questions]
+    found = read_completions(predictions, {"id": names, "index": numbers}, asked)
+    said = {place: read(one.text) for place, one in found.items()}
     verdicts = {place: rule(answer, questions[place]) for place, answer in said.items()}
     judged: set[int] = set()
+    unread: set[int] = set()
     if judge is not None:
         judged = {place for place, verdict in verdicts.items() if not verdict.told and said[place].said.strip()}
         texts = {place: (said[place], full_truth(questions[place]), questions[place].row.text) for place in judged}
         foresee([texts[place] for place in sorted(judged)], judge)
         for place in judged:
-            verdicts[place] = Verdict(llm(*texts[place], judge).value == 1.0, told=False)
+            reward = llm(*texts[place], judge)
+            verdicts[place] = Verdict(reward.value == 1.0, told=False)
+            unread |= set() if reward.parsed else {place}
     return [
-        Answered(question, said.get(place), verdicts.get(place, Verdict(False)), place in judged)
+        Answered(question, said.get(place), verdicts.get(place, Verdict(False)), place in judged, place in unread)
         for place, question in enumerate(questions)
     ]
 
@@ -124,6 +129,7 @@ def accuracy(
     figures |= {"judge": "none" if judge is None else {"url": judge.url, "model": judge.model}}
     figures |= {"needed_judge_n": len(open_ones), "needed_judge": open_ones}
     figures["judged_n"] = sum(one.judged for one in answered)
+    figures["judge_unreadable_n"] = sum(one.unread for one in answered)
     figures["parts"] = {name: _by(answered, part) for name, part in parts.items()}
     return Result(figures, "accuracy", items=np.array([float(one.right) for one in answered]))
 

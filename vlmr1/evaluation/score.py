@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,24 @@ from vlmr1.answers import read
 from vlmr1.boxes import Box, Size
 from vlmr1.evaluation import d3 as d3_module
 from vlmr1.evaluation.annotations import Truths, read_truths
+from vlmr1.evaluation.asked import Asked
+from vlmr1.evaluation.asking import choose
 from vlmr1.evaluation.coco import coco, coco_filtered
 from vlmr1.evaluation.compare import Result, compare
+from vlmr1.evaluation.files import check_files
 from vlmr1.evaluation.gui import gui
 from vlmr1.evaluation.lvis import lvis
 from vlmr1.evaluation.odinw import odinw
 from vlmr1.evaluation.opencompass import SIX, opencompass_math
 from vlmr1.evaluation.ovdeval import FILES, ovdeval, ovdeval_overall
-from vlmr1.evaluation.predictions import Detection, places_of, read_completions, read_detections
+from vlmr1.evaluation.predictions import Detection, outside, places_of, read_completions, read_detections
 from vlmr1.evaluation.questions import answer_questions, load_questions
 from vlmr1.evaluation.rec import rec
-from vlmr1.files import write_json
+from vlmr1.files import check_target, write_json
+from vlmr1.grpo.scoring import meant
 from vlmr1.rewards.judge import Judge
 from vlmr1.sample import Sample
+from vlmr1.settings.results import PROTOCOLS
 from vlmr1.settings.sources import Gui, RecJson, RecJsonl
 from vlmr1.sources import gui as gui_source
 from vlmr1.sources import rec_json, rec_jsonl, whole
@@ -44,6 +49,7 @@ class Choices:
 
     scenario: str | None = None  # d3: intra or inter
     judge: Judge | None = None  # questions: who decides what no rule can tell; None leaves it wrong
+    protocol: str | None = None  # rec: the items that a protocol asks; None for all
 
 
 Scorer = Callable[[Path, Path, Choices], Result]
@@ -57,17 +63,26 @@ def score(
     Raises FileNotFoundError or ValueError, in one sentence naming file, row, field and mend.
     """
     if benchmark not in BENCHMARKS:
-        raise ValueError(f"{benchmark}: no such benchmark; one of {', '.join(BENCHMARKS)}")
+        raise ValueError(
+            f"{benchmark}: no such benchmark{meant(benchmark, BENCHMARKS)}; one of {', '.join(BENCHMARKS)}"
+        )
     if (benchmark == "d3") != (choices.scenario is not None):
-        raise ValueError("--scenario intra or inter belongs to d3, which needs one, and only to it")
+        known = "d3 needs one, intra or inter" if benchmark == "d3" else f"{benchmark} has none; leave it out"
+        raise ValueError(f"--scenario: {known}")
+    if choices.protocol is not None and benchmark != "rec":
+        raise ValueError(f"--protocol: belongs to rec, and {benchmark} is scored whole; leave it out")
     if choices.judge is not None and benchmark not in (*SIX, "opencompass_math"):
         raise ValueError(f"--judge: {benchmark} is scored by rule alone; leave it out")
+    check_files(benchmark, annotations, {"--predictions": predictions, "--against": against})
+    inputs = {"--annotations": annotations, "--predictions": predictions, "--against": against}
+    check_target("--json", output, inputs)
     ours = BENCHMARKS[benchmark](annotations, predictions, choices)
-    result = {"benchmark": benchmark, "annotations": str(annotations), "predictions": str(predictions)}
+    result: dict[str, Any] = {"benchmark": benchmark, "annotations": str(annotations), "predictions": str(predictions)}
     result |= {"main": ours.main} | ours.figures
     if against is not None:
         theirs = BENCHMARKS[benchmark](annotations, against, choices)
-        result["against"] = {"predictions": str(against)} | compare(ours, theirs)  # type: ignore[assignment]
+        told = {key: theirs.figures[key] for key in ("n", "missing", "notes") if key in theirs.figures}
+        result["against"] = {"predictions": str(against)} | told | compare(ours, theirs)
     write_json(output, result)
     return result
 
@@ -84,13 +99,24 @@ def table(result: Mapping[str, Any]) -> str:
     if "judge" in result:
         asked = result["judge"] if isinstance(result["judge"], str) else result["judge"]["model"]
         lines.append(f"{'judge':28} {asked}")
+    lines += _loud(result)
     if "against" in result:
         lines.append(f"{result['against']['figure']} against {result['against']['predictions']}:")
+        if "missing" in result["against"]:
+            lines.append(f"  missing there: {result['against']['missing']}, here: {result['missing']}")
+        lines += _loud(result["against"])
         lines.append(f"  {result['against']['says']}")
     return "\n".join(lines)
 
 
-def _rec(annotations: Path, predictions: Path, _: Choices) -> Result:
+def _loud(result: Mapping[str, Any]) -> list[str]:
+    """What nobody should overlook."""
+    missing, n = result.get("missing", 0), result.get("n", 0)
+    lines = [f"LOOK: {missing} of {n} have no prediction, and count as wrong"] if 2 * missing > n else []
+    return lines + [f"LOOK: {note}" for note in result.get("notes", [])]
+
+
+def _rec(annotations: Path, predictions: Path, choices: Choices) -> Result:
     common = {"role": "evaluate", "annotations": annotations.name, "images": ""}
     if annotations.suffix == ".jsonl":
         lines = RecJsonl(format="rec_jsonl", **common)  # type: ignore[arg-type]
@@ -100,7 +126,13 @@ def _rec(annotations: Path, predictions: Path, _: Choices) -> Result:
         spec = RecJson(format="rec_json", frame="pixels", **common)  # type: ignore[arg-type]
         rows = list(whole(rec_json.read_rows(spec, annotations.parent)))
     numbers: dict[str, int | None] = {str(row.row): place for place, row in enumerate(rows)}
-    said = read_completions(predictions, {"index": numbers})
+    asked = [
+        Asked(
+            rec_task.question(row), row.images, json.dumps(row.boxes[0]) if row.boxes else rec_task.NONE, row.sizes[0]
+        )
+        for row in rows
+    ]
+    said = read_completions(predictions, {"index": numbers}, asked)
     truths: list[Box | None] = []
     boxes: list[Box | None] = []
     parsed: list[bool | None] = []
@@ -115,13 +147,19 @@ def _rec(annotations: Path, predictions: Path, _: Choices) -> Result:
         answer = None if one is None else rec_task.answer(one.text, sample, one.input_size or size)
         boxes.append(None if answer is None else answer.box)
         parsed.append(None if answer is None else bool(rec_task.score(answer, sample)["parsed"]))
-    return rec(truths, boxes, parsed)
+    if choices.protocol is None:
+        return rec(truths, boxes, parsed)
+    protocol = PROTOCOLS[choices.protocol]
+    kept = sorted(choose(range(len(rows)), protocol.limit, protocol.seed))
+    result = rec([truths[i] for i in kept], [boxes[i] for i in kept], [parsed[i] for i in kept])
+    return replace(result, figures={"protocol": choices.protocol, "of": len(rows)} | result.figures)
 
 
 def _boxes(metric: Callable[[Truths, list[Detection]], Result], federated: bool = False) -> Scorer:
     def scorer(annotations: Path, predictions: Path, _: Choices) -> Result:
         truths = read_truths(annotations, federated)
-        return metric(truths, read_detections(predictions, truths))
+        said = read_detections(predictions, truths)
+        return noted(metric(truths, said), [outside(truths, said)])
 
     return scorer
 
@@ -132,23 +170,34 @@ def _d3(annotations: Path, predictions: Path, choices: Choices) -> Result:
     path, pickles = d3_module.files_of(annotations)
     truths = read_truths(path)
     absence, inner = d3_module.groups_of(pickles, truths)
-    return d3_module.d3(truths, read_detections(predictions, truths), absence, inner, choices.scenario)
+    said = read_detections(predictions, truths)
+    return noted(d3_module.d3(truths, said, absence, inner, choices.scenario), [outside(truths, said)])
 
 
 def _ovdeval_overall(annotations: Path, predictions: Path, _: Choices) -> Result:
-    parts = {}
-    for seed, (name, (true, said)) in enumerate(_pairs(annotations, predictions, FILES).items()):
+    parts, doubts = {}, []
+    for seed, (name, (true, path)) in enumerate(_pairs(annotations, predictions, FILES).items()):
         truths = read_truths(true)
-        parts[name] = ovdeval(truths, read_detections(said, truths), seed)
-    return ovdeval_overall(parts)
+        said = read_detections(path, truths)
+        parts[name] = ovdeval(truths, said, seed)
+        doubts.append(outside(truths, said, f"{name}: "))
+    return noted(ovdeval_overall(parts), doubts)
 
 
 def _odinw(annotations: Path, predictions: Path, _: Choices) -> Result:
-    parts = {}
-    for name, (true, said) in _pairs(annotations, predictions, None).items():
+    parts, doubts = {}, []
+    for name, (true, path) in _pairs(annotations, predictions, None).items():
         truths = read_truths(true)
-        parts[name] = coco(truths, read_detections(said, truths))
-    return odinw(parts)
+        said = read_detections(path, truths)
+        parts[name] = coco(truths, said)
+        doubts.append(outside(truths, said, f"{name}: "))
+    return noted(odinw(parts), doubts)
+
+
+def noted(result: Result, doubts: Iterable[str | None]) -> Result:
+    """The result with what is doubtful about its predictions, where anything is, as `notes`."""
+    notes = [doubt for doubt in doubts if doubt is not None]
+    return replace(result, figures=result.figures | {"notes": notes}) if notes else result
 
 
 def _questions(name: str) -> Scorer:
@@ -175,7 +224,8 @@ def _gui(annotations: Path, predictions: Path, _: Choices) -> Result:
         "id": places_of(names),
         "index": {str(row.row): place for place, row in enumerate(rows)},
     }
-    said = read_completions(predictions, places)
+    asked = [Asked(row.text, row.images, row.answer) for row in rows]
+    said = read_completions(predictions, places, asked)
     texts = [read(said[place].text).said if place in said else None for place in range(len(rows))]
     return gui([row.answer for row in rows], texts)
 
@@ -190,7 +240,11 @@ def _pairs(annotations: Path, predictions: Path, wanted: Iterable[str] | None) -
     for folder, sets in ((annotations, true), (predictions, said)):
         missing = [name for name in names if name not in sets]
         if missing:
-            raise ValueError(f"{folder}: no {missing[0]}.json, .jsonl or folder {missing[0]} with one such file in it")
+            kind = "predictions" if folder == predictions else "annotations"
+            raise ValueError(
+                f"{folder}: no {kind} of set {missing[0]}, which are {missing[0]}.json, .jsonl, or the one such file"
+                f" below {missing[0]}/"
+            )
     unknown = sorted(set(said) - set(names))
     if unknown:
         raise ValueError(f"{predictions}: {unknown[0]} is none of the sets, which are {', '.join(names)}; remove it")
@@ -198,8 +252,6 @@ def _pairs(annotations: Path, predictions: Path, wanted: Iterable[str] | None) -
 
 
 def _sets(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: a folder with one file a set is needed")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         files = [path] if path.is_file() else sorted(path.rglob("*"))

@@ -12,12 +12,8 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from vlmr1.answers import Found
-from vlmr1.rewards.precision import ious
-
-MATCH = 0.5  # IoU from which a box is found
+from vlmr1.rewards.detection import match
 
 
 def set_precision(said: Sequence[Sequence[Found]], truths: Sequence[Sequence[Found]]) -> dict[str, float]:
@@ -65,17 +61,9 @@ def box_counts(said: Sequence[Sequence[Found]], truths: Sequence[Sequence[Found]
 
 
 def _pairs(said: Sequence[Found], truth: Sequence[Found]) -> int:
-    """How many boxes of one picture find a true one."""
-    if not said or not truth:
-        return 0
-    overlaps = ious(np.array([one.box for one in said]), np.array([one.box for one in truth]))  # (said, true)
-    alike = np.array([[one.label == other.label for other in truth] for one in said])
-    overlaps = np.where(alike, overlaps, 0.0)
-    count = 0
-    while overlaps.max() >= MATCH:
-        i, j = np.unravel_index(overlaps.argmax(), overlaps.shape)
-        overlaps[i, :], overlaps[:, j], count = 0.0, 0.0, count + 1
-    return count
+    """How many boxes of one picture find a true one of their name."""
+    names = {one.label for one in truth}
+    return sum(len(match([s for s in said if s.label == n], [t for t in truth if t.label == n])) for n in names)
 
 
 def _annotations(pictures: Sequence[Sequence[Found]], numbers: dict[str, int]) -> list[dict[str, Any]]:

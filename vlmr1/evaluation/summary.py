@@ -6,12 +6,13 @@ be too narrow.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from vlmr1.answers import Found
-from vlmr1.evaluation.intervals import bootstrap_mean, wilson
+from vlmr1.evaluation.intervals import bootstrap_mean, bootstrap_share
 from vlmr1.evaluation.set_precision import box_counts, set_precision
 from vlmr1.measures import MEASURES
 from vlmr1.sample import Sample
@@ -56,10 +57,10 @@ def summarise(rows: Rows, samples: Sequence[Sample]) -> Figures:
 
 
 def _figure(key: str, values: Mapping[int, Sequence[float]], proportion: bool) -> Figures:
-    """A figure and its interval: Wilson's for a proportion with one answer an item, else the bootstrap's over items."""
+    """A figure and its interval: a proportion's over items, Wilson's where each is right or wrong; else the bootstrap's
+    over items."""
     means = [sum(v) / len(v) for v in values.values()]
-    alone = all(len(v) == 1 for v in values.values())
-    low, high = wilson(round(sum(means)), len(means)) if proportion and alone else bootstrap_mean(means)
+    low, high = bootstrap_share(means) if proportion else bootstrap_mean(means)
     return {key: sum(means) / len(means), f"{key}_low": low, f"{key}_high": high}
 
 
@@ -70,7 +71,20 @@ def _best_of(rows: Rows, judged: str) -> Figures:
     if most == 1:
         return {}
     best = {index: [max(v)] for index, v in values.items()}
-    return {"samples": most} | _figure("pass_at_k", best, MEASURES[judged].proportion)
+    found = {"samples": most} | _figure("pass_at_k", best, MEASURES[judged].proportion)
+    ks = [2**i for i in range(most.bit_length()) if 2**i < most] if MEASURES[judged].proportion else []
+    for k in ks:
+        chances = {index: [_chance(len(v), sum(value == 1 for value in v), k)] for index, v in values.items()}
+        found |= _figure(f"pass_at_{k}", chances, True)
+    return found
+
+
+def _chance(n: int, right: int, k: int) -> float:
+    """Of n completions of which so many are right, the chance that k drawn ones hold a right one.
+
+    Formula: 1 − C(n − right, k) / C(n, k), the unbiased pass@k of arXiv 2107.03374, eq. 1.
+    """
+    return 1 - math.comb(n - right, k) / math.comb(n, k)
 
 
 def _of_the_set(rows: Rows, asked: Sequence[Sample]) -> Figures:

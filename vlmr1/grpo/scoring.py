@@ -9,12 +9,13 @@ A user's reward is a function named `package.module:function`, called with keywo
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from vlmr1.rewards import Reward
 from vlmr1.rewards.judge import foresee, judge_of_environment
 from vlmr1.sample import Sample
 from vlmr1.tasks import TASKS
+
+KEY = "grpo.rewards"
 
 
 @dataclass(frozen=True)
@@ -43,17 +46,11 @@ class Judged:
 class Scorer:
     """The rewards of a run, by name, with their weights."""
 
-    def __init__(self, weights: Mapping[str, float], samples: Sequence[Sample]) -> None:
-        """Raises ValueError, naming the key and the mend, for a reward that is not there or a row it cannot score."""
-        self.weights = dict(weights)
-        self.own = {name: _import(name) for name in weights if ":" in name}
-        for task in sorted({sample.task for sample in samples}):
-            unknown = [n for n in weights if n not in self.own and n not in TASKS[task].REWARDS]
-            if unknown:
-                raise ValueError(
-                    f"grpo.rewards: {unknown[0]!r} is no reward of task {task}; it has"
-                    f" {', '.join(TASKS[task].REWARDS)}; a function of yours is written package.module:function"
-                )
+    def __init__(self, weights: Mapping[str, float], samples: Sequence[Sample], key: str = KEY) -> None:
+        """`key` is where the names stand. Raises ValueError, naming it and the mend, for a reward that is not there or
+        a row it cannot score."""
+        self.weights, self.key = dict(weights), key
+        self.own = named(weights, {sample.task for sample in samples}, key)
         for sample in samples:
             its = TASKS[sample.task]
             its.truth(sample)  # an answer that cannot be read is refused before any training
@@ -85,10 +82,8 @@ class Scorer:
             try:
                 given = function(completion=text, sample=sample, answer=answer, pictures=list(pictures))
             except Exception as error:
-                raise RuntimeError(
-                    f"grpo.rewards: {name} failed on {sample.source} id {sample.id}: {error!r}"
-                ) from error
-            rewards[name] = _checked(name, given, sample)
+                raise RuntimeError(f"{self.key}: {name} failed on {sample.source} id {sample.id}: {error!r}") from error
+            rewards[name] = _checked(self.key, name, given, sample)
         total = sum(weight * rewards[name].value for name, weight in self.weights.items())
         score = task.score(answer, sample)
         repeated = len(answer.boxes) - len(set(answer.boxes))
@@ -103,25 +98,49 @@ class Scorer:
         )
 
 
-def _import(name: str) -> Callable[..., Any]:
+def named(names: Iterable[str], tasks: Collection[str], key: str = KEY) -> dict[str, Callable[..., Any]]:
+    """The user's own functions among the names of rewards.
+
+    Raises ValueError, naming `key`, for a function that cannot be had, and for a name that one of the tasks has not.
+    """
+    own = {name: _import(key, name) for name in names if ":" in name}
+    anywhere = {reward for task in TASKS.values() for reward in task.REWARDS}
+    for task in sorted(tasks):
+        known = TASKS[task].REWARDS
+        for name in names:
+            if name not in own and name not in known:
+                near = "" if name in anywhere else meant(name, known)
+                raise ValueError(
+                    f"{key}: {name!r} is no reward of task {task}{near}; it has {', '.join(known)};"
+                    " a function of yours is written package.module:function"
+                )
+    return own
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """The known name that a misspelt one is nearest to, as a question; nothing where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.65)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _import(key: str, name: str) -> Callable[..., Any]:
     module, _, function = name.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a module beside params.yaml, as `python -m` finds it
     try:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"grpo.rewards: {name} cannot be imported ({error}); name package.module:function") from error
+        raise ValueError(f"{key}: {name} cannot be imported ({error}); name package.module:function") from error
     try:
         inspect.signature(found).bind(completion="", sample=None, answer=None, pictures=[])
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"grpo.rewards: {name} cannot be called ({error}); write def {function}(completion, sample, answer,"
-            " pictures)"
+            f"{key}: {name} cannot be called ({error}); write def {function}(completion, sample, answer, pictures)"
         ) from error
     return found
 
 
-def _checked(name: str, given: Any, sample: Sample) -> Reward:
+def _checked(key: str, name: str, given: Any, sample: Sample) -> Reward:
     """What a user's reward gave, as a `Reward` of a finite value."""
     try:
         reward = given if isinstance(given, Reward) else Reward(float(given), True, "")
@@ -130,7 +149,7 @@ def _checked(name: str, given: Any, sample: Sample) -> Reward:
         good = False
     if not good:
         raise ValueError(
-            f"grpo.rewards: {name} gave {given!r} for {sample.source} id {sample.id}; it must return a finite number"
+            f"{key}: {name} gave {given!r} for {sample.source} id {sample.id}; it must return a finite number"
             " or a vlmr1.rewards.Reward of one"
         )
     return reward

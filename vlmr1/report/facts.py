@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vlmr1.evaluation.intervals import mcnemar, paired_difference
+from vlmr1.evaluation.intervals import disagreements, mcnemar, paired_difference
 from vlmr1.evaluation.summary import per_item
 from vlmr1.measures import MEASURES, TITLES
 from vlmr1.policies import LABELS
@@ -51,7 +51,7 @@ def differences(predictions: Predictions) -> list[dict[str, Any]]:
                     found.append(
                         {"ours": ours, "theirs": theirs, "source": source, "way": way, "measure": name}
                         | {"judged": name == names[0], "mean": mean, "low": low, "high": high, "verdict": verdict}
-                        | ({"p": mcnemar(*means)} if single else {})
+                        | ({"p": mcnemar(*disagreements(*means))} if single else {})
                     )
     return found
 

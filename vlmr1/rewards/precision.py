@@ -24,14 +24,17 @@ def ious(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> npt.NDArray[
     """IoU of every box of `a` (m, 4) with every box of `b` (n, 4): (m, n). Boxes are (x0, y0, x1, y1), not empty.
 
     In the arithmetic of pycocotools, which holds a box as corner and sides, so that equal is equal to the last bit.
+    Where an area is beyond all measure the IoU is 0.
     """
-    sides_a, sides_b = a[:, 2:] - a[:, :2], b[:, 2:] - b[:, :2]
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum((a[:, :2] + sides_a)[:, None], (b[:, :2] + sides_b)[None])
-    sides = np.maximum(high - low, 0.0)
-    inside = sides[..., 0] * sides[..., 1]
-    union = (sides_a[:, 0] * sides_a[:, 1])[:, None] + (sides_b[:, 0] * sides_b[:, 1])[None] - inside
-    return inside / union
+    with np.errstate(over="ignore", invalid="ignore"):
+        sides_a, sides_b = a[:, 2:] - a[:, :2], b[:, 2:] - b[:, :2]
+        low = np.maximum(a[:, None, :2], b[None, :, :2])
+        high = np.minimum((a[:, :2] + sides_a)[:, None], (b[:, :2] + sides_b)[None])
+        sides = np.maximum(high - low, 0.0)
+        inside = sides[..., 0] * sides[..., 1]
+        union = (sides_a[:, 0] * sides_a[:, 1])[:, None] + (sides_b[:, 0] * sides_b[:, 1])[None] - inside
+        found = inside / union
+    return np.where(np.isfinite(union), found, 0.0)
 
 
 def average_precision(

@@ -22,7 +22,7 @@ from typing import Any
 
 from vlmr1.boxes import Box, Size, rescale
 from vlmr1.rows import Row, unread
-from vlmr1.sample import PLACE, untagged
+from vlmr1.sample import PLACE, unfenced, untagged
 from vlmr1.settings.sources import Jsonl
 from vlmr1.sources.reading import (
     THOUSANDTHS,
@@ -39,7 +39,6 @@ from vlmr1.sources.reading import (
 )
 from vlmr1.tasks import TASKS
 
-_FENCED = re.compile(r"\s*```(?:json)?(.*)```\s*", re.DOTALL)
 _ASKED = re.compile(r".*detect the following objects:\s*(.*)\.\s*Output each .*", re.DOTALL)
 
 
@@ -131,9 +130,8 @@ def _truth(answer: Any, task: str) -> tuple[tuple[Box, ...], tuple[str, ...]]:
     if isinstance(answer, str):
         if answer.strip() in ("None", "null"):
             return (), ()
-        fenced = _FENCED.fullmatch(answer)
         try:
-            value = json.loads(fenced[1] if fenced else answer)
+            value = json.loads(unfenced(answer))
         except (ValueError, RecursionError) as error:
             raise ValueError(f"the answer {shown(answer)} is neither JSON nor None") from error
     if value in (None, []):

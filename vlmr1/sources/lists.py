@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmr1.sample import numbered_jsonl
-from vlmr1.sources.reading import NOT_FOUND, load_json
+from vlmr1.sources.reading import load_json, there
 
 Item = tuple[str, Any]  # its place, and its fields or what stands where they should
 ONE_OF = "a list ends in .json, .jsonl, .csv or .parquet"
@@ -33,8 +33,7 @@ def items(path: Path, columns: Collection[str] | None = None) -> Iterator[Item]:
 
     Raises FileNotFoundError, or ValueError naming file and mend, also for a table whose head lacks one of `columns`.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: {NOT_FOUND}")
+    there(path)
     kind = path.suffix.lower()
     if kind == ".parquet":
         found = _parquet(path, columns)

@@ -6,10 +6,11 @@ closes: so 321,327 expressions and 200,000 instances take about half a gigabyte,
 
 from __future__ import annotations
 
+import difflib
 import gc
 import json
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -18,10 +19,10 @@ from typing import Any
 from vlmr1.boxes import Box, Size, from_xywh
 from vlmr1.files import inside
 from vlmr1.pictures import PictureFault, open_picture
-from vlmr1.sample import numbered_jsonl
+from vlmr1.sample import numbered_jsonl, saved_as
 from vlmr1.tasks.rec import QUESTION
 
-NOT_FOUND = "not found; --annotations names it, or in params.yaml data.root and the source's annotations together"
+NOT_FOUND = "not found"
 THOUSANDTHS: Size = (1000, 1000)  # the frame of boxes that count 0 to 1000 on both axes
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
@@ -29,12 +30,14 @@ LONGEST = 10**9  # pixels
 LINES = (
     "if it holds one object a line, end its name in .jsonl and name a format of lines (jsonl, rec_jsonl, gui, table)"
 )
+LONGEST_SHOWN = 80  # characters of a value from data
 KINDS = {str: "text", list: "a list", dict: "an object", int: "a whole number", bool: "true or false"}
 
 
 def shown(value: Any) -> str:
     """A value from data, short enough for a sentence however large or deep it is."""
-    return _SHORT.repr(value)
+    said = _SHORT.repr(value)
+    return said if len(said) <= LONGEST_SHOWN else f"{said[: LONGEST_SHOWN - 1]}…"
 
 
 class At:
@@ -69,10 +72,20 @@ def collector_at_rest() -> Iterator[None]:
             gc.enable()
 
 
-def load_json(path: Path, drop: tuple[str, ...] = ()) -> Any:
-    """The JSON of a file, without the fields to `drop`. Raises FileNotFoundError or ValueError naming file and line."""
+def there(path: Path) -> None:
+    """Raises FileNotFoundError, or ValueError for a folder, where a file is needed."""
+    if path.is_dir():
+        raise ValueError(f"{path}: a folder where a file is needed; name the file in it")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: {NOT_FOUND}")
+
+
+def load_json(path: Path, drop: tuple[str, ...] = (), form: str = LINES) -> Any:
+    """The JSON of a file, without the fields to `drop`; `form` is what to say of one that holds several values.
+
+    Raises FileNotFoundError, or ValueError naming file and line.
+    """
+    there(path)
 
     def slim(item: dict[str, Any]) -> dict[str, Any]:
         for key in drop:
@@ -83,10 +96,13 @@ def load_json(path: Path, drop: tuple[str, ...] = ()) -> Any:
         with path.open(encoding="utf-8-sig") as file, collector_at_rest():  # a byte order mark is no fault
             return json.load(file, object_hook=slim if drop else None)
     except json.JSONDecodeError as error:
-        lines = f"; {LINES}" if error.msg == "Extra data" else ""
+        lines = f"; {form}" if error.msg == "Extra data" else ""
         raise ValueError(f"{path}:{error.lineno}: not JSON ({error.msg}){lines}") from error
-    except (ValueError, RecursionError) as error:  # other bytes than UTF-8, a number or a nesting without end
-        raise ValueError(f"{path}: not JSON in UTF-8 ({error})") from error
+    except UnicodeDecodeError as error:
+        with path.open("rb") as raw:
+            raise ValueError(f"{path}: not UTF-8 text; {saved_as(raw.read(8))}") from error
+    except (ValueError, RecursionError) as error:  # a number or a nesting without end
+        raise ValueError(f"{path}: not JSON ({error})") from error
 
 
 def load_list(path: Path) -> list[Any]:
@@ -101,14 +117,23 @@ def load_list(path: Path) -> list[Any]:
 
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number from 1, object) of a JSONL file with something in it, one after another."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: {NOT_FOUND}")
+    there(path)
     found = False
     for line in numbered_jsonl(path):
         found = True
         yield line
     if not found:
         raise ValueError(f"{path}: no rows in it")
+
+
+def no_misspelt(item: dict[str, Any], optional: Collection[str], known: Collection[str]) -> None:
+    """Raises ValueError for a field that is not known but nearly one of `optional`, which would else go unread."""
+    plain = {key.replace("_", ""): key for key in optional}
+    for key in item:
+        if key not in known and key not in optional:
+            near = difflib.get_close_matches(key.lower().replace("_", "").replace("-", ""), plain, n=1, cutoff=0.85)
+            if near:
+                raise ValueError(f"no field is named {shown(key)}; did you mean {plain[near[0]]}?")
 
 
 def take(item: Any, key: str, kind: type) -> Any:

@@ -85,4 +85,7 @@ def places(name: str) -> tuple[Path, Path, Path]:
 
 
 def read_json(path: Path) -> Any:
+    """What an earlier stage left. Raises FileNotFoundError where it has not run."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: not there; `dvc repro` makes it")
     return json.loads(path.read_text(encoding="utf-8"))

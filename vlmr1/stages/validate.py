@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmr1.files import rounded, whole_folder, write_atomically, write_json
+from vlmr1.grpo.wanted import check_rewards
 from vlmr1.progress import counted, progress
 from vlmr1.rows import Row
 from vlmr1.sample import write_jsonl
@@ -36,6 +37,7 @@ SHOWN = 50  # rows a rule shows in the Markdown
 
 
 def main(params: Params) -> None:
+    check_rewards(params)
     settings, root = params.validate_, Path(params.data.root)
     findings, balances = Findings(rules(settings), settings.warnings), {}
     gallery, repeats = Gallery(), Repeats()
@@ -52,7 +54,7 @@ def main(params: Params) -> None:
         # Evaluation first: training rows are held to its pictures.
         for name, spec in sorted(params.data.sources.items(), key=lambda one: one[1].role != "evaluate"):
             balances[name], findings.rows[name] = Balance(), 0
-            for rows in chunks(counted_rows(name, spec, root)):
+            for rows in chunks(counted_rows(name, spec, root, params.data.embedded)):
                 if settings.decode != "none":
                     with progress(f"pictures of {name}", None) if settings.decode == "full" else nullcontext() as bar:
                         looks.look(root / spec.images, rows, bar.update if bar is not None else lambda _: None)
@@ -85,10 +87,15 @@ def main(params: Params) -> None:
         )
 
 
-def counted_rows(name: str, spec: SourceSpec, root: Path) -> Iterator[Row]:
-    """A source's rows, shown as they are read."""
+def counted_rows(name: str, spec: SourceSpec, root: Path, embedded: bool) -> Iterator[Row]:
+    """A source's rows, shown as they are read. Raises FileNotFoundError naming the source whose list is missing."""
     with progress(f"looking at {name}", None) as bar:
-        yield from counted(read_source(spec, root), bar)
+        try:
+            yield from counted(read_source(spec, root), bar)
+        except FileNotFoundError as error:
+            world = spec.annotations.partition("/")[0]
+            mend = f"world.{world}.splits draws no such list" if embedded else "mend its annotations, or data.root"
+            raise FileNotFoundError(f"data.sources.{name}: {error}; {mend}") from error
 
 
 def chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:

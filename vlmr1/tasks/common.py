@@ -28,7 +28,7 @@ def truth_in_words(sample: Sample) -> str:
     if sample.reward in readers and readers[sample.reward]() is None:
         raise ValueError(
             f"{sample.source} id {sample.id}: solution {true[:80]!r} is nothing that reward {sample.reward} can compare"
-            " an answer with; mend it, or name another accu_reward_method"
+            " an answer with; mend it, or ask for another reward"
         )
     return true
 

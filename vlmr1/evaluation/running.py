@@ -1,0 +1,71 @@
+"""One checkpoint asked every question of its sources, and what is left of that: for the stage, and for the command.
+
+Questions are asked in chunks (`vlmr1.evaluation.asking`), each process its share; the first gathers and writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vlmr1.evaluation.asking import Chunk, ask, chunks_of, gathered
+from vlmr1.evaluation.engines import InProcess
+from vlmr1.evaluation.summary import summarise
+from vlmr1.files import rounded, write_json
+from vlmr1.launch import is_first, place, wait_for_all
+from vlmr1.measures import EXTRAS, TITLES
+from vlmr1.progress import progress
+from vlmr1.sample import Source, write_jsonl
+from vlmr1.settings import Compute, Evaluate
+
+Figures = dict[str, dict[str, Any]]  # by source and way
+
+
+def ask_all(
+    checkpoint: Path, sources: Sequence[Source], settings: Evaluate, compute: Compute, max_pixels: int, work: Path
+) -> tuple[list[Chunk], dict[str, Any]]:
+    """Have this process's share of the questions answered into `work`, and wait for the other processes.
+
+    Returns all chunks, and what of the model shaped its answers.
+    """
+    asking = settings.asking
+    wait_for_all()  # the first may have cleared what another run left
+    engine = InProcess(checkpoint, compute, max_pixels, asking.seed, asking.max_new_tokens)
+    chunks = chunks_of(sources, asking, settings.batch)
+    mine, of = place()
+    share = sum(len(chunk.samples) for chunk in chunks if chunk.number % of == mine)
+    if is_first():
+        with progress(f"asking {checkpoint.name}", share) as bar:
+            ask(work, chunks, engine.ask, bar.update)
+    else:
+        ask(work, chunks, engine.ask, lambda items: None)
+    wait_for_all()
+    return chunks, engine.about() | {"max_pixels": max_pixels, "dtype": compute.dtype}
+
+
+def leave_results(
+    folder: Path,
+    sources: Sequence[Source],
+    settings: Evaluate,
+    work: Path,
+    chunks: Sequence[Chunk],
+    about: Mapping[str, Any],
+) -> Figures:
+    """Write predictions, settings.json and, last, figures.json into `folder`; returns the figures."""
+    asking, figures = settings.asking, Figures({source.name: {} for source in sources})
+    for source, way, rows in gathered(work, chunks, asking):
+        write_jsonl(folder / f"{source.name}-{way}.jsonl", rows)
+        figures[source.name][way] = rounded(summarise(rows, source.samples))
+    said = {"protocol": settings.protocol, **asking.model_dump(), "batch": settings.batch, **about}
+    write_json(folder / "settings.json", said)
+    write_json(folder / "figures.json", figures)
+    return figures
+
+
+def line(figures: Mapping[str, Any]) -> str:
+    """The judged figure of a source with its interval, what is told beside it, and n."""
+    key = figures["judged"]
+    also = "".join(f", {label} {figures[extra]:.3f}" for extra, label in EXTRAS[key].items() if extra in figures)
+    bounds = f"[{figures[f'{key}_low']:.3f}, {figures[f'{key}_high']:.3f}]"
+    return f"{TITLES[key]} {figures[key]:.3f} {bounds}{also}, n {figures['n']}"
