@@ -24,8 +24,9 @@ import httpx
 
 from vlmr1.serving.messages import Completion, Reply, Request, body_of, reply_of
 
-__all__ = ["Completion", "Reply", "Request", "Server", "chat", "chat_async", "models_of", "server_at"]
+__all__ = ["Completion", "Reply", "Request", "Server", "chat", "chat_async", "listing", "models_of", "server_at"]
 KEY = "VLMR1_SERVER_KEY"
+DIGITS = 12  # of a digest in a served name
 LOG = logging.getLogger(__name__)
 Told = Callable[[int, Reply], object]
 
@@ -63,17 +64,25 @@ def server_at(url: str, model: str, **more: Any) -> Server:
     return Server(url, model, os.environ.get(KEY, ""), **more)
 
 
-def models_of(server: Server) -> list[str]:
-    """The names of the models that a server says it serves. Raises ConnectionError where it cannot be asked."""
+def listing(server: Server) -> dict[str, str]:
+    """The models that a server says it serves: by name, which program it is. Raises ConnectionError where it does not.
+
+    `vlmr1 serve` adds NAME@DIGEST, which tells one checkpoint of a name from another.
+    """
     try:
         answer = httpx.get(server.address("models"), headers=server.headers, timeout=min(server.timeout, 30))
         answer.raise_for_status()
-        return [str(one["id"]) for one in answer.json()["data"]]
-    except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+        return {str(one["id"]): str(one.get("owned_by", "")) for one in answer.json()["data"]}
+    except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ConnectionError(
             f"{server.url} does not say which models it serves: {error or type(error).__name__}; start it, or mend its"
             " address"
         ) from error
+
+
+def models_of(server: Server) -> list[str]:
+    """The names of `listing`."""
+    return list(listing(server))
 
 
 def chat(servers: Sequence[Server], requests: Iterable[Request], told: Told | None = None) -> list[Reply]:
