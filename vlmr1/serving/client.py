@@ -108,6 +108,8 @@ async def chat_async(servers: Sequence[Server], requests: Iterable[Request], tol
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
+    if asking.refused is not None:
+        raise asking.refused
     if asking.again or not asking.exhausted:
         raise ConnectionError("; ".join(f"{server} gives no answer: {why}" for server, why in asking.down.items()))
     return [asking.replies[place] for place in range(len(asking.replies))]
@@ -122,6 +124,7 @@ class _Asking:
         self.again: deque[tuple[int, dict[str, Any]]] = deque()  # left by servers that went down
         self.replies: dict[int, Reply] = {}
         self.down: dict[Server, str] = {}
+        self.refused: ConnectionError | None = None
         self.gone = {server: asyncio.Event() for server in servers}
         self.taking, self.telling, self.change = asyncio.Lock(), asyncio.Lock(), asyncio.Condition()
 
@@ -129,7 +132,10 @@ class _Asking:
         """Ask one server one request after another, until all is answered or the server is down."""
         while server not in self.down and (item := await self._take()) is not None:
             place, body = item
-            reply = await self._patiently(client, server, body)
+            try:
+                reply = await self._patiently(client, server, body)
+            except ConnectionError as error:  # a refusal: what is under way may end, nothing more is sent
+                self.refused, reply = error, None
             if reply is None:
                 self.again.append(item)
             else:
@@ -143,7 +149,7 @@ class _Asking:
 
     async def _take(self) -> tuple[int, dict[str, Any]] | None:
         """The next request to send, or None when there will be none."""
-        while True:
+        while self.refused is None:
             async with self.taking:
                 if self.again:
                     self.under_way += 1
@@ -160,6 +166,7 @@ class _Asking:
                     return None
                 if not self.again:
                     await self.change.wait()  # what is under way elsewhere may yet come back
+        return None
 
     def _prepare(self) -> tuple[int, dict[str, Any]] | None:
         place, request = next(self.requests, (0, None))
@@ -169,7 +176,7 @@ class _Asking:
         """One request's reply; None where the server is, or by this request becomes, one that is down."""
         problem, wait = "", 0.0
         for number in range(server.tries):
-            if server in self.down:
+            if server in self.down or self.refused is not None:
                 return None
             if number:
                 try:  # a pause, unless the server is given up in the meantime
