@@ -14,6 +14,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vlmr1.files import digest_of_weights
 from vlmr1.serving.client import DIGITS
@@ -163,5 +164,5 @@ def _rank(adapter: Path) -> int:
     return rank
 
 
-def _read(path: Path) -> dict[str, object] | dict[str, int]:
+def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))

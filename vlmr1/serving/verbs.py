@@ -31,6 +31,7 @@ def add_serving(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     serve.add_argument("--print", action="store_true", help="show the command, and start nothing")
     serve.add_argument("--flags", default="", metavar="=WORDS", help="the engine's own, e.g. --flags='--enforce-eager'")
     serve.set_defaults(run=_serve)
+    add_bench(verbs)
 
 
 def _serve(chosen: argparse.Namespace) -> None:
@@ -76,4 +77,53 @@ def _adapter(word: str) -> tuple[str, Path]:
 def _number(word: str) -> int:
     if not word.strip().isdigit():
         raise ValueError(f"--npus: {word!r} is no device's number; write e.g. 0,1")
+    return int(word)
+
+
+def add_bench(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Give the command its verb `bench-serve`."""
+    bench = verbs.add_parser("bench-serve", help="how fast a server answers questions about pictures")
+    bench.add_argument("--url", action="append", required=True, metavar="URL", help="twice: two servers side by side")
+    bench.add_argument("--model", action="append", default=[], metavar="NAME", help="a server's, in the order of --url")
+    bench.add_argument("--concurrency", default="1,2,4,8,16,32", metavar="N,N", help="requests under way together")
+    bench.add_argument("--rounds", type=int, default=4, metavar="N", help="requests of a level for each under way")
+    bench.add_argument("--picture", default="640x640", metavar="WxH", help="size of the pictures")
+    bench.add_argument("--tokens", type=int, default=128, metavar="N", help="of an answer")
+    bench.add_argument(
+        "--any-length", action="store_true", help="let answers end early: servers without ignore_eos"
+    )
+    bench.add_argument("--timeout", type=float, default=300.0, metavar="S", help="seconds a request may take")
+    bench.add_argument("--json", type=Path, metavar="OUT", help="where the figures go")
+    bench.add_argument("--plot", type=Path, metavar="OUT.png", help="where the plot goes")
+    bench.set_defaults(run=_bench)
+
+
+def _bench(chosen: argparse.Namespace) -> None:
+    from vlmr1.files import rounded, write_json
+    from vlmr1.serving.bench import Load, as_json, bench, plot, table
+    from vlmr1.serving.client import models_of, server_at
+
+    if len(chosen.url) > 2 or len(set(chosen.url)) < len(chosen.url):
+        raise ValueError("--url: one server, or two different ones")
+    if chosen.model and len(chosen.model) != len(chosen.url):
+        raise ValueError("--model: name one for each --url, or none")
+    levels = tuple(_positive("--concurrency", one) for one in chosen.concurrency.split(","))
+    width, _, height = chosen.picture.partition("x")
+    size = (_positive("--picture", width), _positive("--picture", height))
+    rounds, tokens = _positive("--rounds", str(chosen.rounds)), _positive("--tokens", str(chosen.tokens))
+    load = Load(levels, rounds, size, tokens, not chosen.any_length)
+    found = {}
+    for place, url in enumerate(chosen.url):
+        model = chosen.model[place] if chosen.model else next(iter(models_of(server_at(url, ""))))
+        found[url] = bench(server_at(url, model, timeout=chosen.timeout), load)
+    print(table(found))
+    if chosen.json is not None:
+        write_json(chosen.json, rounded(as_json(found, load)))
+    if chosen.plot is not None:
+        plot(found, chosen.plot)
+
+
+def _positive(flag: str, word: str) -> int:
+    if not word.strip().isdigit() or int(word) < 1:
+        raise ValueError(f"{flag}: {word!r} is no whole number above 0")
     return int(word)
