@@ -27,7 +27,7 @@ from vlmr1.tasks import TASKS
 
 LOG = logging.getLogger(__name__)
 GIVES_IDS = ("vllm",)  # who, by /v1/models, gives token ids when asked
-KNOWS_STOPS = ("vllm", "sglang", "xllm")  # and who knows `stop_token_ids`
+KNOWS_MORE = ("vllm", "sglang", "xllm")  # and who knows more fields than OpenAI's own
 
 
 class OverHttp:
@@ -62,7 +62,7 @@ class OverHttp:
                     seed=_seed((self.seed, chunk.source.name, sample.id)) if chunk.temperature else None,
                     n=chunk.completions,
                     token_ids=self.kind in GIVES_IDS,
-                    stop_token_ids=tuple(self.family.end_ids) if self.kind in KNOWS_STOPS else (),
+                    **(self._neutral() if self.kind in KNOWS_MORE else {}),
                     extra={"logit_bias": {str(token): -100 for token in self.family.never_sampled}},
                 )
 
@@ -74,6 +74,11 @@ class OverHttp:
             keep(chunk, rows_of(chunk.samples, [prompt.size], [said], [lengths]))
 
         chat(self.servers, requests(), told)
+
+    def _neutral(self) -> dict[str, Any]:
+        """The ends of training, and no sampling of the server's own making, e.g. a penalty that a checkpoint names."""
+        ends = tuple(self.family.end_ids)
+        return {"stop_token_ids": ends, "top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0}
 
     def _check(self, chunk: Chunk, prompt: Prompt, reply: Reply) -> None:
         """Raises ValueError where the server read another prompt than training, or gave other than all completions."""

@@ -89,9 +89,7 @@ def add_bench(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     bench.add_argument("--rounds", type=int, default=4, metavar="N", help="requests of a level for each under way")
     bench.add_argument("--picture", default="640x640", metavar="WxH", help="size of the pictures")
     bench.add_argument("--tokens", type=int, default=128, metavar="N", help="of an answer")
-    bench.add_argument(
-        "--any-length", action="store_true", help="let answers end early: servers without ignore_eos"
-    )
+    bench.add_argument("--any-length", action="store_true", help="let answers end early: servers without ignore_eos")
     bench.add_argument("--timeout", type=float, default=300.0, metavar="S", help="seconds a request may take")
     bench.add_argument("--json", type=Path, metavar="OUT", help="where the figures go")
     bench.add_argument("--plot", type=Path, metavar="OUT.png", help="where the plot goes")
