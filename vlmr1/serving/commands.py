@@ -23,6 +23,7 @@ PYTHON = "VLMR1_VLLM_PYTHON"
 ENGINES = ("vllm", "vllm-ascend", "xllm")
 ASCEND_IMAGE = "quay.io/ascend/vllm-ascend:v0.10.0rc1"  # the one VLM-R1's own figures were taken with
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM takes as the largest of adapters
+TOWER_BASE = 10_000.0  # of the rotary positions in Qwen2.5-VL's tower, as published
 QUIET = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
 NPU_DEVICES = ("davinci_manager", "devmm_svm", "hisi_hdc")
 NPU_FILES = (
@@ -78,6 +79,18 @@ def command(serving: Serving) -> list[str]:
 def environment(serving: Serving) -> dict[str, str]:
     """What the command needs of the environment besides what is there."""
     return {} if serving.contained else dict(QUIET)
+
+
+def remarks(serving: Serving) -> list[str]:
+    """What of this checkpoint the engine is known to read otherwise than training does."""
+    config = _read(serving.checkpoint / "config.json")
+    base = config.get("vision_config", {}).get("rope_parameters", {}).get("rope_theta", TOWER_BASE)
+    if serving.engine == "xllm" or config.get("model_type") != "qwen2_5_vl" or base == TOWER_BASE:
+        return []
+    return [
+        f"vLLM reads the positions of this tower at base {TOWER_BASE:g}, and the checkpoint has {base:g}: some answers"
+        " will differ from those in-process"
+    ]
 
 
 def _check(serving: Serving) -> None:

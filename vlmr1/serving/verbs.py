@@ -35,7 +35,7 @@ def add_serving(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _serve(chosen: argparse.Namespace) -> None:
-    from vlmr1.serving.commands import Serving, command, environment
+    from vlmr1.serving.commands import Serving, command, environment, remarks
     from vlmr1.serving.launch import running
 
     serving = Serving(
@@ -59,6 +59,8 @@ def _serve(chosen: argparse.Namespace) -> None:
         return
     log = chosen.log or Path("work/serve") / f"{serving.served}.log"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is stopped too
+    for remark in remarks(serving):
+        print(f"note: {remark}", file=sys.stderr)
     try:
         with running(serving, log, chosen.patience) as server:
             print(f"{serving.served} is served at {server.url}; its log is {log}; Ctrl-C stops it", flush=True)
