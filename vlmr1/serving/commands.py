@@ -68,12 +68,17 @@ def command(serving: Serving) -> list[str]:
     _check(serving)
     if serving.contained:
         return _container(serving)
-    python = serving.python or os.environ.get(PYTHON, "")
+    return [interpreter(serving.python), *_vllm(serving, str(serving.checkpoint.resolve()), _places(serving))]
+
+
+def interpreter(given: str | None) -> str:
+    """The interpreter of vLLM's environment: the one given, or the environment's. Raises ValueError for none."""
+    python = given or os.environ.get(PYTHON, "")
     if not python:
         raise ValueError(f"no environment with vLLM is named; give --python, or set {PYTHON} to its interpreter")
     if not Path(python).is_file():
         raise ValueError(f"--python {python}: no such interpreter; name the one of vLLM's environment")
-    return [python, *_vllm(serving, str(serving.checkpoint.resolve()), _places(serving))]
+    return python
 
 
 def environment(serving: Serving) -> dict[str, str]:

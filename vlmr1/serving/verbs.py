@@ -93,6 +93,11 @@ def add_bench(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     bench.add_argument("--tokens", type=int, default=128, metavar="N", help="of an answer")
     bench.add_argument("--any-length", action="store_true", help="let answers end early: servers without ignore_eos")
     bench.add_argument("--timeout", type=float, default=300.0, metavar="S", help="seconds a request may take")
+    bench.add_argument(
+        "--harness", choices=["own", "vllm"], default="own", help="ours, or vllm bench serve"
+    )
+    bench.add_argument("--python", metavar="PATH", help="of harness vllm (default: $VLMR1_VLLM_PYTHON)")
+    bench.add_argument("--tokenizer", type=Path, metavar="DIR", help="of harness vllm: the served checkpoint's folder")
     bench.add_argument("--json", type=Path, metavar="OUT", help="where the figures go")
     bench.add_argument("--plot", type=Path, metavar="OUT.png", help="where the plot goes")
     bench.set_defaults(run=_bench)
@@ -102,6 +107,8 @@ def _bench(chosen: argparse.Namespace) -> None:
     from vlmr1.files import rounded, write_json
     from vlmr1.serving.bench import Load, as_json, bench, plot, table
     from vlmr1.serving.client import models_of, server_at
+    from vlmr1.serving.commands import interpreter
+    from vlmr1.serving.harness import by_vllm
 
     if len(chosen.url) > 2 or len(set(chosen.url)) < len(chosen.url):
         raise ValueError("--url: one server, or two different ones")
@@ -112,10 +119,16 @@ def _bench(chosen: argparse.Namespace) -> None:
     size = (_positive("--picture", width), _positive("--picture", height))
     rounds, tokens = _positive("--rounds", str(chosen.rounds)), _positive("--tokens", str(chosen.tokens))
     load = Load(levels, rounds, size, tokens, not chosen.any_length)
+    if (chosen.harness == "vllm") != (chosen.tokenizer is not None) or (chosen.harness == "own" and chosen.python):
+        raise ValueError("--harness vllm: needs --tokenizer; --tokenizer and --python belong to it alone")
     found = {}
     for place, url in enumerate(chosen.url):
         model = chosen.model[place] if chosen.model else next(iter(models_of(server_at(url, ""))))
-        found[url] = bench(server_at(url, model, timeout=chosen.timeout), load)
+        server = server_at(url, model, timeout=chosen.timeout)
+        if chosen.harness == "vllm":
+            found[url] = by_vllm(interpreter(chosen.python), server, chosen.tokenizer, load)
+        else:
+            found[url] = bench(server, load)
     print(table(found))
     if chosen.json is not None:
         write_json(chosen.json, rounded(as_json(found, load)))
