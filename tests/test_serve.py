@@ -15,6 +15,8 @@ from vlmr1.serving import launch
 from vlmr1.serving.bench import Load, Timed, bench, figures, table
 from vlmr1.serving.client import Server, models_of
 from vlmr1.serving.commands import Serving, command, remarks
+from vlmr1.serving.harness import by_vllm, level_of
+from vlmr1.serving.harness import command as harness_command
 from vlmr1.serving.launch import running
 
 # Stands in for vLLM's interpreter: serves what it is told to by its flags, or says why not and ends.
@@ -219,3 +221,20 @@ def test_two_servers_side_by_side_with_theirs_beside(tmp_path, capsys):
         with pytest.raises(SystemExit, match="no whole number above 0"):
             main(["bench-serve", "--url", one.url, "--picture", "640"])
     assert "1138" in table({})
+
+
+def test_vllms_own_harness(tmp_path, python):
+    words = harness_command(
+        python, Server("http://h:1/v1", "m"), tmp_path, Load((4,), tokens=9), 4, tmp_path / "r.json"
+    )
+    for flag, value in (("--base-url", "http://h:1"), ("--num-prompts", "16"), ("--random-output-len", "9")):
+        assert words[words.index(flag) + 1] == value
+    assert words[words.index("--random-mm-bucket-config") + 1] == "{(640, 640, 1): 1.0}" and words[-1] == "--ignore-eos"
+    said = {"completed": 3, "failed": 1, "duration": 2.0, "request_throughput": 1.5, "output_throughput": 40.0}
+    said |= {f"{of}_{name}_ms": 250.0 for of in ("mean", "p99") for name in ("ttft", "tpot", "e2el")}
+    level = level_of(said)
+    assert (level["requests"], level["success"], level["rps"], level["ttft_p99"]) == (4, 0.75, 1.5, 0.25)
+    with pytest.raises(ConnectionError, match=r"vllm bench serve ended with"):
+        by_vllm("/bin/false", Server("http://h:1/v1", "m"), tmp_path, Load((1,)))
+    with pytest.raises(SystemExit, match="needs --tokenizer"):
+        main(["bench-serve", "--url", "http://h:1/v1", "--harness", "vllm"])

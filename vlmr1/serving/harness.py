@@ -46,7 +46,15 @@ def command(python: str, server: Server, tokenizer: Path, load: Load, concurrenc
     words += ["--random-mm-limit-mm-per-prompt", json.dumps({"image": 1, "video": 0})]
     words += ["--random-mm-bucket-config", json.dumps({f"({height}, {width}, 1)": 1.0}).replace('"', "")]
     words += ["--num-prompts", str(load.rounds * concurrency), "--max-concurrency", str(concurrency)]
-    words += ["--seed", str(load.seed), "--percentile-metrics", "ttft,tpot,e2el", "--metric-percentiles", "99"]
+    # A seed for each level: what was asked before is remembered.
+    words += [
+        "--seed",
+        str(load.seed + concurrency),
+        "--percentile-metrics",
+        "ttft,tpot,e2el",
+        "--metric-percentiles",
+        "99",
+    ]
     words += ["--save-result", "--result-dir", str(result.parent), "--result-filename", result.name]
     return [*words, *(["--ignore-eos"] if load.exactly else [])]
 

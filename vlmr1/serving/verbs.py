@@ -93,9 +93,7 @@ def add_bench(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     bench.add_argument("--tokens", type=int, default=128, metavar="N", help="of an answer")
     bench.add_argument("--any-length", action="store_true", help="let answers end early: servers without ignore_eos")
     bench.add_argument("--timeout", type=float, default=300.0, metavar="S", help="seconds a request may take")
-    bench.add_argument(
-        "--harness", choices=["own", "vllm"], default="own", help="ours, or vllm bench serve"
-    )
+    bench.add_argument("--harness", choices=["own", "vllm"], default="own", help="ours, or vllm bench serve")
     bench.add_argument("--python", metavar="PATH", help="of harness vllm (default: $VLMR1_VLLM_PYTHON)")
     bench.add_argument("--tokenizer", type=Path, metavar="DIR", help="of harness vllm: the served checkpoint's folder")
     bench.add_argument("--json", type=Path, metavar="OUT", help="where the figures go")
