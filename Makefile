@@ -8,7 +8,7 @@ export PREFECT_HOME ?= $(CURDIR)/.prefect
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: run test test-slow test-trl test-vllm fuzz ui lint seeds
+.PHONY: run test test-slow test-trl test-vllm fuzz ui up down lint seeds
 .DEFAULT_GOAL := run
 
 # Everything installed and byte-compiled; made again when what is to be installed changes.
@@ -55,6 +55,13 @@ fuzz: $(VENV)/ready
 
 ui: $(VENV)/ready
 	@python -m flows.ui
+
+# Server, worker and deployments, kept running until `make down`: docs/operations.md.
+up: $(VENV)/ready
+	@python -m flows.up
+
+down: $(VENV)/ready
+	@python -m flows.up --down
 
 lint: $(VENV)/ready
 	ruff check .

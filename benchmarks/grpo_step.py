@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.workload import SIZES, Case, build_checkpoint
+from vlmr1.device import BACKENDS, packs_sequences
 
 PEERS = ("trl", "trl-compact", "trl-default", "trl-onednn", "ours-mkl", "ours-trainer", "naive")
 PHASES = ("processing", "read", "rollout", "reference", "policy", "optimizer")
@@ -136,7 +137,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--beta", type=float, default=0.04, help="weight of the KL term; 0 needs no reference")
     parser.add_argument("--freeze-vision", action="store_true", help="train the language model alone")
     parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing for all")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--device", choices=sorted(BACKENDS), default="cpu")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--attention", choices=["sdpa", "varlen"], default="sdpa", help="of ours, on CUDA in bfloat16")
     parser.add_argument("--size", choices=sorted(SIZES), default="bench")
@@ -154,7 +155,7 @@ def main() -> None:
         chosen.checkpointing, chosen.device, chosen.dtype, chosen.size, chosen.attention,
     )  # fmt: skip
     if case.attention == "varlen" and (
-        case.device != "cuda" or case.dtype == "float32" or "ours-trainer" in chosen.against
+        not packs_sequences(case.device) or case.dtype == "float32" or "ours-trainer" in chosen.against
     ):
         sys.exit("--attention varlen: a kernel for CUDA in half precision, and not of ours-trainer")
     try:

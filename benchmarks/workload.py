@@ -110,15 +110,15 @@ class Meter:
     """
 
     def __init__(self, device: str, orders: TextIO, reports: TextIO) -> None:
-        self.cuda, self.orders, self.reports = device == "cuda", orders, reports
+        self.elsewhere, self.orders, self.reports = device != "cpu", orders, reports
         self.phases: dict[str, float] = {}
         self.facts: dict[str, Any] = {}
         self.peak, self.looking, self.base = 0, False, 0
         self.started: float | None = None
 
     def now(self) -> float:
-        if self.cuda:
-            torch.cuda.synchronize()
+        if self.elsewhere:
+            torch.accelerator.synchronize()
             return time.perf_counter()
         return time.process_time()
 
@@ -142,9 +142,9 @@ class Meter:
 
     def watch(self) -> None:
         """The policy step begins: its peak counts from here."""
-        if self.looking and self.cuda:
-            torch.cuda.reset_peak_memory_stats()
-            self.base = torch.cuda.memory_allocated()
+        if self.looking and self.elsewhere:
+            torch.accelerator.reset_peak_memory_stats()
+            self.base = torch.accelerator.memory_allocated()
         elif self.looking:
             gc.collect()
             ctypes.CDLL(None).malloc_trim(0)  # what was freed and kept would hide the increase
@@ -154,7 +154,7 @@ class Meter:
     def seen(self) -> None:
         """The policy step has ended."""
         if self.looking:
-            self.peak = (torch.cuda.max_memory_allocated() if self.cuda else _status("VmHWM")) - self.base
+            self.peak = (torch.accelerator.max_memory_allocated() if self.elsewhere else _status("VmHWM")) - self.base
 
 
 def _status(name: str) -> int:

@@ -33,6 +33,25 @@ def answers(url: str) -> bool:
         return False
 
 
+def taken(host: str, port: int) -> bool:
+    """Whether something listens there."""
+    with socket.socket() as probe:
+        return probe.connect_ex((host, port)) == 0
+
+
+def server_command(host: str, port: int) -> list[str]:
+    return [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
+
+
+def server_settings(url: str) -> dict[str, str]:
+    """What a server with that API URL is told by its environment."""
+    return {
+        "PREFECT_SERVER_UI_API_URL": url,  # else the pages ask port 4200, whatever the port
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+
+
 @contextmanager
 def server(port: int) -> Iterator[str]:
     """A Prefect server's API URL, for as long as the block runs. Raises RuntimeError when it does not come up."""
@@ -40,17 +59,11 @@ def server(port: int) -> Iterator[str]:
     if answers(url):
         yield url
         return
-    with socket.socket() as probe:
-        if probe.connect_ex((HOST, port)) == 0:
-            raise RuntimeError(f"port {port} is taken by something that is no Prefect server; give another with --port")
-    settings = {
-        "PREFECT_SERVER_UI_API_URL": url,  # else the pages ask port 4200, whatever the port
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-    }
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
+    if taken(HOST, port):
+        raise RuntimeError(f"port {port} is taken by something that is no Prefect server; give another with --port")
+    variables = os.environ | server_settings(url)
     with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(command, env=os.environ | settings, stdout=subprocess.DEVNULL, stderr=said)
+        process = subprocess.Popen(server_command(HOST, port), env=variables, stdout=subprocess.DEVNULL, stderr=said)
         try:
             deadline = time.monotonic() + PATIENCE
             while not answers(url):

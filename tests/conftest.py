@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 from vlmr1.settings import Compute, Trained
 
 COMPUTE = Compute(
+    device="auto",
     dtype="float32",
+    attention="sdpa",
+    quantize=None,
     activation_checkpointing=False,
     prompts_per_device=None,
     workers=0,
+    on_out_of_memory="fail",
     deepspeed=None,
     launch=None,
 )
@@ -117,6 +122,42 @@ def trained(tiny, tmp_path_factory):
     trainer.run()
     trainer.save_policy(folder / "checkpoint")
     return folder / "checkpoint", source
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """The URL of a real S3 server over HTTP."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    yield f"http://127.0.0.1:{server.get_host_and_port()[1]}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server, monkeypatch):
+    """A client of a new bucket, and its name; the environment leads there."""
+    import boto3
+
+    for key, value in {
+        "AWS_ENDPOINT_URL": s3_server,
+        "AWS_ACCESS_KEY_ID": "k",
+        "AWS_SECRET_ACCESS_KEY": "planted-secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(key, value)
+    client, name = boto3.client("s3"), f"bucket-{uuid.uuid4().hex}"
+    client.create_bucket(Bucket=name)
+    return client, name
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store_url(request, tmp_path):
+    """The URL of an empty store of each kind."""
+    if request.param == "folder":
+        return str(tmp_path / "store")
+    return f"s3://{request.getfixturevalue('bucket')[1]}/releases"
 
 
 def make_project(folder: Path, recipe: str | None = "recipes/smoke.yaml") -> Path:

@@ -203,7 +203,10 @@ def under_torchrun(jobs: Sequence[dict[str, Any]], out: Path, processes: int = 2
 
 
 def job(name: str, place: Place, *sets: str, **more: Any) -> dict[str, Any]:
-    """A job as plain data. `gradients=True` asks for them alone; `dies=n` is Killed after n steps, or at the end."""
+    """A job as plain data. `gradients=True` asks for them alone; `dies=n` is Killed after n steps, or at the end.
+
+    `supervised=True` trains on the answers instead.
+    """
     return {"name": name, "place": [str(place.base), str(place.images), str(place.data)], "sets": list(sets)} | more
 
 
@@ -214,8 +217,9 @@ def gradients_of(out: Path, name: str) -> list[dict[str, torch.Tensor]]:
 
 def _train(job: dict[str, Any], out: Path) -> None:
     from vlmr1.grpo.trainer import GrpoTrainer
+    from vlmr1.sft import SftTrainer
     from vlmr1.train import defaults, load_jsonl
-    from vlmr1.training import save_training
+    from vlmr1.training import VlmTrainer, save_training
     from vlmr1.work import open_work
 
     base, images, data = map(Path, job["place"])
@@ -225,7 +229,13 @@ def _train(job: dict[str, Any], out: Path) -> None:
         chosen = chosen.model_copy(update={"compute": chosen.compute.model_copy(update={"launch": launch})})
     if chosen.compute.deepspeed is not None:
         share_small_weights()
-    trainer = GrpoTrainer(base, [load_jsonl(data, images)], chosen, open_work(out / "work", lambda: {}))
+    sources, work = [load_jsonl(data, images)], open_work(out / "work", lambda: {})
+    if job.get("supervised"):
+        order = {"seed": chosen.grpo.seed, "batch": chosen.grpo.prompts_per_step, "steps": chosen.grpo.steps}
+        told = (base, sources, chosen.grpo, chosen.trained, chosen.compute, work)
+        trainer: VlmTrainer = SftTrainer(*told, max_pixels=chosen.max_pixels, **order)
+    else:
+        trainer = GrpoTrainer(base, sources, chosen, work)
     if job.get("gradients"):
         trainer.add_callback(Gradients(trainer, out))
     if "dies" in job:

@@ -9,9 +9,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tests.engine import BATCHES, KINDS, backward, build, completions, difference
+from tests.releases import ABOUT, WHERE
 from vlmr1.adapters import add_lora, freeze, load_adapter_weights, merge, merged, save_adapter
 from vlmr1.families import load_family
 from vlmr1.grpo.policy import Policy, prepare
+from vlmr1.release.adapter import pinned
+from vlmr1.release.publish import publish
+from vlmr1.release.pull import pull
+from vlmr1.release.store import open_store
 from vlmr1.settings import Lora
 
 BATCH = BATCHES["mixed"]
@@ -202,6 +207,27 @@ def test_merging_loses_nothing(engine, home, saved):
     alone = says(Policy(model, model, family, 0.9, False, torch.device("cpu")), engine)
     assert difference(alone, before) < 1e-5
     assert difference(alone, says(engine.policy(False, torch.float32), engine)) > 1e-2
+
+
+def test_a_published_adapter_is_by_itself_and_merges_after_a_pull(engine, home, saved):
+    """Its base is pinned instead of a path of here; manifest and card do not go into the merged checkpoint."""
+    _, folder = saved
+    base = {"kind": "hub", "model": "org/base", "revision": "a" * 40, "sha256": "0" * 64}
+    pinned(folder, base, home / "to publish")
+    store = open_store(str(home / "store"))
+    publish(store, "toy", home / "to publish", ABOUT | {"kind": "adapter", "base": base}, WHERE, lambda v: v, {})
+    pull(store, "toy@latest", home / "pulled", lambda _: None)
+    config = json.loads((home / "pulled/adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == ("org/base", "a" * 40)
+    with pytest.raises(ValueError, match=r"org/base at a{40}: neither a folder nor downloaded"):
+        merge(home / "pulled", None, home / "refused")
+    merge(home / "pulled", home / "base", home / "merged after a pull")
+    assert {p.name for p in (home / "merged after a pull").iterdir()} == {p.name for p in (home / "plain").iterdir()}
+    merge(folder, None, home / "merged here")
+    one, other = (load_file(home / f"merged {which}" / "model.safetensors") for which in ("after a pull", "here"))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    loaded = PeftModel.from_pretrained(engine.stock(torch.float32), home / "pulled")  # as anyone would
+    assert loaded.peft_config["default"].revision == "a" * 40
 
 
 def test_another_base_is_refused(engine, home, saved):

@@ -3,12 +3,16 @@
 import json
 import random
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from tests.conftest import COMPUTE, default_params, run
+from tests.conftest import COMPUTE, default_params, environment, run
 from vlmr1.evaluation.asking import ask, by_picture, choose, chunks_of, gathered, one_by_one
 from vlmr1.evaluation.intervals import disagreements, mcnemar
 from vlmr1.evaluation.set_precision import box_counts, set_precision
@@ -164,6 +168,33 @@ def test_two_processes_leave_the_bytes_of_one(trained, tmp_path):
     assert found[0] == found[1] and set(found[0]) == {
         "base/figures.json", "base/s-greedy.jsonl", "base/s-sampled.jsonl", "base/settings.json", "evaluate-base.json",
     }  # fmt: skip
+
+
+def test_a_stage_killed_outright_goes_on_to_the_same_bytes(trained, tmp_path):
+    checkpoint, known = trained
+    found = []
+    for killed in (False, True):
+        project = tmp_path / str(killed)
+        folder = project / "data/converted/evaluate"
+        folder.mkdir(parents=True)
+        write_jsonl(folder / "s.jsonl", map(to_json, known.samples[:8]))
+        (folder / "sources.json").write_text(json.dumps({"s": {"images": str(known.images)}}))
+        shutil.copytree(checkpoint, project / "models/base")
+        (project / "params.yaml").write_text(default_params().replace("batch: 100 ", "batch: 1 "))
+        command = [sys.executable, "-m", "vlmr1.stages.evaluate", "--policy", "base"]
+        answers = project / "work/evaluate-base/answers-0.jsonl"
+        if killed:
+            started = subprocess.Popen(command, cwd=project, env=environment(PYTHONPATH=str(Path.cwd())))
+            while started.poll() is None and not (answers.is_file() and answers.stat().st_size):
+                time.sleep(0.01)
+            started.kill()
+            assert started.wait() == -signal.SIGKILL and 0 < len(answers.read_bytes().splitlines()) < 16
+        kept = answers.read_bytes() if killed else b""
+        kept = kept[: kept.rfind(b"\n") + 1]
+        run(command, project, PYTHONPATH=str(Path.cwd()))
+        found.append(fingerprint_of(project / "predictions"))
+        assert bool(kept) == killed
+    assert found[0] == found[1]
 
 
 # Figures.

@@ -1,12 +1,16 @@
 """The flow over a small graph of its own, in a real Prefect server: order, failure, retries, what is left unchanged."""
 
 import json
+import signal
 import subprocess
+import time
 import urllib.request
 
+import psutil
 import pytest
 
-from flows.pipeline import read_graph
+from flows.following import spell
+from flows.graph import read_graph
 from flows.ui import server
 from tests.conftest import ROOT, environment, free_port, run
 
@@ -38,24 +42,24 @@ def project(tmp_path):
     return tmp_path
 
 
-def flow(project, api, *options):
-    more = {"PREFECT_API_URL": api, "PYTHONPATH": str(ROOT)}
+def flow(project, api, *options, **variables):
+    more = {"PREFECT_API_URL": api, "PYTHONPATH": str(ROOT)} | variables
     command = ["python", "-m", "flows.pipeline", *options]
     return subprocess.run(command, cwd=project, env=environment(**more), capture_output=True, text=True)
 
 
+def ask(api, what, body):
+    request = urllib.request.Request(
+        f"{api}/{what}/filter", json.dumps(body).encode(), {"content-type": "application/json"}
+    )
+    with urllib.request.urlopen(request) as reply:
+        return json.load(reply)
+
+
 def last_run(api):
     """State of the newest flow run, and {task run name: (state name, runs)}."""
-
-    def ask(what, body):
-        request = urllib.request.Request(
-            f"{api}/{what}/filter", json.dumps(body).encode(), {"content-type": "application/json"}
-        )
-        with urllib.request.urlopen(request) as reply:
-            return json.load(reply)
-
-    newest = ask("flow_runs", {"sort": "START_TIME_DESC", "limit": 1})[0]
-    tasks = ask("task_runs", {"task_runs": {"flow_run_id": {"any_": [newest["id"]]}}})
+    newest = ask(api, "flow_runs", {"sort": "START_TIME_DESC", "limit": 1})[0]
+    tasks = ask(api, "task_runs", {"task_runs": {"flow_run_id": {"any_": [newest["id"]]}}})
     return newest["state_name"], {t["name"]: (t["state_name"], t["run_count"]) for t in tasks}
 
 
@@ -78,12 +82,12 @@ def test_a_folder_without_a_pipeline_is_named(tmp_path, monkeypatch):
         read_graph()
 
 
-def test_a_failing_stage_fails_the_run_after_its_retries_and_leaves_the_others_results(project, api):
-    done = flow(project, api, "--retries", "1")
+def test_a_failing_stage_fails_the_run_at_once_and_leaves_the_others_results(project, api):
+    done = flow(project, api, "--retries", "3", "--delay", "1")
     assert done.returncode != 0
     state, tasks = last_run(api)
     assert state == "Failed"
-    assert tasks["breaks"] == ("Failed", 2) and (project / "tries.log").read_text() == "tried\n" * 2
+    assert tasks["breaks"] == ("Failed", 1) and (project / "tries.log").read_text() == "tried\n"
     assert tasks["first"][0] == tasks["stands"][0] == "Completed"
     assert "last" not in tasks  # named only when it starts
     assert (project / "three").exists() and not (project / "four").exists()
@@ -99,3 +103,105 @@ def test_a_failing_stage_fails_the_run_after_its_retries_and_leaves_the_others_r
 
     assert flow(project, api).returncode == 0
     assert {state for state, _ in last_run(api)[1].values()} == {"Unchanged"}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "exit 75",
+        pytest.param(  # under torchrun
+            "mkdir -p work/records; echo out of memory > work/records/breaks-transient.txt; exit 1",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_a_failure_that_may_mend_itself_is_tried_again(project, api, fault):
+    tried = f"echo tried >> tries.log; test $(wc -l < tries.log) -gt 2 && echo two > two && exit 0; {fault}"
+    (project / "dvc.yaml").write_text(f"stages:\n  breaks: {{cmd: '{tried}', outs: [two]}}\n")
+    assert flow(project, api, "--retries", "1", "--delay", "1").returncode != 0
+    assert last_run(api)[1]["breaks"] == ("Failed", 2)
+    assert flow(project, api, "--retries", "1", "--delay", "1").returncode == 0
+    assert last_run(api)[1]["breaks"] == ("Completed", 1)
+
+
+@pytest.mark.slow
+def test_a_training_waits_for_its_device_and_refuses_one_without_a_limit(project, api):
+    """A worker that names its device gets a slot of its limit; a limit that is not there is no licence."""
+    (project / "dvc.yaml").write_text("stages:\n  grpo: {cmd: echo one > one, outs: [one]}\n")
+    done = flow(project, api, VLMR1_DEVICE="cuda:0")
+    assert done.returncode != 0 and "training-cuda-0" in done.stdout + done.stderr
+    run(["python", "-c", "from flows.deploy import make_limit; make_limit('cuda:0')"], ROOT, PREFECT_API_URL=api)
+    assert flow(project, api, VLMR1_DEVICE="cuda:0").returncode == 0
+
+
+WATCHED = """
+import json, pathlib, time
+work = pathlib.Path("work/grpo")
+work.mkdir(parents=True)
+for step in range(1, 9):
+    with (work / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": step, "steps": 8, "loss": 1 / step, "reward": step / 8}) + chr(10))
+    if step == 2:
+        alarm = {"step": 2, "kind": "boxes", "message": "since step 1 boxes 1 -> 9"}
+        (work / "alarms.jsonl").write_text(json.dumps(alarm) + chr(10))
+    time.sleep(0.4)
+work.rename("logs/grpo")
+"""
+
+
+def test_a_training_shows_its_progress_curves_and_alarms_and_tells_of_them(project, api):
+    (project / "train.py").write_text(WATCHED)
+    (project / "logs").mkdir()
+    (project / "dvc.yaml").write_text("stages:\n  grpo: {cmd: python train.py, outs: [logs/grpo]}\n")
+    assert flow(project, api).returncode == 0
+    shown = {one["key"]: one for one in ask(api, "artifacts", {"limit": 200})}
+    assert {"grpo-progress", "grpo-alarms", "grpo-curves"} <= set(shown)
+    assert shown["grpo-progress"]["data"] == 100 and "step 8 of 8" in shown["grpo-progress"]["description"]
+    assert "step 2: since step 1 boxes 1 -> 9" in shown["grpo-alarms"]["data"]
+    assert "data:image/png;base64," in shown["grpo-curves"]["data"]
+    wait_for(lambda: ask(api, "events", {"filter": {"event": {"name": ["vlmr1.alarm"]}}})["events"])
+
+
+def test_a_length_of_time_is_said_as_a_person_would():
+    assert [spell(seconds) for seconds in (3.4, 89, 600, 5400, 90000)] == ["3 s", "89 s", "10 min", "1.5 h", "25.0 h"]
+
+
+TRAINING = """
+import signal, sys, time, pathlib
+asked = []
+signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
+pathlib.Path("started").touch()
+for step in range(60):
+    time.sleep(0.5)
+    if asked:
+        time.sleep(1)  # the step in hand is finished
+        pathlib.Path("checkpoint").write_text(str(step))
+        sys.exit(143)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_a_stopped_run_lets_its_training_leave_a_checkpoint(project, api, how):
+    (project / "train.py").write_text(TRAINING)
+    (project / "dvc.yaml").write_text("stages:\n  grpo: {cmd: python train.py, outs: [{one: {persist: true}}]}\n")
+    more = {"PREFECT_API_URL": api, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(["python", "-m", "flows.pipeline"], cwd=project, env=environment(**more))
+    wait_for(lambda: (project / "started").exists())
+    process.send_signal(how)
+    assert process.wait(30) != 0
+    wait_for(lambda: (project / "checkpoint").exists())
+    wait_for(lambda: not [p for p in psutil.process_iter() if p.is_running() and _in(p, project)])
+
+
+def _in(process, folder):
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE and process.cwd() == str(folder)
+    except psutil.Error:
+        return False
+
+
+def wait_for(true, seconds=40):
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)

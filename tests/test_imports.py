@@ -40,17 +40,19 @@ LIGHT = [
 ]
 # A room may import what stands below it, never above.
 FLOORS = [
-    {"files", "boxes", "pictures", "settings", "progress", "device", "launch", "watching", "products"},
+    {"errors", "files", "boxes", "pictures", "settings", "progress", "device", "launch", "watching", "products"}
+    | {"interruptions"},
     {"answers", "sample", "rows", "policies", "measures", "serving"},
     {"rewards", "work", "provenance"},
     {"tasks"},
     {"sources", "world", "conversion", "release", "recipes", "families"},
     {"validation", "convert"},
-    {"prompts", "adapters"},
+    {"prompts", "adapters", "arguments"},
+    {"quantized", "plan"},
     {"grpo", "training", "sft", "train", "doctor", "scoring"},
     {"evaluation"},
-    {"report"},
-    {"stages", "ask", "cli"},
+    {"report", "gate"},
+    {"stages", "ask", "evaluate", "cli"},
 ]
 
 

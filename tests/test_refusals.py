@@ -9,6 +9,7 @@ import pytest
 from tests.processes import PAIR, command, zero
 from tests.test_processes import folder, mixed, place  # noqa: F401  (fixtures)
 from vlmr1.cli import main
+from vlmr1.device import Found
 from vlmr1.sample import read_jsonl, write_jsonl
 from vlmr1.tasks import rec
 from vlmr1.train import load_jsonl
@@ -49,7 +50,7 @@ REFUSED = {
 def test_refused_in_a_sentence_before_anything_is_loaded(place, folder, monkeypatch, name):
     sets, sentence = REFUSED[name]
     monkeypatch.setattr("shutil.which", lambda *_: None)
-    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+    monkeypatch.setattr("vlmr1.device.look", Found)
     monkeypatch.setattr("os.execv", lambda *_: pytest.fail("processes are started"))
     nowhere = replace(place, base=folder / "nowhere")
     started = time.monotonic()

@@ -1,123 +1,116 @@
-"""Releases against a folder and against a real S3 server over HTTP."""
+"""Publishing and pulling, against a folder and against a real S3 server over HTTP."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.conftest import ROOT
+from tests.releases import ABOUT, SCORE, WHERE, make_checkpoint, other, release
 from vlmr1.release.card import model_card
-from vlmr1.release.manifest import check_manifest
-from vlmr1.release.publish import publish
+from vlmr1.release.manifest import SCHEMA, schema
+from vlmr1.release.publish import clean, publish
 from vlmr1.release.pull import pull
+from vlmr1.release.registry import names, releases, resolve
 from vlmr1.release.store import open_store
 from vlmr1.work import fingerprint_of
-
-FIGURES = {
-    "task": "rec",
-    "judged": "acc_0.5",
-    "acc_0.5": 0.5,
-    "acc_0.5_low": 0.4,
-    "acc_0.5_high": 0.6,
-    "mean_iou": 0.5,
-    "parse_failure_rate": 0.0,
-    "n": 100,
-}
-ABOUT = {"base": "nothing", "scores": {"in": FIGURES}, "params": {"a": 1}, "data_sha256": {"data": "0" * 64}}
-WHERE = {"commit": "c" * 40, "dirty": False, "packages": {}}
-
-
-@pytest.fixture(scope="session")
-def s3_server():
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    yield f"http://127.0.0.1:{server.get_host_and_port()[1]}"
-    server.stop()
-
-
-@pytest.fixture(params=["folder", "s3"])
-def store_url(request, tmp_path, monkeypatch):
-    if request.param == "folder":
-        return str(tmp_path / "store")
-    import boto3
-
-    server = request.getfixturevalue("s3_server")
-    for key, value in {
-        "AWS_ENDPOINT_URL": server,
-        "AWS_ACCESS_KEY_ID": "k",
-        "AWS_SECRET_ACCESS_KEY": "planted-secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(key, value)
-    bucket = f"bucket-{abs(hash(tmp_path)) % 10**9}"
-    boto3.client("s3").create_bucket(Bucket=bucket)
-    return f"s3://{bucket}/releases"
 
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    folder = tmp_path / "checkpoint"
-    (folder / "sub").mkdir(parents=True)
-    (folder / "model.safetensors").write_bytes(bytes(range(256)) * 100)
-    (folder / "sub/config.json").write_text("{}")
-    return folder
+    return make_checkpoint(tmp_path / "checkpoint")
 
 
-def release(url, checkpoint, tmp_path):
-    return publish(
-        open_store(url),
-        "toy",
-        checkpoint,
-        tmp_path / "work",
-        ABOUT,
-        WHERE,
-        lambda v: model_card("toy", v, ABOUT, WHERE),
-    )
+def quiet(_):
+    pass
 
 
-def test_what_is_published_can_be_pulled_by_version_and_as_latest(store_url, checkpoint, tmp_path):
-    version = release(store_url, checkpoint, tmp_path)
-    for wanted in (version, "latest"):
-        target = tmp_path / f"landed-{wanted}"
-        manifest = pull(open_store(store_url), f"toy@{wanted}", target, lambda _: None)
-        assert manifest["version"] == version and manifest["commit"] == "c" * 40
+def test_what_is_published_is_pulled_byte_for_byte(store_url, checkpoint, tmp_path):
+    picture = tmp_path / "accuracy.png"
+    picture.write_bytes(b"a picture")
+    version = release(store_url, checkpoint, **{"pictures/accuracy.png": picture})
+    for wanted in (version, "latest", "v1", "v1.0.0"):
+        target = tmp_path / "deep" / wanted
+        manifest = pull(open_store(store_url), f"toy@{wanted}", target, quiet)
+        assert manifest["version"] == version and manifest["where"] == {**WHERE, "parent": None}
         landed = fingerprint_of(target)
         assert fingerprint_of(checkpoint).items() <= landed.items()
-        assert set(landed) - set(fingerprint_of(checkpoint)) == {"README.md", "manifest.json"}
-        assert f"toy@{version}" in (target / "README.md").read_text()
+        assert set(landed) - set(fingerprint_of(checkpoint)) == {"README.md", "manifest.json", "pictures/accuracy.png"}
+        assert (target / "README.md").read_text() == f"toy@{version}"
+        assert not list(target.parent.glob(".*"))  # nothing is left beside it
 
 
-def test_publishing_again_changes_nothing_and_other_scores_are_another_version(store_url, checkpoint, tmp_path):
+def test_publishing_again_changes_nothing_and_other_scores_are_another_version(store_url, checkpoint):
     store = open_store(store_url)
-    version = release(store_url, checkpoint, tmp_path)
-    before = store.read(f"toy/{version}/manifest.json")
-    assert release(store_url, checkpoint, tmp_path) == version
-    assert store.read(f"toy/{version}/manifest.json") == before
-    other = ABOUT | {"params": {"a": 2}}
-    assert publish(store, "toy", checkpoint, tmp_path / "work", other, WHERE, lambda v: v) != version
+    version = release(store_url, checkpoint)
+    before = store.read(f"toy/{version}/manifest.json", 1 << 20)
+    elsewhere = WHERE | {"commit": "d" * 40, "hardware": {}}
+    assert release(store_url, checkpoint, where=elsewhere) == version
+    assert store.read(f"toy/{version}/manifest.json", 1 << 20) == before
+    assert store.children("toy/log") == ["00000001.json"]
+    assert release(store_url, checkpoint, other(a=2)) != version
+    assert len(releases(store, "toy")) == 2 and names(store) == ["toy"]
 
 
-def test_an_interrupted_upload_is_invisible_and_is_completed_when_repeated(
+def test_an_interrupted_upload_is_invisible_goes_on_when_repeated_and_can_be_cleaned(
     store_url, checkpoint, tmp_path, monkeypatch
 ):
-    store = open_store(store_url)
-    puts = []
+    store, sent = open_store(store_url), []
     real = type(store).put
 
-    def dying(self, path, key):
-        if puts:
+    def dying(self, path, key, digest):
+        if sent:
             raise KeyboardInterrupt
-        puts.append(key)
-        real(self, path, key)
+        sent.append(key)
+        real(self, path, key, digest)
 
     monkeypatch.setattr(type(store), "put", dying)
     with pytest.raises(KeyboardInterrupt):
-        release(store_url, checkpoint, tmp_path)
+        release(store_url, checkpoint)
+    assert releases(store, "toy") == [] and names(store) == []
     with pytest.raises(ValueError, match="no release"):
-        pull(store, "toy@latest", tmp_path / "landed", lambda _: None)
+        pull(store, "toy@latest", tmp_path / "landed", quiet)
     monkeypatch.setattr(type(store), "put", real)
-    version = release(store_url, checkpoint, tmp_path)
-    assert pull(store, f"toy@{version}", tmp_path / "landed", lambda _: None)["files"]
+    assert clean(store, "toy") == {}  # young: somebody may be publishing it
+    assert list(clean(store, "toy", age=-60).values()) == [[sent[0].split("/", 2)[2]]]
+    assert store.children("toy") == []
+    version = release(store_url, checkpoint)
+    assert pull(store, f"toy@{version}", tmp_path / "landed", quiet)["files"]
+    assert clean(store, "toy", age=-60) == {}  # what is whole stays
+
+
+def test_a_publisher_killed_outright_is_continued(tmp_path):
+    """SIGKILL while a file is copied: nothing is visible, what was whole stays, no scrap remains after the repeat."""
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", 64 << 20)
+    code = f"""
+import time, shutil
+from pathlib import Path
+from tests.releases import release
+real = shutil.copyfile
+def slow(source, target):
+    if source.name == "model.safetensors":
+        Path(target).write_bytes(b"half")
+        time.sleep(60)
+    return real(source, target)
+shutil.copyfile = slow
+release({str(tmp_path / "store")!r}, Path({str(checkpoint)!r}))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    deadline = time.monotonic() + 30
+    while not list(tmp_path.glob("store/toy/*/.model*.tmp")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert list(tmp_path.glob("store/toy/*/empty.txt")) and releases(open_store(str(tmp_path / "store")), "toy") == []
+    version = release(str(tmp_path / "store"), checkpoint)
+    left = {path.name for path in (tmp_path / "store/toy" / version).iterdir()}
+    card = {name for name in left if len(name) == 16}  # its hash
+    assert len(card) == 1 and left - card == {"empty.txt", "manifest.json", "model.safetensors", "sub"}
 
 
 def test_a_manifest_is_never_overwritten(store_url):
@@ -125,67 +118,142 @@ def test_a_manifest_is_never_overwritten(store_url):
     store.put_new(b"one", "toy/v/manifest.json")
     with pytest.raises(FileExistsError):
         store.put_new(b"two", "toy/v/manifest.json")
-    assert store.read("toy/v/manifest.json") == b"one"
+    assert store.read("toy/v/manifest.json", 10) == b"one"
+    with pytest.raises(ValueError, match="larger than 2 bytes"):
+        store.read("toy/v/manifest.json", 2)
 
 
-@pytest.mark.parametrize("damage", [b"short", b"\x01" + bytes(range(1, 256)) + bytes(range(256)) * 99])
-def test_a_damaged_file_is_named_and_nothing_lands(store_url, checkpoint, tmp_path, damage):
-    version = release(store_url, checkpoint, tmp_path)
-    open_store(store_url).replace(damage, f"toy/{version}/model.safetensors")
-    with pytest.raises(ValueError, match=r"model\.safetensors differs"):
-        pull(open_store(store_url), f"toy@{version}", tmp_path / "landed", lambda _: None)
-    assert not list(tmp_path.glob("*landed*")) and not list(tmp_path.glob(".*landed*"))
+def test_two_publishers_at_once_make_one_version(store_url, checkpoint, tmp_path):
+    """From different commits, so with different cards: what is pulled is whole, and one's or the other's."""
+    store = open_store(store_url)
+
+    def one(i):
+        where = WHERE | {"commit": str(i) * 40}
+        return publish(store, "toy", checkpoint, ABOUT, where, lambda version: f"by {i}", {})
+
+    with ThreadPoolExecutor(4) as pool:
+        versions = set(pool.map(one, range(4)))
+    (version,) = versions
+    assert [r.version for r in releases(store, "toy")] == [version]
+    manifest = pull(store, "toy@latest", tmp_path / "landed", quiet)
+    assert (tmp_path / "landed/README.md").read_text() == f"by {manifest['where']['commit'][0]}"
 
 
-def test_pull_refuses_a_folder_that_holds_something(store_url, checkpoint, tmp_path):
-    version = release(store_url, checkpoint, tmp_path)
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine/precious").write_text("x")
-    with pytest.raises(ValueError, match="already holds something"):
-        pull(open_store(store_url), f"toy@{version}", tmp_path / "mine", lambda _: None)
-    assert (tmp_path / "mine/precious").read_text() == "x"
+def damage(url, key, data, tmp_path):
+    """Put other bytes at a key, as only somebody with the store's own tools can."""
+    if url.startswith("s3://"):
+        import boto3
 
-
-@pytest.mark.parametrize("wanted", ["toy", "toy@", "../x@v", "toy@../..", "toy@nosuch"])
-def test_a_name_that_is_none_is_refused(tmp_path, wanted):
-    with pytest.raises(ValueError, match=r"NAME@VERSION|no release"):
-        pull(open_store(str(tmp_path)), wanted, tmp_path / "landed", lambda _: None)
-
-
-@pytest.mark.parametrize("name", ["../evil", "/etc/evil", "a/../../evil", "a\\evil", "./a", "manifest.json"])
-def test_a_hostile_manifest_is_refused(name):
-    files = {"ok": {"sha256": "0" * 64, "size": 1}, name: {"sha256": "0" * 64, "size": 1}}
-    with pytest.raises(ValueError, match="leave the folder"):
-        check_manifest(json.dumps({"format": 1, "name": "t", "version": "v", "files": files}))
+        bucket, _, prefix = url.removeprefix("s3://").partition("/")
+        boto3.client("s3").put_object(Bucket=bucket, Key=f"{prefix}/{key}", Body=data)
+    else:
+        (tmp_path / "store" / key).write_bytes(data)
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "[]",
-        "{}",
-        '{"format": 2, "files": {"a": {}}}',
-        '{"format": 1, "files": {}}',
-        '{"format": 1, "files": {"a": {"size": -1, "sha256": ""}}}',
-    ],
+    ("data", "message"),
+    [(b"short", "promised"), (b"x" * 26_000, "promised"), (b"x" * 25_600, r"model\.safetensors differs")],
 )
-def test_what_is_no_manifest_is_refused(text):
-    with pytest.raises(ValueError):
-        check_manifest(text)
+def test_a_damaged_file_is_named_and_nothing_lands(store_url, checkpoint, tmp_path, data, message):
+    version = release(store_url, checkpoint)
+    damage(store_url, f"toy/{version}/model.safetensors", data, tmp_path)
+    with pytest.raises(ValueError, match=message):
+        pull(open_store(store_url), f"toy@{version}", tmp_path / "landed", quiet)
+    assert not list(tmp_path.glob("*landed*")) and not list(tmp_path.glob(".*landed*"))
 
 
-def test_a_server_that_cannot_be_reached_is_said_in_a_sentence_without_the_secret(monkeypatch):
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted-secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    with pytest.raises(ValueError, match="AWS_ENDPOINT_URL") as error:
-        open_store("s3://bucket/x").exists("k")
-    assert "planted-secret" not in str(error.value)
+def test_pull_refuses_a_folder_that_holds_something_or_is_a_link(store_url, checkpoint, tmp_path):
+    version = release(store_url, checkpoint)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/precious").write_text("x")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for target in ("mine", "link"):
+        with pytest.raises(ValueError, match="already holds something"):
+            pull(open_store(store_url), f"toy@{version}", tmp_path / target, quiet)
+    assert (tmp_path / "mine/precious").read_text() == "x"
+    (tmp_path / "empty").mkdir()
+    pull(open_store(store_url), f"toy@{version}", tmp_path / "empty", quiet)
 
 
-def test_a_store_of_another_kind_is_refused():
-    with pytest.raises(ValueError, match="give a folder"):
-        open_store("ftp://host/x")
+def test_a_pull_that_was_stopped_goes_on(store_url, checkpoint, tmp_path, monkeypatch):
+    import vlmr1.release.pull as module
+
+    monkeypatch.setattr(module, "RANGE", 4096)
+    version, store = release(store_url, checkpoint), open_store(store_url)
+    real, asked = type(store).blocks, []
+
+    def stopping(self, key, start, stop, size):
+        asked.append((key.rpartition("/")[2], start))
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return real(self, key, start, stop, size)
+
+    monkeypatch.setattr(type(store), "blocks", stopping)
+    monkeypatch.setattr(module, "SIDE_BY_SIDE", 1)
+    with pytest.raises(KeyboardInterrupt):
+        pull(store, "toy@latest", tmp_path / "landed", quiet)
+    assert not (tmp_path / "landed").exists() and (tmp_path / f".landed.{version}.tmp").is_dir()
+    first = asked[:3]
+    pull(store, "toy@latest", tmp_path / "landed", quiet)
+    assert not set(first) & set(asked[4:])  # what had come was not asked for again
+    assert fingerprint_of(checkpoint).items() <= fingerprint_of(tmp_path / "landed").items()
+    assert not list(tmp_path.glob(".landed*"))
+
+
+def test_pulling_needs_neither_torch_nor_git_nor_dvc(tmp_path, checkpoint):
+    release(str(tmp_path / "store"), checkpoint)
+    code = """
+import sys
+class Bar:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"torch", "dvc", "gto", "transformers", "safetensors", "prefect", "numpy", "PIL"}:
+            raise ImportError(name)
+sys.meta_path.insert(0, Bar())
+from vlmr1.cli import main
+main(["releases", "--store", "store"])
+main(["pull", "toy@latest", "--to", "landed", "--store", "store"])
+"""
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/nonexistent"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Acc@0.5 0.500 [0.400, 0.600] n 100" in done.stdout and (tmp_path / "landed/model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    "wanted", ["toy", "toy@", "../x@v", "toy@../..", "toy@nosuch", "toy@v0", "toy#", "toy@0123456789ab"]
+)
+def test_a_name_that_is_none_is_refused(tmp_path, wanted):
+    with pytest.raises(ValueError, match=r"NAME@VERSION|no release"):
+        pull(open_store(str(tmp_path)), wanted, tmp_path / "landed", quiet)
+
+
+def test_the_published_schema_is_that_of_the_models(checkpoint, tmp_path):
+    import jsonschema
+
+    assert json.loads(SCHEMA.read_text()) == schema()
+    version = release(str(tmp_path / "store"), checkpoint)
+    manifest = json.loads((tmp_path / "store/toy" / version / "manifest.json").read_text())
+    jsonschema.Draft202012Validator(schema()).validate(manifest)
+    del manifest["where"]["packages"]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.Draft202012Validator(schema()).validate(manifest)
+
+
+@pytest.mark.parametrize("kind", ["model", "adapter"])
+def test_the_card_has_the_hubs_metadata(kind):
+    from huggingface_hub import ModelCard
+
+    base = {"kind": "hub", "model": "org/base", "revision": "a" * 40, "sha256": "0" * 64}
+    about = ABOUT | {"kind": kind, "base": base, "scores": {"in: domain": SCORE}}
+    card = ModelCard(model_card("toy", "0123456789ab", "apache-2.0", about, WHERE, ["pictures/accuracy.png"]))
+    data = card.data.to_dict()
+    assert data["license"] == "apache-2.0" and data["base_model"] == "org/base"
+    assert data["library_name"] == {"model": "transformers", "adapter": "peft"}[kind]
+    assert data["pipeline_tag"] == "image-text-to-text" and "grpo" in data["tags"]
+    (result,) = card.data.eval_results
+    assert (result.dataset_name, result.metric_name, result.metric_value) == ("in: domain", "Acc@0.5", 0.5)
+    assert "(pictures/accuracy.png)" in card.text and "## Limits" in card.text and "a" * 40 in card.text
+
+
+def test_resolving_looks_nowhere_for_a_version(tmp_path):
+    assert resolve(open_store(str(tmp_path)), "toy@0123456789ab") == ("toy", "0123456789ab")

@@ -133,7 +133,15 @@ def test_mathvista(tmp_path):
     result = run(tmp_path, "mathvista", path, [{"id": i, "completion": boxed(t)} for i, t in right.items()])
     assert result["accuracy"] == 1 and result["parts"]["task"]["t"]["n"] == 4
     result = run(tmp_path, "mathvista", path, [{"id": i, "completion": boxed(t)} for i, t in wrong.items()])
-    assert result["accuracy"] == 0 and result["needed_judge"] == ["4"]
+    assert result["accuracy"] == 0 and result["needed_judge"] == ["2", "4"]  # another unit is no other value
+    said = {
+        "1": "So it is. The answer is 1.2.",
+        "2": "The answer is 1000 units",
+        "3": "The answer is 145°",
+        "4": "[1,2]",
+    }
+    result = run(tmp_path, "mathvista", path, [{"id": i, "completion": boxed(t)} for i, t in said.items()])
+    assert result["needed_judge"] == ["2"] and result["accuracy"] == 0.75
 
 
 def mathverse(folder):
@@ -220,7 +228,7 @@ def logicvista(folder):
 
 
 def test_logicvista_wants_every_letter(tmp_path):
-    said = [{"id": "v1_1", "completion": boxed("D and B")}, {"id": "v1_2", "completion": boxed("A, B")}]
+    said = [{"id": "v1_1", "completion": boxed("The answer is B and D")}, {"id": "v1_2", "completion": boxed("A, B")}]
     result = run(tmp_path, "logicvista", logicvista(tmp_path), said)
     assert result["accuracy"] == 0.5 and result["parts"]["skill"]["numerical"]["n"] == 2
 

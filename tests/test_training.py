@@ -116,7 +116,8 @@ def test_grpo_logs_what_is_worth_watching(trained, tmp_path):
     assert rows[0]["clip_low_share"] == 0.0 and 0 <= rows[1]["clip_low_share"] <= 1
     assert rows[0]["entropy"] > 0 and rows[0]["reward"] > 0
     rollout = json.loads((tmp_path / "rollouts.jsonl").read_text().splitlines()[0])
-    assert set(rollout) == {"step", "source", "id", "completion", "reward", "advantage", "judged", "rewards"}
+    wanted = {"step", "source", "id", "completion", "input_size", "reward", "advantage", "judged", "rewards"}
+    assert set(rollout) == wanted
     assert set(rollout["rewards"]["accuracy"]) == {"value", "parsed", "reason"}
 
 

@@ -1,62 +1,10 @@
-"""Choices, yes and no, numbers: every usual writing, and what is none."""
+"""Yes and no, numbers: every usual writing, and what is none."""
 
 import pytest
 
 from vlmr1.answers.numbers import Number, boxed, read_number
-from vlmr1.answers.words import choices_of, plain, read_choice, read_yes_no
-
-CHOICES = {"A": "cat", "B": "dog"}
-
-
-@pytest.mark.parametrize(
-    "text", ["A", "(A)", "A.", "a", "A)", "[A]", "**A**", "$A$", "\\boxed{A}", "\\boxed{\\text{A}}"]
-)
-def test_a_letter_alone_is_a_choice(text):
-    assert read_choice(text)[0] == "A"
-
-
-@pytest.mark.parametrize(
-    ("text", "letter"),
-    [
-        ("A) cat", "A"),
-        ("B. dog", "B"),
-        ("(B) dog", "B"),
-        ("C: a bird", "C"),
-        ("The answer is A", "A"),
-        ("The correct answer is (C) because of A.", "C"),
-        ("Answer: D", "D"),
-        ("Option B is right", "B"),
-        ("B, because A is wrong.", "B"),
-        ("I think it is B", "B"),
-        ("Either A or B, but the answer is B", "B"),
-        ("cat", "A"),
-        ("It shows a dog", "B"),
-        ("A, C", "AC"),
-        ("C and A", "AC"),
-        ("A or B", None),
-        ("A/B", None),
-        ("The answer is A or B", None),
-        ("I do not know", None),
-        ("A cat and a dog", None),
-        ("", None),
-        ("D is right and C is wrong", None),
-    ],
-)
-def test_choices(text, letter):
-    assert read_choice(text, CHOICES)[0] == letter
-
-
-def test_choices_are_compared_without_their_wrapping():
-    choices = {"A": "$\\frac{1}{2}$", "B": "P", "C": "$45k"}
-    assert [read_choice(t, choices)[0] for t in ("\\frac{1}{2}", "$\\frac{1}{2}$", "P", "B", "45k")] == [*"AABBC"]
-
-
-def test_the_choices_of_a_question():
-    assert choices_of("Which?\nA. cat\nB. a dog\nC. none of them") == {"A": "cat", "B": "a dog", "C": "none of them"}
-    assert choices_of("Which?\n(A) 1\n(B) 2") == {"A": "1", "B": "2"}
-    assert choices_of("Is it? choice: (A) Yes (B) No") == {"A": "Yes", "B": "No"}
-    assert choices_of("What is it ()\nChoices:\nA:40°\nB:60°\nNow answer") == {"A": "40°", "B": "60°"}
-    assert choices_of("Who is J. Smith? A. Nobody knows") == {}
+from vlmr1.answers.units import same_unit
+from vlmr1.answers.words import plain, read_yes_no
 
 
 @pytest.mark.parametrize(
@@ -70,6 +18,13 @@ def test_the_choices_of_a_question():
         ("nothing", None),
         ("yesterday", None),
         ("yes or no", None),
+        ("yes and no", None),
+        ("Yes/No", None),
+        ("I have no idea", None),
+        ("there is no doubt: yes", "yes"),
+        ("not yes", None),
+        ("It isn't a yes, so no", "no"),
+        ("no defect", "no"),
         ("", None),
     ],
 )
@@ -109,6 +64,19 @@ def test_yes_and_no_are_words(text, word):
         ("The answer is 64.", 64, ""),
         ("Therefore, the final answer is: $1,234$", 1234, ""),
         ("answer: 3/4 cm", 0.75, "cm"),
+        ("It has x=3. The answer is 42 cm.", 42, "cm"),
+        ("so x = 42.", 42, ""),
+        ("1{,}234", 1234, ""),
+        ("1 234 567", 1234567, ""),
+        ("\\(7\\)", 7, ""),
+        ("$\\$7$", 7, ""),
+        ("`7`", 7, ""),
+        ("(7)", 7, ""),
+        ("12 \\mathrm{cm}^2", 12, "cm^2"),
+        ("about 7", 7, ""),
+        ("1.5 million", 1500000, ""),
+        ("5 million dollars", 5000000, "dollars"),
+        ("25 percent", 25, "%"),
     ],
 )
 def test_numbers(text, value, unit):
@@ -116,11 +84,40 @@ def test_numbers(text, value, unit):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "abc", "12 or 13", "5, 6", "1,23", "1/0", "1e999", "2x", "2 + 3", "9" * 500, "1" * 60]
+    "text", ["", "abc", "12 or 13", "5, 6", "1,23", "1/0", "1e999", "2x", "2 + 3", "5!", "(3, 4)", "9" * 500, "1" * 60]
 )
 def test_no_numbers(text):
     number, why = read_number(text)
     assert number is None and why
+
+
+def test_whole_numbers_are_exact():
+    assert read_number("12345678901234567")[0].value == 12345678901234567 != read_number("12345678901234568")[0].value
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("30°", "30 degrees"),
+        ("25 percent", "25%"),
+        ("5 m²", "5 m^2"),
+        ("5 m^{2}", "5 square meters"),
+        ("5 cm", "5 centimetres"),
+        ("5 cm", "5 CM"),
+        ("10 m/s", "10 meters per second"),
+        ("30 °C", "30 degrees Celsius"),
+        ("5 ft", "5 feet"),
+        ("2 hrs", "2 hours"),
+        ("12 apples", "12 Apple"),
+    ],
+)
+def test_a_unit_has_several_writings(a, b):
+    assert same_unit(read_number(a)[0].unit, read_number(b)[0].unit)
+
+
+@pytest.mark.parametrize(("a", "b"), [("m", "ms"), ("MW", "mW"), ("mm", "cm"), ("m", "m^2"), ("years", "units")])
+def test_units_that_differ(a, b):
+    assert not same_unit(a, b)
 
 
 def test_the_last_closed_box_counts():

@@ -28,6 +28,7 @@ from vlmr1.settings import Lora
 
 KEY = "trained.lora.target_modules"
 WEIGHTS, CONFIG, BASE = "adapter_model.safetensors", "adapter_config.json", "base.json"
+OF_A_RELEASE = ("manifest.json", "README.md")  # beside an adapter that was pulled
 INSIDE = "base_model.model."  # what peft puts before the names of the model's own modules
 
 
@@ -64,7 +65,7 @@ def save_adapter(
     # Every layer by its name: what peft holds is a shortened set, in another order in every run.
     config.target_modules = [n for n, layer in model.get_base_model().named_modules() if hasattr(layer, "lora_A")]
     config.save_pretrained(str(folder))
-    write_json(folder / BASE, {"base": base, "sha256": digest_of_weights(_local(base))})
+    write_json(folder / BASE, {"base": base, "revision": None, "sha256": digest_of_weights(_local(base))})
     family.tokenizer.save_pretrained(folder)
     family.images.save_pretrained(folder)
 
@@ -79,7 +80,7 @@ def load_adapter_weights(model: PeftModel, folder: Path) -> None:
 
 def merged(model: PeftModel, family: Family, folder: Path, state: Mapping[str, torch.Tensor] | None = None) -> None:
     """Write a full, plain checkpoint; `state` is the model's state dict where its own is sharded over processes."""
-    family.save(model.get_base_model(), folder, _merged_weights(model, state))
+    family.save(model.get_base_model(), folder, merged_weights(model, state))
 
 
 def merge(adapter: Path, base: Path | None, output: Path) -> None:
@@ -87,19 +88,19 @@ def merge(adapter: Path, base: Path | None, output: Path) -> None:
     if not (adapter / BASE).is_file():
         raise ValueError(f"{adapter}: no {BASE}; a folder as training leaves its adapter in is needed")
     card = json.loads((adapter / BASE).read_text(encoding="utf-8"))
-    found = _local(card["base"]) if base is None else base
+    found = _local(card["base"], card["revision"]) if base is None else base
     if digest_of_weights(found) != card["sha256"]:
         raise ValueError(f"{found}: other weights than {adapter} was trained on; name the folder of {card['base']}")
     # In float32, as training holds and writes it: rounding the sum to a half would change the outputs.
     bare = AutoModelForImageTextToText.from_pretrained(found, dtype=torch.float32, use_safetensors=True)
     with whole_folder(output) as folder:
-        bare.save_pretrained(folder, state_dict=_merged_weights(PeftModel.from_pretrained(bare, str(adapter)), None))
+        bare.save_pretrained(folder, state_dict=merged_weights(PeftModel.from_pretrained(bare, str(adapter)), None))
         for path in adapter.iterdir():  # tokenizer and image processor as they were trained with
-            if path.is_file() and path.name not in (WEIGHTS, CONFIG, BASE):
+            if path.is_file() and path.name not in (WEIGHTS, CONFIG, BASE, *OF_A_RELEASE):
                 shutil.copyfile(path, folder / path.name)
 
 
-def _merged_weights(model: PeftModel, state: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
+def merged_weights(model: PeftModel, state: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
     """W + (alpha / r) B A for each adapted layer, under the names that the bare model has for its weights."""
     bare, state = model.get_base_model(), model.state_dict() if state is None else state
     layers, weights = dict(bare.named_modules()), {}
@@ -140,9 +141,12 @@ def _targets(model: Any, family: Family, settings: Lora) -> set[str]:
     return chosen
 
 
-def _local(base: str) -> Path:
-    """The folder of a base that may be named as on the hub; nothing is downloaded."""
+def _local(base: str, revision: str | None = None) -> Path:
+    """The folder of a base that may be named as on the hub, at a commit there; nothing is downloaded."""
     try:
-        return Path(base) if Path(base).is_dir() else Path(snapshot_download(base, local_files_only=True))
+        if Path(base).is_dir():
+            return Path(base)
+        return Path(snapshot_download(base, revision=revision, local_files_only=True))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{base}: neither a folder nor downloaded from the hub; name the base's folder") from error
+        at = f"{base} at {revision}" if revision else base
+        raise ValueError(f"{at}: neither a folder nor downloaded from the hub; name the base's folder") from error

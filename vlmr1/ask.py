@@ -11,7 +11,7 @@ import torch
 from PIL import ImageDraw
 
 from vlmr1.answers import Answer
-from vlmr1.device import pick_device
+from vlmr1.device import look
 from vlmr1.families import load_family
 from vlmr1.grpo.policy import Policy, prepare
 from vlmr1.grpo.rollout import sample_completions
@@ -36,7 +36,7 @@ def ask(checkpoint: Path, picture: Path, text: str, task: str = "rec") -> tuple[
     if not (checkpoint / "config.json").is_file():
         raise ValueError(f"{checkpoint}: no checkpoint folder; `vlmr1 pull NAME@VERSION --to DIR` lands one")
     family = load_family(checkpoint, None)
-    device = pick_device()
+    device = torch.device(look().kind)
     model = family.load_model(checkpoint, torch.float32).to(device)
     policy = Policy(model, model, family, 1.0, prepare(model, family, True) is None, device)
     with open_picture(picture) as image:

@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from vlmr1.release.commands import add_verbs
+
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
@@ -15,6 +17,13 @@ def main(arguments: list[str] | None = None) -> None:
 
     doctor = verbs.add_parser("doctor", help="check the machine, params.yaml and the data before anything long")
     doctor.add_argument("--faults", action="store_true", help="say only what is wrong, without waking torch")
+    doctor.add_argument(
+        "--plan", nargs="?", const="", metavar="RECIPE", help="memory a device and hours, of params.yaml or a recipe"
+    )
+    doctor.add_argument("-S", "--set-param", action="append", default=[], metavar="KEY=VALUE", help="with --plan")
+    doctor.add_argument("--memory", metavar="80GB", help="with --plan: of a device; exit 1 where the run does not fit")
+    doctor.add_argument("--devices", type=int, metavar="N", help="with --plan: on one node (default: compute.launch)")
+    doctor.add_argument("--seconds-a-step", type=float, metavar="S", help="with --plan: measured, for the hours")
     doctor.set_defaults(run=_doctor)
 
     verbs.add_parser("summary", help="print the last run's table, its report and how to pull it").set_defaults(
@@ -26,11 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
     apply.add_argument("-S", "--set-param", action="append", default=[], metavar="KEY=VALUE", help="as in dvc exp run")
     apply.set_defaults(run=_apply)
 
-    pull = verbs.add_parser("pull", help="land a published checkpoint, every byte verified")
-    pull.add_argument("release", help="NAME@VERSION or NAME@latest")
-    pull.add_argument("--to", type=Path, required=True, metavar="DIR", help="a new folder")
-    pull.add_argument("--store", help="folder, file:///… or s3://bucket/prefix (default: params.yaml's publish.store)")
-    pull.set_defaults(run=_pull)
+    add_verbs(verbs)
 
     ask = verbs.add_parser("ask", help="ask a checkpoint about a picture")
     ask.add_argument("checkpoint", type=Path, help="a pulled folder, or models/grpo")
@@ -60,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
     convert.add_argument("--max-pixels", type=int, metavar="N", help="of a stored picture (default: 401408)")
     convert.set_defaults(run=_convert)
 
-    from vlmr1.evaluation.command import add_evaluate
+    from vlmr1.evaluate import add_evaluate
     from vlmr1.serving.verbs import add_serving
 
     add_evaluate(verbs)
@@ -105,6 +110,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _doctor(chosen: argparse.Namespace) -> None:
+    if chosen.plan is not None:
+        _plan(chosen)
+        return
+    idle = [name for name in ("set_param", "memory", "devices", "seconds_a_step") if getattr(chosen, name)]
+    if idle:
+        raise ValueError(f"--{idle[0].replace('_', '-')}: belongs to --plan; add it, or leave this out")
     from vlmr1.doctor import examine
 
     findings = examine(wake_torch=not chosen.faults)
@@ -114,6 +125,19 @@ def _doctor(chosen: argparse.Namespace) -> None:
     faults = sum(not finding.good for finding in findings)
     if faults:
         sys.exit(f"vlmr1 doctor: {faults} to mend before a run")
+
+
+def _plan(chosen: argparse.Namespace) -> None:
+    from vlmr1.plan import Asked, bytes_of, params_with, plan_of, say
+
+    if chosen.devices is not None and chosen.devices < 1:
+        raise ValueError(f"--devices {chosen.devices}: at least 1")
+    asked = Asked(chosen.memory and bytes_of(chosen.memory), chosen.devices, seconds=chosen.seconds_a_step)
+    params = params_with(Path(chosen.plan) if chosen.plan else None, chosen.set_param)
+    said, fits = say(plan_of(params, asked), asked)
+    print(said)
+    if not fits:
+        sys.exit(1)
 
 
 def _summary(chosen: argparse.Namespace) -> None:
@@ -128,21 +152,6 @@ def _apply(chosen: argparse.Namespace) -> None:
     changed = apply(chosen.recipe, chosen.set_param)
     print("\n".join(changed) or "nothing to change")
     print("params.yaml changed; `git checkout params.yaml` brings the default run back, `dvc repro` runs this one")
-
-
-def _pull(chosen: argparse.Namespace) -> None:
-    from vlmr1.release.pull import pull
-    from vlmr1.release.store import open_store
-
-    store = chosen.store
-    if store is None:
-        from vlmr1.settings import PARAMS, load_params
-
-        if not PARAMS.is_file():
-            raise ValueError("no params.yaml here to name the store; give --store")
-        store = load_params().publish.store
-    manifest = pull(open_store(store), chosen.release, chosen.to, lambda line: print(line))
-    print(f"{manifest['name']}@{manifest['version']} is in {chosen.to}")
 
 
 def _ask(chosen: argparse.Namespace) -> None:

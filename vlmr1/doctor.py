@@ -28,8 +28,6 @@ class Finding:
 def examine(wake_torch: bool = True) -> list[Finding]:
     """Every check, in order; a check that cannot go on says why instead of raising."""
     findings = [_python(), _git(), _disk(), _memory(), *map(_package, EXTRAS)]
-    if wake_torch and util.find_spec("torch"):
-        findings.append(_device())
     try:
         params = load_params()
     except ValueError as error:
@@ -37,7 +35,9 @@ def examine(wake_torch: bool = True) -> list[Finding]:
         return [*findings, *(Finding(False, "params.yaml", fault) for fault in faults)]
     findings.append(Finding(True, "params.yaml", "every key known, every value usable"))
     if wake_torch and util.find_spec("torch"):
-        findings += [_processes(params), *_base(params)]
+        findings.append(_device(params))
+        if findings[-1].good:
+            findings += [_processes(params), *_base(params)]
     return [*findings, _rewards(params), *_data(params), _store(params)]
 
 
@@ -69,10 +69,13 @@ def _package(name: str) -> Finding:
     return Finding(True, name, metadata.version(name.replace("_", "-")))
 
 
-def _device() -> Finding:
-    from vlmr1.device import pick_device
+def _device(params: Params) -> Finding:
+    from vlmr1.device import decide, look
 
-    return Finding(True, "device", str(pick_device()))
+    try:
+        return Finding(True, "device", str(decide(params.compute, look())))
+    except ValueError as error:
+        return Finding(False, "device", str(error))
 
 
 def _processes(params: Params) -> Finding:
@@ -171,7 +174,7 @@ def _store(params: Params) -> Finding:
     from vlmr1.release.store import open_store
 
     try:
-        open_store(params.publish.store).exists(f"{params.publish.name}/latest")
-    except ValueError as error:
+        open_store(params.publish.store).children(params.publish.name)
+    except (ValueError, OSError) as error:
         return Finding(False, "publish.store", str(error))
     return Finding(True, "publish.store", params.publish.store)

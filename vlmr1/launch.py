@@ -17,8 +17,10 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from vlmr1.settings import Compute
+if TYPE_CHECKING:
+    from vlmr1.settings import Compute
 
 MARK = "TORCHELASTIC_RUN_ID"  # torchrun sets it in the processes it starts
 _farewell = threading.Event()  # whether this process has left the others
@@ -61,9 +63,10 @@ def _end_with_torchrun() -> None:
 
 def check(compute: Compute) -> None:
     """Raises ValueError, naming the key and the mend, where this machine cannot run what `compute` says."""
-    import torch
+    from vlmr1.device import decide, look
 
-    accelerators = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
+    found = look()
+    accelerators = 0 if decide(compute, found).kind == "cpu" else found.count
     if compute.launch is not None:
         most, what = (accelerators, "devices") if accelerators else (os.cpu_count() or 1, "cores")
         if compute.launch.nproc_per_node > most:

@@ -9,21 +9,38 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from vlmr1.device import peak_bytes
 from vlmr1.work import fingerprint_of
 
-PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy", "pillow", "dvc", "prefect")
+PACKAGES = (
+    *("vlmr1", "torch", "transformers", "accelerate", "deepspeed", "peft", "tokenizers", "safetensors"),
+    *("numpy", "pillow", "pycocotools", "math-verify", "dvc", "prefect"),
+)
 MADE_BY_RUNS = ("metrics", "dvc.lock")  # tracked by git, rewritten by every run
 
 
-def commit() -> tuple[str | None, bool]:
-    """The commit of the working tree, and whether the tree differs from it in more than a run's own figures."""
-    head = _git("rev-parse", "HEAD")
-    changes = _git("status", "--porcelain", "--", ".", *(f":!{path}" for path in MADE_BY_RUNS))
-    return head or None, bool(changes)
+def commit() -> tuple[str | None, list[str]]:
+    """The commit of the working tree, and the files that differ from it, a run's own figures aside."""
+    head = _git("rev-parse", "HEAD").strip()
+    changes = _git("status", "--porcelain", "-z", "--no-renames", "--", ".", *(f":!{path}" for path in MADE_BY_RUNS))
+    return head or None, sorted(change[3:] for change in changes.split("\0") if change)
+
+
+def locked(lock: Mapping[str, Any], graph: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """What a dvc.lock says of the stages before publish: by stage and path, the md5 of what it read and made.
+
+    `graph` is the dvc.yaml beside it: a lock may still hold stages that are no more.
+    """
+    return {
+        name: {one["path"]: one["md5"] for one in [*stage.get("deps", []), *stage.get("outs", [])] if "md5" in one}
+        for name, stage in lock["stages"].items()
+        if name.partition("@")[0] in graph["stages"] and name != "publish"
+    }
 
 
 def _git(*arguments: str) -> str:
@@ -32,7 +49,7 @@ def _git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
     except (FileNotFoundError, subprocess.CalledProcessError):
         return ""
-    return done.stdout.strip()
+    return done.stdout
 
 
 def folder_digest(folder: Path) -> str:
@@ -50,8 +67,8 @@ def peak_memory() -> str:
     """The most memory that this process has held, and on its accelerator."""
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
     said = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20:.0f} MB"
-    if "torch" in sys.modules and (torch := sys.modules["torch"]).accelerator.is_available():
-        said += f", {torch.accelerator.max_memory_allocated() / 2**20:.0f} MB on the accelerator"
+    if "torch" in sys.modules and (peak := peak_bytes()) is not None:
+        said += f", {peak / 2**20:.0f} MB on the accelerator"
     return said
 
 
@@ -60,5 +77,6 @@ def machine() -> dict[str, Any]:
     return {
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processors": os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "python": platform.python_version(),
     }

@@ -18,11 +18,11 @@ from vlmr1.settings import PARAMS, load_params, read_value, read_yaml
 
 RECIPES = Path("recipes")
 WORLDS = ("world.rec.splits", "world.ovd.splits", "world.math.splits", "world.gui.splits")
-NAMED = ("data.sources", "grpo.rewards", *WORLDS)
+NAMED = ("data.sources", "gate.keep", "grpo.rewards", *WORLDS)
 
 
-def apply(recipe: Path, sets: list[str], params: Path = PARAMS) -> list[str]:
-    """Lay a recipe, then KEY=VALUE pairs, over a params file. Returns a line for each changed key.
+def apply(recipe: Path | None, sets: list[str], params: Path = PARAMS) -> list[str]:
+    """Lay a recipe, if one is given, then KEY=VALUE pairs, over a params file. Returns a line for each changed key.
 
     Raises ValueError, with the params file as it was, when the outcome is not a valid one.
     """
@@ -31,12 +31,13 @@ def apply(recipe: Path, sets: list[str], params: Path = PARAMS) -> list[str]:
     yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
     if not params.is_file():
         raise ValueError(f"no {params} here; run from the project's folder")
-    if not recipe.is_file():
+    if recipe is not None and not recipe.is_file():
         raise ValueError(f"{recipe}: no such recipe; {_near(recipe)}")
     base = yaml.load(params)
     changed: list[str] = []
-    read_yaml(recipe)  # refuses what is no mapping
-    _merge(base, yaml.load(recipe), "", changed, recipe)
+    if recipe is not None:
+        read_yaml(recipe)  # refuses what is no mapping
+        _merge(base, yaml.load(recipe), "", changed, recipe)
     for pair in sets:
         key, equals, value = pair.partition("=")
         if not equals:
@@ -52,7 +53,7 @@ def apply(recipe: Path, sets: list[str], params: Path = PARAMS) -> list[str]:
     try:
         load_params(draft)
     except ValueError as error:
-        said = str(error).replace(str(draft), str(recipe))
+        said = str(error).replace(str(draft), str(recipe or params))
         raise ValueError(f"{said}\nif another recipe lies over params.yaml, `git checkout params.yaml` first") from None
     finally:
         draft.unlink()

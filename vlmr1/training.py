@@ -17,19 +17,21 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback
 
-from vlmr1.device import pick_device
+from vlmr1.arguments import training_arguments
+from vlmr1.device import settle
 from vlmr1.families import load_family
 from vlmr1.families.base import Prompt
 from vlmr1.files import rounded, whole_folder, write_json
 from vlmr1.grpo.policy import Policy, prepare
 from vlmr1.grpo.sampler import PromptSampler
+from vlmr1.interruptions import StopsInOrder, fitting, in_order
 from vlmr1.launch import is_first
 from vlmr1.prompts import Prompts, UnreadablePicture
 from vlmr1.sample import Source, write_jsonl
-from vlmr1.settings import Compute, DeepSpeed, Optimisation, Trained
+from vlmr1.settings import Compute, Optimisation, Trained
 from vlmr1.watching import WatchedRun, label, logged_rows
 from vlmr1.work import excuse
 
@@ -63,7 +65,9 @@ class VlmTrainer(Trainer):
         `share` says whether completions share their prompt: None where that is exact. Raises ValueError for true where
         it never is.
         """
+        self.asked_for, compute = compute, fitting(compute, work)
         self.work, self.settings, self.compute = work, settings, compute
+        self.device = settle(compute)
         self.family = load_family(checkpoint, max_pixels)
         self.family.check_sharing(share)
         share = share is not False and self.family.breaks is None
@@ -76,12 +80,14 @@ class VlmTrainer(Trainer):
         self.order = PromptSampler(len(self.prompts), batch, steps, seed, repeats, keep_out)
         self.noted: dict[str, list[float]] = {}  # figures of the steps since the last log
         # Before the model is loaded: under ZeRO-3 its weights are shared out as they are read.
-        arguments = training_arguments(settings, compute, work, seed=seed, batch=batch, steps=steps)
-        model = self.family.load_model(checkpoint, torch.float32)
+        arguments = training_arguments(settings, compute, self.device, work, seed=seed, batch=batch, steps=steps)
+        # A tiny model that is warmed up is trained whole, whatever lies beneath adapters later.
+        self.bits = compute.quantize if trained.lora is not None else None
+        model = self._load(checkpoint)
         # The renamings that the checkpoint needed, which saving reverses. Under ZeRO-3 all that are known are noted.
         model._weight_conversions = [one for one in getattr(model, "_weight_conversions", None) or [] if one.was_used()]
         drops = trained.lora is not None and trained.lora.dropout > 0
-        self.breaks = prepare(model, self.family, share and not drops)
+        self.breaks = prepare(model, self.family, share and not drops, self.device.attention)
         if drops and self.breaks is None:
             self.breaks = "the adapter drops at random, once for a prompt that several completions would share"
         self.checkpoint, self.lora = checkpoint, trained.lora
@@ -98,6 +104,8 @@ class VlmTrainer(Trainer):
             data_collator=lambda items: {"items": items},
             callbacks=[WatchedRun(work)] if is_first() else [],
         )
+        self.add_callback(stops := StopsInOrder(self.over_processes))
+        self.stops = stops
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = False  # the losses are scaled here
         if share and self.breaks is not None and is_first():
@@ -115,6 +123,14 @@ class VlmTrainer(Trainer):
             print(
                 f"{label(work)}: {self.prompts.dropped} prompts of more than {longest} tokens are left out", flush=True
             )
+
+    def _load(self, checkpoint: Path) -> Any:
+        """The weights that training starts from."""
+        if self.bits is None:
+            return self.family.load_model(checkpoint, torch.float32)
+        from vlmr1.quantized import load_quantized  # peft, wanted only here
+
+        return load_quantized(self.family, checkpoint, self.bits, self.device)
 
     def _blank(self) -> Prompt:
         """A prompt with a picture of nothing, for passes that have no other.
@@ -191,9 +207,12 @@ class VlmTrainer(Trainer):
         return loss
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        """The gradients' norm, looked at before the optimizer uses them."""
+        """The gradients' norm, looked at before the optimizer uses them.
+
+        In float16 the loss scaler skips a step whose scaled gradients overflow, and tries a smaller scale.
+        """
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        if norm is not None and not math.isfinite(float(norm)):
+        if norm is not None and not math.isfinite(float(norm)) and not self.args.fp16:
             self.stop(f"the gradients' norm is {float(norm)}")
         return norm
 
@@ -217,6 +236,8 @@ class VlmTrainer(Trainer):
 
     def num_parameters(self) -> int:
         """Weights of the whole model, trained or not, sharded or not."""
+        if self.bits is not None:
+            return self.bare.num_parameters()
         return sum(getattr(p, "ds_numel", p.numel()) for p in self.bare.parameters())
 
     def note(self, **figures: float) -> None:
@@ -241,13 +262,17 @@ class VlmTrainer(Trainer):
         """Drop what an interrupted run wrote beyond the step that this one starts from."""
 
     def run(self) -> list[dict[str, float]]:
-        """Train to the end, from the last whole checkpoint if there is one. Returns the logged rows, a step each."""
+        """Train to the end, from the last whole checkpoint if there is one. Returns the logged rows, a step each.
+
+        What may end it before is told by `vlmr1.interruptions`.
+        """
         checkpoint = last_whole_checkpoint(self.work)
         if is_first():
             self.forget_after(0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2]))
         if checkpoint is not None:
             self.load_more(checkpoint)
-        self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        with in_order(self):
+            self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         return logged_rows(self.state)
 
     def save_policy(self, folder: Path) -> None:
@@ -265,83 +290,17 @@ class VlmTrainer(Trainer):
         if self.lora is not None:
             from vlmr1.adapters import merged, save_adapter
 
-            merged(self.model, self.family, folder, state)
+            if self.bits is not None:
+                from vlmr1.quantized import merged_with
+
+                merged_with(self.model, self.family, self.checkpoint, folder)
+            else:
+                merged(self.model, self.family, folder, state)
             save_adapter(self.model, self.family, folder / "adapter", str(self.checkpoint), state)
         else:
             if state is not None:  # gathered, a tied weight stands in it twice
                 state = {name: tensor for name, tensor in state.items() if name not in self.bare.all_tied_weights_keys}
             self.family.save(self.bare, folder, state)
-
-
-def training_arguments(
-    settings: Optimisation, compute: Compute, work: Path, *, seed: int, batch: int, steps: int
-) -> TrainingArguments:
-    """transformers' arguments for a run of `steps` steps of `batch` prompts on all processes together."""
-    accumulation = compute.accumulation(batch, "the step's prompts")
-    arguments = TrainingArguments(
-        output_dir=str(work),
-        per_device_train_batch_size=batch // compute.processes // accumulation,
-        gradient_accumulation_steps=accumulation,
-        max_steps=steps,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type=settings.lr_scheduler_type,
-        lr_scheduler_kwargs=_schedule(settings, steps),
-        warmup_steps=settings.warmup_steps,
-        weight_decay=settings.weight_decay,
-        adam_beta2=settings.adam_beta2,
-        max_grad_norm=settings.max_grad_norm,
-        logging_steps=1,
-        logging_nan_inf_filter=False,  # a NaN must be seen
-        save_steps=settings.save_steps,
-        save_total_limit=2,
-        seed=seed,
-        bf16=compute.dtype == "bfloat16",
-        activation_checkpointing=compute.activation_checkpointing,
-        dataloader_num_workers=compute.workers,
-        ddp_find_unused_parameters=False,
-        ddp_broadcast_buffers=False,  # a prompt's and its completions' passes share buffers within one step
-        deepspeed=None if compute.deepspeed is None else deepspeed_config(compute.deepspeed),
-        use_cpu=pick_device().type == "cpu",
-        remove_unused_columns=False,
-        disable_tqdm=True,  # WatchedRun shows the run
-        report_to="none",
-    )
-    if compute.deepspeed is not None:
-        import deepspeed
-
-        # Before the model is loaded, or on a CPU it takes each process for the only one.
-        deepspeed.init_distributed(torch.distributed.get_backend(), verbose=False)
-    if arguments.world_size != compute.processes:
-        raise ValueError(f"compute.launch: {compute.processes} processes are wanted, {arguments.world_size} run")
-    arguments._n_gpu = min(1, arguments.n_gpu)  # else the Trainer would split our lists over every GPU it sees
-    return arguments
-
-
-def deepspeed_config(sharding: DeepSpeed) -> dict[str, Any]:
-    """DeepSpeed's own config; transformers fills in what it says itself."""
-    zero: dict[str, Any] = {"stage": sharding.stage, "contiguous_gradients": True, "overlap_comm": True}
-    if sharding.offload != "none":
-        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.accelerator.is_available()}
-    if sharding.offload == "all":
-        zero["offload_param"] = {"device": "cpu", "pin_memory": torch.accelerator.is_available()}
-    if sharding.stage == 3:
-        zero["stage3_gather_16bit_weights_on_model_save"] = True
-    auto = {key: "auto" for key in ("train_batch_size", "gradient_accumulation_steps", "gradient_clipping")}
-    return auto | {
-        "train_micro_batch_size_per_gpu": "auto",
-        "bf16": {"enabled": "auto"},
-        "zero_optimization": zero,
-        # The optimizer is torch's AdamW in every set-up, so that sharding does not change what is learned.
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-    }
-
-
-def _schedule(settings: Optimisation, steps: int) -> dict[str, Any]:
-    """transformers' arguments of the learning rate's schedule."""
-    if settings.decay_share is None:
-        return {}
-    return {"num_decay_steps": round(settings.decay_share * steps), "decay_type": "linear"}
 
 
 def save_training(
@@ -372,6 +331,8 @@ def save_training(
             writer = csv.DictWriter(file, columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
+    if trainer.compute != trainer.asked_for:  # memory was short
+        figures = {**figures, "prompts_per_device": trainer.compute.prompts_per_device}
     trainer.accelerator.wait_for_everyone()  # nobody looks for anything in the work folder any more
     write_json(metrics, rounded({"steps": rows[-1]["step"], "final_loss": rows[-1]["loss"], **figures}))
     shutil.rmtree(trainer.work)

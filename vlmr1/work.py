@@ -41,7 +41,8 @@ def told(compute: Compute) -> dict[str, Any]:
 
     DeepSpeed's checkpoints are in as many parts as there were processes, and only as many can take them up.
     """
-    return compute.model_dump(mode="json", exclude={"workers"} if compute.deepspeed else {"launch", "workers"})
+    idle = {"workers", "on_out_of_memory"} if compute.deepspeed else {"launch", "workers", "on_out_of_memory"}
+    return compute.model_dump(mode="json", exclude=idle)
 
 
 def _open(work: Path, about: dict[str, Any], refuse: bool) -> None:

@@ -3,7 +3,7 @@
 A completion is read once. Reading never raises, takes time linear in the text, and says in `problems` what was wrong.
 What counts where a completion says several things is decided here, for training and evaluation alike: the last answer
 block; in it the last fenced block marked json, or the last at all; of its boxes, where a task wants one, the first.
-Choices, yes/no and numbers are read from `Answer.said` by `vlmr1.answers.words` and `vlmr1.answers.numbers`.
+Choices, yes/no and numbers are read from `Answer.said` by `choices`, `words` and `numbers` of this package.
 Left out on purpose: libraries that repair JSON, which recurse or take quadratic time on hostile text; where JSON is
 broken, boxes and labels are found by scanning, whatever stands around them.
 """
@@ -69,8 +69,11 @@ SHOWN = 8  # boxes that are named one by one
 SLACK = 0.5  # pixels by which rounding may carry a box over the border
 
 
-def read(completion: str) -> Answer:
-    """Read a completion, of which nothing is assumed but that it is text."""
+def read(completion: object) -> Answer:
+    """Read a completion, of which nothing is assumed. What is no text is an empty answer whose problem says so."""
+    if not isinstance(completion, str):
+        fault = f"the completion is of type {type(completion).__name__}, not text"
+        return Answer("", None, None, "", NOTHING.found, NOTHING.refused, NOTHING.unread, False, (fault,), (fault,))
     long = len(completion) > LONGEST
     completion = completion[:LONGEST]
     thinking, text, said, shape = blocks(completion)

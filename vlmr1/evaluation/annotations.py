@@ -38,6 +38,7 @@ class Truths:
     boxes: dict[tuple[Id, Id], list[Truth]]
     items: dict[Id, dict[str, Any]]  # a picture's fields as they stand, by its id
     categories: dict[Id, dict[str, Any]]  # a category's, by its id
+    order: tuple[Id, ...]  # its pictures as the file lists them
 
     @property
     def starts_at_0(self) -> bool:
@@ -75,7 +76,8 @@ def read_truths(path: Path, lvis: bool = False) -> Truths:
             seen.add(item["id"])
             boxes.setdefault((item["image_id"], item["category_id"]), []).append(_truth(item, lvis))
     names = {id_: categories[id_]["name"] for id_ in categories}
-    return Truths(path, tuple(images), names, boxes, images, categories)
+    order = tuple(item["id"] for item in lists["images"])
+    return Truths(path, tuple(images), names, boxes, images, categories, order)
 
 
 def _by_id(path: Path, what: str, items: list[Any]) -> dict[Id, dict[str, Any]]:

@@ -20,9 +20,9 @@ from vlmr1.sources.reading import corners, numbers, shown
 class Asked(NamedTuple):
     """A question as predictions may repeat it."""
 
-    problem: str
+    problem: str | None  # None where the list alone does not tell it
     images: tuple[str, ...]
-    truth: str  # of a box the list of its corners in pixels of the picture, or None
+    truth: str | None  # of a box the list of its corners in pixels of the picture, or None
     size: Size | None = None  # of the picture that a box stands on
 
     def check(self, row: Mapping[str, Any], name: str) -> None:
@@ -30,7 +30,7 @@ class Asked(NamedTuple):
         pairs = {"problem": self.problem, "image": ", ".join(self.images), "truth": self.truth}
         same = {"problem": self._same_problem, "image": self._same_images, "truth": self._same_truth}
         for key, ours in pairs.items():
-            if row.get(key) and not same[key](row):
+            if row.get(key) and ours is not None and not same[key](row):
                 said = f"{key} is {shown(row[key])}, of {name} in the annotations it is {shown(ours)}"
                 raise ValueError(f"{said}: are these predictions for another list?")
 
@@ -50,7 +50,7 @@ class Asked(NamedTuple):
         """Whether the truths are equal, boxes but for rounding and for the size at which their picture was stored."""
         said = untagged(row["truth"]).strip() if isinstance(row["truth"], str) else json.dumps(row["truth"])
         if self.size is None or "None" in (said, self.truth):
-            return said == self.truth.strip()
+            return said == (self.truth or "").strip()
         try:
             box = corners(json.loads(said), "truth")
             width, height = numbers((row.get("size") or [self.size])[0], 2, "size")
@@ -60,7 +60,7 @@ class Asked(NamedTuple):
             return False
         carried = rescale(box, (width, height), self.size)  # type: ignore[arg-type]
         slack = 0.02 * max(1.0, self.size[0] / width, self.size[1] / height)  # a stored truth is rounded to 0.01
-        return all(abs(a - b) <= slack for a, b in zip(carried, json.loads(self.truth), strict=True))
+        return all(abs(a - b) <= slack for a, b in zip(carried, json.loads(self.truth or ""), strict=True))
 
 
 def _bare(name: Any) -> str:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vlmr1.answers import Answer, read
+from vlmr1.answers import read
 from vlmr1.boxes import Size
-from vlmr1.device import DTYPES, pick_device
+from vlmr1.device import settle
 from vlmr1.evaluation.asking import Chunk, Rows
 from vlmr1.families import load_family
 from vlmr1.grpo.policy import Policy, prepare
@@ -21,7 +21,7 @@ from vlmr1.prompts import encode
 from vlmr1.rewards.judge import foresee, judge_of_environment
 from vlmr1.sample import Sample
 from vlmr1.settings import Compute
-from vlmr1.tasks import TASKS
+from vlmr1.tasks import TASKS, read_of
 
 
 class InProcess:
@@ -29,18 +29,19 @@ class InProcess:
 
     def __init__(self, checkpoint: Path, compute: Compute, max_pixels: int, seed: int, length: int) -> None:
         """`seed` is that of the draws, `length` the most new tokens of an answer."""
-        device = pick_device()
+        self.device = settle(compute)
+        where = self.device.place
         self.family, self.seed, self.length = load_family(checkpoint, max_pixels), seed, length
-        self.dtype = compute.dtype
-        model = self.family.load_model(checkpoint, DTYPES[compute.dtype]).to(device).eval()
+        model = self.family.load_model(checkpoint, self.device.torch_dtype).to(where).eval()
         # Questions set their own temperature; the policy's is only for log-probs.
-        self.policy = Policy(model, model, self.family, 1.0, prepare(model, self.family, True) is None, device)
+        breaks = prepare(model, self.family, True, self.device.attention)
+        self.policy = Policy(model, model, self.family, 1.0, breaks is None, where)
 
     def about(self) -> dict[str, Any]:
         """What shapes answers besides the settings: the template around each prompt, the ends, the forward pass."""
         template = self.family.tokenizer.chat_template
         of = {"engine": "in-process", "chat_template": template, "end_ids": self.family.end_ids}
-        return of | {"shared_prefix": self.policy.shared, "dtype": self.dtype}
+        return of | {"shared_prefix": self.policy.shared, "dtype": self.device.dtype}
 
     def ask(self, chunk: Chunk) -> Rows:
         """A row for each completion, items in the chunk's order."""
@@ -70,7 +71,7 @@ def rows_of(
             row |= {"prompt": task.prompt(sample), "truth": sample.solution, "completion": completion}
             row |= {"input_size": [size[1], size[0]], "tokens": length}
             row |= {"task": sample.task, "accu_reward_method": sample.reward, "size": [*map(list, sample.sizes)]}
-            row |= _read(answer, sample.task) | {"problems": list(answer.problems)}
+            row |= read_of(answer, sample.task) | {"problems": list(answer.problems)}
             rows.append(row | task.score(answer, sample))
     return rows
 
@@ -80,13 +81,3 @@ def _foresee(samples: Sequence[Sample], said: Sequence[Sequence[str]]) -> None:
     wanted = [(one, text) for one, texts in zip(samples, said, strict=True) if one.reward == "llm" for text in texts]
     if wanted:
         foresee([(read(text), one.solution.strip(), one.problem) for one, text in wanted], judge_of_environment())
-
-
-def _read(said: Answer, task: str) -> dict[str, Any]:
-    """What was read: the box that counts, all boxes with their labels, or the words."""
-    if task == "rec":
-        return {"box": None if said.box is None else [round(v, 2) for v in said.box]}
-    if task == "ovd":
-        found = said.found if said.text is not None else ()
-        return {"boxes": [[round(v, 2) for v in box] for box, _ in found], "labels": [label for _, label in found]}
-    return {"said": said.said}

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from vlmr1.answers import Answer, read
-from vlmr1.answers.words import choices_of
+from vlmr1.answers.choices import choices_of
 from vlmr1.evaluation.asked import Asked
 from vlmr1.evaluation.compare import Result
 from vlmr1.evaluation.intervals import wilson

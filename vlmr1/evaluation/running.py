@@ -1,26 +1,51 @@
-"""One checkpoint asked every question of its sources, and what is left of that: for the stage, and for the command.
+"""One checkpoint asked every question of its sources, and what is left of that: for the stage, a command, the gate.
 
-Questions are asked in chunks (`vlmr1.evaluation.asking`), each process its share; the first gathers and writes.
+Questions are asked in chunks (`vlmr1.evaluation.asking`), each process its share; the first gathers and writes. What a
+killed run had answered is not asked again.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vlmr1.evaluation.asking import Asked, Chunk, ask, chunks_of, gathered, one_by_one
-from vlmr1.evaluation.engines import InProcess
-from vlmr1.evaluation.over_http import OverHttp
 from vlmr1.evaluation.summary import summarise
-from vlmr1.files import rounded, write_json
+from vlmr1.files import rounded, whole_folder, write_json
 from vlmr1.launch import is_first, place, wait_for_all
 from vlmr1.measures import EXTRAS, TITLES
 from vlmr1.progress import progress
-from vlmr1.sample import Source, write_jsonl
-from vlmr1.settings import Compute, Evaluate
+from vlmr1.sample import Source, load_sources, write_jsonl
+from vlmr1.settings import Compute, Evaluate, Params
+from vlmr1.work import fingerprint_of, inputs_of, open_work, told
 
 Figures = dict[str, dict[str, Any]]  # by source and way
+
+
+def settings_of(params: Params, converted: Path) -> dict[str, Any]:
+    """What answers depend on besides the checkpoint and the code, as plain data, the items by their content."""
+    of: dict[str, Any] = {"evaluate": params.evaluate.model_dump(exclude={"servers"})}
+    of["compute"] = told(params.compute)
+    sources = load_sources(converted, "evaluate")
+    return of | {"max_pixels": params.convert.max_pixels, "data": inputs_of(converted / "evaluate", sources)}
+
+
+def evaluate(params: Params, checkpoint: Path, converted: Path, work: Path, target: Path) -> Figures | None:
+    """Fill `target` with SOURCE-WAY.jsonl, figures.json and settings.json; the figures by source and way.
+
+    `work` keeps what is half done and is removed at the end. None on every process but the first.
+    """
+    sources = load_sources(converted, "evaluate")
+    open_work(work, lambda: {**settings_of(params, converted), "checkpoint": fingerprint_of(checkpoint)})
+    chunks, model = ask_all(checkpoint, sources, params.evaluate, params.compute, params.convert.max_pixels, work)
+    if not is_first():
+        return None
+    with whole_folder(target) as folder:
+        figures = leave_results(folder, sources, params.evaluate, work, chunks, model)
+    shutil.rmtree(work)
+    return figures
 
 
 def ask_all(
@@ -30,6 +55,9 @@ def ask_all(
 
     Returns all chunks, and what of the model shaped its answers.
     """
+    from vlmr1.evaluation.engines import InProcess  # torch, wanted only here
+    from vlmr1.evaluation.over_http import OverHttp
+
     asking = settings.asking
     wait_for_all()  # the first may have cleared what another run left
     if settings.engine == "http":

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 
 from vlmr1.answers import Answer
+from vlmr1.answers.choices import read_choice
 from vlmr1.answers.numbers import read_number
-from vlmr1.answers.words import plain, read_choice
+from vlmr1.answers.units import same_unit
+from vlmr1.answers.words import plain
 from vlmr1.evaluation.questions import Question, Verdict
-from vlmr1.rewards.mathematics import equal, percent_of, same_unit
+from vlmr1.rewards.mathematics import equal, percent_of
 
 UNTOLD = Verdict(False, told=False)
 _LETTER = re.compile(r"[A-Z]")
@@ -23,12 +25,16 @@ def by_letter(said: Answer, question: Question) -> Verdict:
 
 
 def by_number(said: Answer, truth: str, tolerance: float) -> Verdict:
-    """A number no further from the true one than `tolerance`. Untold where the answer or the truth is no number."""
+    """A number no further from the true one than `tolerance`.
+
+    Untold where the answer or the truth is no number, or where their units differ: benchmarks compare values alone,
+    which another unit may or may not leave as they are.
+    """
     number, true = read_number(said.said)[0], read_number(truth)[0]
     if number is None or true is None:
         return UNTOLD
     if number.unit and true.unit and not same_unit(number.unit, true.unit):
-        return Verdict(False)
+        return UNTOLD
     close = abs(number.value - true.value) <= tolerance
     return Verdict(close or percent_of(number.value, number.unit, true.value, true.unit))
 

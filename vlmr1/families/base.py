@@ -143,10 +143,10 @@ class Family(ABC):
             dict.fromkeys([*own, *(named if isinstance(named, list) else [named] if named is not None else [])])
         )
 
-    def load_model(self, checkpoint: Path, dtype: torch.dtype) -> PreTrainedModel:
-        """The policy's weights, on the CPU. Only safetensors are read."""
+    def load_model(self, checkpoint: Path, dtype: torch.dtype, **more: Any) -> PreTrainedModel:
+        """The policy's weights, on the CPU. Only safetensors are read. `more` goes to `from_pretrained`."""
         return self.model_class.from_pretrained(
-            checkpoint, dtype=dtype, attn_implementation="sdpa", use_safetensors=True
+            checkpoint, dtype=dtype, attn_implementation="sdpa", use_safetensors=True, **more
         )
 
     def save(self, model: PreTrainedModel, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:

@@ -92,8 +92,8 @@ class QwenVL(Family):
         positions, _ = self.numbering.get_rope_index(row, mm_token_type_ids=kinds, image_grid_thw=grid)  # (3, 1, P)
         return positions[:, 0]
 
-    def load_model(self, checkpoint: Path, dtype: torch.dtype) -> PreTrainedModel:
-        model = super().load_model(checkpoint, dtype)
+    def load_model(self, checkpoint: Path, dtype: torch.dtype, **more: Any) -> PreTrainedModel:
+        model = super().load_model(checkpoint, dtype, **more)
         model.model.visual.patch_embed.proj.__class__ = PatchProduct
         return model
 

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
+from vlmr1.device import packs_sequences
 from vlmr1.grpo.tree import Node, Tree
 
 NAME = "shared_prefix"
@@ -168,7 +169,7 @@ def tree_layout(tree: Tree, device: torch.device, past: Cache | None = None, kee
             begin = node.start - first
             places[begin : begin + len(node.ids)] = range(offset + i * width, offset + i * width + len(node.ids))
         offset += len(lot) * width
-    packed = _packed(nodes, device) if VARLEN and device.type == "cuda" else None
+    packed = _packed(nodes, device) if VARLEN and packs_sequences(device.type) else None
     return Layout(tuple(calls), packed, torch.tensor(places, device=device), past, keep)
 
 
@@ -288,8 +289,8 @@ def sharing_breaks(model: Any) -> str | None:
     return None
 
 
-def use_shared_prefix(model: Any) -> None:
-    """Make a model's language layers attend over trees; its vision tower keeps PyTorch's own attention."""
-    parts = {name: "sdpa" for name in model.config.sub_configs}
+def use_shared_prefix(model: Any, tower: str = "sdpa") -> None:
+    """Make a model's language layers attend over trees, its vision tower by one of transformers' own ways."""
+    parts = {name: tower for name in model.config.sub_configs}
     parts["text_config"] = NAME
     model.set_attn_implementation(parts)

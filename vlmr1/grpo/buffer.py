@@ -64,3 +64,20 @@ def load_rollouts(folder: Path, rank: int, processes: int, device: torch.device)
         kept = {name: tensors[f"{i}.{name}"].to(device) for name in TENSORS if f"{i}.{name}" in tensors}
         rollouts.append(Rollout(**values, **kept))
     return rollouts
+
+
+def in_passes(rollouts: Sequence[Rollout], size: int) -> list[Rollout]:
+    """Loaded rollouts in passes of `size` prompts at most, for a run that takes fewer at once than who saved them."""
+    parts = []
+    for roll in rollouts:
+        for start in range(0, len(roll.indices), size):
+            part = slice(start, start + size)
+            completions = roll.completions[part]
+            longest = max(1, *(len(c) for group in completions for c in group))  # as they will be scored together
+            cut = {
+                name: value[part] if value.dim() == 2 else value[part, :, :longest]
+                for name in TENSORS
+                if (value := getattr(roll, name)) is not None
+            }
+            parts.append(Rollout(roll.indices[part], completions, tokens=roll.tokens, groups=roll.groups, **cut))
+    return parts

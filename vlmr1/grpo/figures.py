@@ -76,6 +76,7 @@ class Figures:
                 "source": sample.source,
                 "id": sample.id,
                 "completion": one.text,
+                "input_size": [one.frame[1], one.frame[0]],
                 "reward": one.total,
                 "advantage": gain,
                 "judged": one.metric,

@@ -174,8 +174,9 @@ class Policy:
 Features = dict[str, torch.Tensor]  # by a picture's key, what a frozen tower makes of it
 
 
-def prepare(model: Any, family: Family, share: bool) -> str | None:
-    """Make a bare model answer questions and, if it can and `share`, attend over trees.
+def prepare(model: Any, family: Family, share: bool, attention: str = "sdpa") -> str | None:
+    """Make a bare model answer questions and, if it can and `share`, attend over trees; else by `attention`, which
+    in any case is its vision tower's.
 
     Returns why it cannot share, or None. Raises ValueError where its head cannot answer.
     """
@@ -183,7 +184,9 @@ def prepare(model: Any, family: Family, share: bool) -> str | None:
     speed_up(model)
     breaks = family.breaks or sharing_breaks(model)
     if share and breaks is None:
-        use_shared_prefix(model)
+        use_shared_prefix(model, attention)
+    elif attention != "sdpa":  # which models are loaded with
+        model.set_attn_implementation(attention)
     return breaks
 
 

@@ -53,10 +53,11 @@ def second_model(
     temperature: float,
     shared: bool,
     autocast: Callable[[], AbstractContextManager[Any]],
+    attention: str,
 ) -> Reference:
     """The checkpoint as it is, frozen, on the policy's device; sharded like the policy under ZeRO-3."""
     model = family.load_model(checkpoint, dtype).requires_grad_(False).eval()
-    prepare(model, family, shared)
+    prepare(model, family, shared, attention)
     if any(hasattr(p, "ds_id") for p in model.parameters()):
         import deepspeed
 

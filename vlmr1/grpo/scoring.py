@@ -41,6 +41,7 @@ class Judged:
     boxes: int
     repeated: int  # boxes said more than once
     metric: float  # what the task is judged by
+    frame: Size  # (width, height) of the picture as the model saw it
 
 
 class Scorer:
@@ -95,6 +96,7 @@ class Scorer:
             len(answer.boxes),
             repeated,
             float(score[task.JUDGED]),
+            frame,
         )
 
 

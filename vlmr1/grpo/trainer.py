@@ -32,10 +32,9 @@ import torch
 from accelerate.utils import gather_object
 from transformers.trainer_callback import TrainerState
 
-from vlmr1.device import DTYPES
 from vlmr1.families.base import Prompt
 from vlmr1.grpo.advantages import advantages, zero_variance
-from vlmr1.grpo.buffer import Rollout, load_rollouts, save_rollouts
+from vlmr1.grpo.buffer import Rollout, in_passes, load_rollouts, save_rollouts
 from vlmr1.grpo.figures import Figures
 from vlmr1.grpo.holdout import HoldoutLooks
 from vlmr1.grpo.journal import Journal
@@ -111,11 +110,12 @@ class GrpoTrainer(VlmTrainer):
         return second_model(
             checkpoint,
             self.family,
-            torch.float32 if self.compute.deepspeed is None else DTYPES[self.compute.dtype],  # the policy's own
+            torch.float32 if self.compute.deepspeed is None else self.device.torch_dtype,  # the policy's own
             self.args.device,
             self.grpo.temperature,
             self.policy.shared,
             self.accelerator.autocast,
+            self.device.attention,
         )
 
     # The rollout of a step's groups.
@@ -328,7 +328,8 @@ class GrpoTrainer(VlmTrainer):
     def load_more(self, folder: Path) -> None:
         step = int(folder.name.rpartition("-")[2])
         if step % self.grpo.num_iterations:
-            self.rollouts = load_rollouts(folder, self.args.process_index, self.args.world_size, self.args.device)
+            saved = load_rollouts(folder, self.args.process_index, self.args.world_size, self.args.device)
+            self.rollouts = in_passes(saved, self.args.per_device_train_batch_size)
         if (folder / "reference").is_dir() and self.reference is not None:
             bare = self.reference.policy.bare
             bare.load_state_dict(self.family.load_model(folder / "reference", bare.dtype).state_dict())

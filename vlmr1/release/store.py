@@ -1,131 +1,137 @@
 """Where releases are kept: a folder, or a bucket of any S3 server. Keys are '/'-separated paths below the store's root.
 
-Left out on purpose: multipart resume, promotion, listing of versions.
+A key that stands for something finished (a manifest, an entry of the log) is written once, by `put_new`, in one step.
+The S3 store is in `s3.py`.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import secrets
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import urlparse
 
-from vlmr1.files import inside
+from vlmr1.files import inside, sha256
+from vlmr1.settings.results import check_url
+
+BLOCK = 1 << 20  # bytes that are held at once
+TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}\.tmp")
 
 
 class Store(Protocol):
-    def exists(self, key: str) -> bool: ...
-    def read(self, key: str) -> bytes: ...  # raises FileNotFoundError
-    def put(self, path: Path, key: str) -> None: ...  # whole or not at all
-    def put_new(self, data: bytes, key: str) -> None: ...  # raises FileExistsError when the key is taken
-    def replace(self, data: bytes, key: str) -> None: ...
-    def get(self, key: str, path: Path) -> None: ...  # raises FileNotFoundError
+    """What publishing and pulling ask of a store. Raises `TransientError` for what trying again may mend."""
+
+    url: str  # as people are told of it
+
+    def size(self, key: str) -> int | None: ...  # bytes; None where there is no such key
+    def read(self, key: str, most: int) -> bytes: ...  # raises FileNotFoundError; ValueError above `most` bytes
+    def blocks(self, key: str, start: int, stop: int, size: int) -> Iterator[bytes]: ...  # of a key of `size` bytes
+    def put(self, path: Path, key: str, digest: str) -> None: ...  # whole or not at all; once is enough
+    def put_new(self, data: bytes, key: str) -> None: ...  # raises FileExistsError where the key is taken
+    def children(self, prefix: str) -> list[str]: ...  # names right below it, sorted
+    def remove(self, prefix: str, age: float) -> list[str]: ...  # all below it, where nothing is younger, in seconds
+    def sweep(self, prefix: str) -> None: ...  # what interrupted uploads left below it
 
 
 def open_store(url: str) -> Store:
     """The store of a URL: a plain path, file:///…, or s3://bucket/prefix. Raises ValueError for anything else."""
+    check_url(url)
     parts = urlparse(url)
     if parts.scheme == "s3":
+        from vlmr1.release.s3 import S3Store  # here rather than at the top: a folder should not pay for boto3
+
         return S3Store(parts.netloc, parts.path.strip("/"))
-    if parts.scheme == "file":
-        return FolderStore(Path(parts.path))
-    if parts.scheme == "":
-        return FolderStore(Path(url))
-    raise ValueError(f"store {url!r}: give a folder, file:///… or s3://bucket/prefix")
+    return FolderStore(Path(parts.path if parts.scheme == "file" else url))
 
 
 class FolderStore:
     """Releases below a local folder."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root, self.url = root, str(root)
 
-    def exists(self, key: str) -> bool:
-        return inside(self.root, key).is_file()
+    def size(self, key: str) -> int | None:
+        path = inside(self.root, key)
+        return path.stat().st_size if path.is_file() else None
 
-    def read(self, key: str) -> bytes:
-        return inside(self.root, key).read_bytes()
+    def read(self, key: str, most: int) -> bytes:
+        with inside(self.root, key).open("rb") as file:
+            return within(file.read(most + 1), most, key)
 
-    def put(self, path: Path, key: str) -> None:
-        temporary = self._temporary(key)
-        shutil.copyfile(path, temporary)
-        temporary.replace(inside(self.root, key))
+    def blocks(self, key: str, start: int, stop: int, size: int) -> Iterator[bytes]:
+        path = inside(self.root, key)
+        if path.stat().st_size != size:
+            raise ValueError(f"{key}: has {path.stat().st_size:,} bytes, {size:,} were promised")
+        with path.open("rb") as file:
+            file.seek(start)
+            while start < stop:
+                block = file.read(min(BLOCK, stop - start))
+                if not block:
+                    raise ValueError(f"{key}: ended at byte {start:,} of {size:,}")
+                start += len(block)
+                yield block
 
-    def put_new(self, data: bytes, key: str) -> None:
-        temporary = self._temporary(key)
-        temporary.write_bytes(data)
-        try:
-            os.link(temporary, inside(self.root, key))  # fails, in one step, where the name is taken
-        finally:
-            temporary.unlink()
-
-    def replace(self, data: bytes, key: str) -> None:
-        temporary = self._temporary(key)
-        temporary.write_bytes(data)
-        temporary.replace(inside(self.root, key))
-
-    def get(self, key: str, path: Path) -> None:
-        shutil.copyfile(inside(self.root, key), path)
-
-    def _temporary(self, key: str) -> Path:
+    def put(self, path: Path, key: str, digest: str) -> None:
         target = inside(self.root, key)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        return target.with_name(f".{target.name}.tmp")  # one name, so that what a kill left is overwritten
-
-
-class S3Store:
-    """Releases in a bucket. Endpoint, region and credentials come from the usual AWS environment."""
-
-    def __init__(self, bucket: str, prefix: str) -> None:
-        import boto3  # here rather than at the top: a folder store should not pay for it
-
-        self.bucket, self.prefix = bucket, prefix
-        self.client: Any = boto3.client("s3")
-
-    def _key(self, key: str) -> str:
-        return f"{self.prefix}/{key}" if self.prefix else key
-
-    def _call(self, what: str, key: str, **arguments: Any) -> Any:
-        """A client call, its 'no such key' told as FileNotFoundError and 'taken' as FileExistsError."""
-        from boto3.exceptions import Boto3Error
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        where = f"s3://{self.bucket}/{self._key(key)}"
-        try:
-            return getattr(self.client, what)(Bucket=self.bucket, Key=self._key(key), **arguments)
-        except ClientError as error:
-            code = error.response["Error"]["Code"]
-            if code in ("404", "NoSuchKey", "NotFound"):
-                raise FileNotFoundError(f"{where}: not found") from None
-            if code == "PreconditionFailed":
-                raise FileExistsError(f"{where}: taken") from None
-            raise ValueError(
-                f"{where}: the server said {code}; check the bucket, the endpoint and the credentials"
-            ) from None
-        except (BotoCoreError, Boto3Error) as error:
-            raise ValueError(f"{where}: {type(error).__name__}; check AWS_ENDPOINT_URL and the credentials") from None
-
-    def exists(self, key: str) -> bool:
-        try:
-            self._call("head_object", key)
-        except FileNotFoundError:
-            return False
-        return True
-
-    def read(self, key: str) -> bytes:
-        return self._call("get_object", key)["Body"].read()
-
-    def put(self, path: Path, key: str) -> None:
-        self._call("upload_file", key, Filename=str(path))
+        if target.is_file() and target.stat().st_size == path.stat().st_size and sha256(target) == digest:
+            return
+        temporary = self._temporary(target)
+        shutil.copyfile(path, temporary)
+        _to_disk(temporary)
+        temporary.replace(target)
 
     def put_new(self, data: bytes, key: str) -> None:
-        if self.exists(key):  # some servers ignore the condition
-            raise FileExistsError(f"s3://{self.bucket}/{self._key(key)}: taken")
-        self._call("put_object", key, Body=data, IfNoneMatch="*")
+        target = inside(self.root, key)
+        temporary = self._temporary(target)
+        try:
+            temporary.write_bytes(data)
+            _to_disk(temporary)
+            os.link(temporary, target)  # fails, in one step, where the name is taken
+        finally:
+            temporary.unlink(missing_ok=True)
+        _to_disk(target.parent)
 
-    def replace(self, data: bytes, key: str) -> None:
-        self._call("put_object", key, Body=data)
+    def children(self, prefix: str) -> list[str]:
+        folder = inside(self.root, prefix) if prefix else self.root
+        if not folder.is_dir():
+            return []
+        return sorted(path.name for path in folder.iterdir() if not TEMPORARY.fullmatch(path.name))
 
-    def get(self, key: str, path: Path) -> None:
-        self._call("download_file", key, Filename=str(path))
+    def remove(self, prefix: str, age: float) -> list[str]:
+        import time
+
+        folder = inside(self.root, prefix)
+        found = [path for path in folder.rglob("*") if path.is_file()]
+        if any(path.stat().st_mtime > time.time() - age for path in found):
+            return []
+        shutil.rmtree(folder, ignore_errors=not found)
+        return sorted(path.relative_to(folder).as_posix() for path in found)
+
+    def sweep(self, prefix: str) -> None:
+        for path in inside(self.root, prefix).rglob(".*.tmp"):
+            if TEMPORARY.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+
+    def _temporary(self, target: Path) -> Path:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+
+
+def within(data: bytes, most: int, key: str) -> bytes:
+    """The bytes, unless they are more than can be meant."""
+    if len(data) > most:
+        raise ValueError(f"{key}: is larger than {most:,} bytes, which none of ours is")
+    return data
+
+
+def _to_disk(path: Path) -> None:
+    """So that what is named after it (a manifest after its files) cannot outlast it in a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -76,13 +76,34 @@ def parts(facts: dict[str, Any], way: str = "greedy") -> list[list[str]]:
     return rows
 
 
+def official_table(labels: dict[str, str], by_policy: dict[str, dict[str, dict[str, Any]]]) -> list[list[str]]:
+    """The main figure of every source and policy with its interval; the first row is the head."""
+    rows = [["source", "benchmark", "figure", "n", *[labels[policy] for policy in by_policy]]]
+    for source, first in next(iter(by_policy.values())).items():
+        each = [sources[source] for sources in by_policy.values()]
+        if any("unscored" in one for one in each):
+            why = next(one["unscored"] for one in each if "unscored" in one)
+            rows.append([source, first["benchmark"], f"not scored: {why}", "", *[""] * len(each)])
+        else:
+            n = f"{first['n']} of {first['of']}" if "of" in first and first["of"] != first["n"] else str(first["n"])
+            rows.append([source, first["benchmark"], first["main"], n, *[_main(one) for one in each]])
+    return rows
+
+
+def _main(figures: dict[str, Any]) -> str:
+    main = figures["main"]
+    low, high = figures.get(f"{main}_low"), figures.get(f"{main}_high")
+    bounds = f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
+    return f"{figures[main]:.3f}{bounds}"
+
+
 def record(params: str) -> None:
     """Note, beside the tracked facts, what differs by nature: commit, versions, machine, and the params file's text."""
-    head, dirty = commit()
+    head, changed = commit()
     noted = {
         "facts": sha256(RUN / "facts.json"),
         "commit": head,
-        "dirty": dirty,
+        "dirty": bool(changed),
         "machine": machine(),
         "packages": package_versions(),
         "params": params,
@@ -107,6 +128,7 @@ def render() -> None:
         "sampled": table_that_matters(facts, "sampled") if "sampled" in facts["ways"] else None,
         "details": details(facts),
         "parts": parts(facts),
+        "official": official_table(facts["labels"], facts["official"]),
         "noted": noted,
         "records": records,
         "cost": _cost({r["stage"]: r["cpu_seconds"] for r in records if not r["continued"]}),

@@ -34,7 +34,7 @@ def say() -> None:
     published = json.loads(PUBLISHED.read_text(encoding="utf-8"))
     name = f"{published['name']}@{published['version']}"
     store = load_params().publish.store
-    if open_store(store).exists(f"{published['name']}/{published['version']}/{MANIFEST}"):
+    if open_store(store).size(f"{published['name']}/{published['version']}/{MANIFEST}") is not None:
         print(f"pull    vlmr1 pull {name} --to checkpoints/{published['name']}")
     else:
         print(f"pull    {name} is not in {store}; `dvc repro --force --single-item publish` puts it there again")

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vlmr1.answers import Answer
+from vlmr1.answers.choices import read_choice
 from vlmr1.answers.numbers import read_number
-from vlmr1.answers.words import plain, read_choice, read_yes_no
+from vlmr1.answers.units import same_unit
+from vlmr1.answers.words import plain, read_yes_no
 from vlmr1.rewards import Reward
-from vlmr1.rewards.mathematics import equal, percent_of, same_number, same_unit
+from vlmr1.rewards.mathematics import equal, percent_of, same_number
 
 LONGEST_RATIO = 2_000  # characters that `ratio` compares
 

@@ -17,7 +17,7 @@ from ruamel.yaml.error import YAMLError
 from vlmr1.settings.base import Block
 from vlmr1.settings.data import Convert, Data, Validate
 from vlmr1.settings.grpo import Grpo, Holdout, SyncReference
-from vlmr1.settings.results import Asking, Evaluate, Publish, Report
+from vlmr1.settings.results import Asking, Evaluate, Gate, Publish, Report
 from vlmr1.settings.sources import SourceSpec
 from vlmr1.settings.training import (
     Compute,
@@ -58,6 +58,7 @@ __all__ = [
     "Data",
     "DeepSpeed",
     "Evaluate",
+    "Gate",
     "Grpo",
     "GuiSplit",
     "GuiWorld",
@@ -105,6 +106,10 @@ class Training(Block):
         self.compute.accumulation(self.grpo.prompts_per_step, "grpo.prompts_per_step")
         if self.grpo.sync_ref_model is not None and self.compute.deepspeed is not None:
             raise ValueError("grpo.sync_ref_model: no process holds sharded weights whole; set it or deepspeed to null")
+        if self.compute.quantize is not None and self.trained.lora is None:
+            raise ValueError(
+                "compute.quantize: a quantized base is trained by adapters alone; give trained.lora or null"
+            )
         if self.grpo.sync_ref_model is not None and self.trained.lora is not None:
             raise ValueError("grpo.sync_ref_model: under lora the reference is the base itself; set it to null")
         return self
@@ -125,11 +130,20 @@ class Params(Block):
     evaluate: Evaluate
     report: Report
     publish: Publish
+    gate: Gate
 
     @model_validator(mode="after")
     def _world_of_its_own(self) -> Params:
         if self.data.embedded != (self.world is not None):
             raise ValueError(f"world: belongs to data.root {WORLD_FOLDER}, and only to it (else null)")
+        return self
+
+    @model_validator(mode="after")
+    def _gated_sources(self) -> Params:
+        asked = [name for name, source in self.data.sources.items() if source.role == "evaluate"]
+        for name in (*self.gate.improve, *self.gate.keep):
+            if name not in asked:
+                raise ValueError(f"gate: {name} is no source of role evaluate; there is: {', '.join(asked)}")
         return self
 
     @model_validator(mode="after")
@@ -141,6 +155,12 @@ class Params(Block):
     def _processes(self) -> Params:
         if self.warmup.training is not None:
             self.compute.accumulation(self.warmup.training.batch, "warmup.training.batch")
+        return self
+
+    @model_validator(mode="after")
+    def _published_whole_or_not(self) -> Params:
+        if (self.publish.merge is None) != (self.trained.lora is None):
+            raise ValueError("publish.merge: true or false under trained.lora, null without it")
         return self
 
     @model_validator(mode="after")

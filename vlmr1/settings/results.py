@@ -1,12 +1,13 @@
-"""The last blocks of params.yaml: evaluation, report, publishing."""
+"""The last blocks of params.yaml: evaluation, report, publishing, and the gate of a retraining."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+from urllib.parse import urlparse
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from vlmr1.settings.base import Block, Count, Name, Names, Rate
+from vlmr1.settings.base import Block, Count, Name, Names, Rate, Share
 
 
 class Asking(Block):
@@ -83,6 +84,41 @@ class Report(Block):
     pictures: Count  # right and wrong answers shown of each model
 
 
+class Gate(Block):
+    """What a retrained candidate must show against the promoted version, on the same items (`vlmr1.gate`)."""
+
+    label: Name  # of the promoted version, e.g. prod
+    improve: Names  # evaluation sources on each of which it must be better by more than noise
+    keep: dict[str, Share]  # source: how much of the judged figure may be lost there at most
+
+    @model_validator(mode="after")
+    def _once(self) -> Gate:
+        if both := set(self.improve) & set(self.keep):
+            raise ValueError(f"keep.{min(both)}: improve asks more of it already; name it in one of the two")
+        return self
+
+
+def check_url(url: str) -> None:
+    """Raises ValueError where a URL names no store, or carries a secret; the sentence never repeats it."""
+    parts = urlparse(url)
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError(
+            "a store's URL holds no user, key or query; give s3://bucket/prefix, and credentials by AWS_ACCESS_KEY_ID"
+            " and AWS_SECRET_ACCESS_KEY or a profile"
+        )
+    if parts.scheme not in ("", "file", "s3") or (parts.scheme == "s3") != bool(parts.netloc) or not url:
+        raise ValueError(
+            f"a store of kind {parts.scheme or 'nothing'!r}: give a folder, file:///… or s3://bucket/prefix"
+        )
+
+
 class Publish(Block):
-    name: Name
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]*[a-z0-9])?$", max_length=100)]
     store: str  # a folder, file:///… or s3://bucket/prefix
+    license: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]  # as the hub calls it
+    merge: bool | None  # under lora: the whole checkpoint instead of the adapter
+
+    @model_validator(mode="after")  # of the block: a sentence about one field would repeat its value
+    def _no_secret(self) -> Publish:
+        check_url(self.store)
+        return self

@@ -47,14 +47,25 @@ class Launch(Block):
 class Compute(Block):
     """How models are loaded and run, in every stage."""
 
-    dtype: Literal[
-        "float32", "bfloat16"
-    ]  # of the arithmetic; the optimizer's weights stay float32, else small steps are lost
+    device: Literal["auto", "cuda", "npu", "mps", "cpu"]  # auto: the accelerator that there is, else the CPU
+    # Of the arithmetic; the optimizer's weights stay float32, else small steps are lost. auto: what the device has.
+    dtype: Literal["auto", "float32", "bfloat16", "float16"]
+    attention: Literal["sdpa", "flash_attention_2"]  # of vision towers, and of models that cannot share prompts
+    quantize: Literal["4bit", "8bit"] | None  # the base beneath lora, while it trains
     activation_checkpointing: bool
     prompts_per_device: Count | None  # of one forward and backward pass; null: all of a step's share
     workers: Annotated[int, Field(ge=0)]  # processes that prepare pictures ahead of each training process
+    on_out_of_memory: Literal[
+        "fail", "halve"
+    ]  # what a training's next start does: the same, or half the prompts a pass
     deepspeed: DeepSpeed | None
     launch: Launch | None  # null: one process
+
+    @model_validator(mode="after")
+    def _whole_where_quantized(self) -> Compute:
+        if self.quantize is not None and self.deepspeed is not None and self.deepspeed.stage == 3:
+            raise ValueError("quantize: ZeRO-3 cannot shard quantized weights; set deepspeed to stage 2 or null")
+        return self
 
     @property
     def processes(self) -> int:

@@ -70,7 +70,7 @@ class OvdSplit(Objects):
     draw: Literal["known", "held_out"]  # objects of all categories but those, and no word of those; or of just those
     asked: Pair  # fewest and most names asked for that are there
     negatives: Pair  # fewest and most that are not, each near in colour or shape to something there
-    empty: Share  # of the pictures, where nothing asked for is there
+    empty: Share  # of the pictures, where nothing asked for is there; as many names are asked for as elsewhere
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -89,8 +89,6 @@ class OvdSplit(Objects):
             raise ValueError("asked: fewest and most, at least 1 and in this order (empty pictures are a share)")
         if not 0 <= self.negatives[0] <= self.negatives[1]:
             raise ValueError("negatives: fewest and most, in this order")
-        if self.empty and not self.negatives[0]:
-            raise ValueError("negatives: at least 1 where some pictures are empty, else nothing is asked for there")
         if unknown := set(self.held_out) - {f"{colour} {shape}" for colour in self.colours for shape in self.shapes}:
             raise ValueError(f"held_out: {min(unknown)} is no colour and shape of this split")
         if not self.drawn or len(self.categories) < 2:

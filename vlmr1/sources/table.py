@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vlmr1.answers.words import choices_of
+from vlmr1.answers.choices import choices_of
 from vlmr1.boxes import Box, Size, rescale
 from vlmr1.rows import Row, unread
 from vlmr1.settings.sources import Column, Table

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from vlmr1.device import accelerator_name, load_npu, peak_bytes
+from vlmr1.errors import RETRY, transient
 from vlmr1.files import sha256, write_atomically, write_json
 from vlmr1.launch import is_first, leave, start_processes
 from vlmr1.settings import PARAMS, Params, load_params
@@ -28,6 +30,11 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 # oneDNN keeps what it compiled for each shape of a product; rows differ in length at every step, and memory would grow.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 os.environ.setdefault("LRU_CACHE_CAPACITY", "64")  # PyTorch's own store of the same
+
+try:
+    load_npu()  # wherever a maker's extension is installed: a broken one would break every import of torch
+except ValueError as error:
+    sys.exit(f"vlmr1: {error}")
 
 RECORDS = Path("work/records")
 CONVERTED = Path("data/converted")
@@ -57,6 +64,12 @@ def run_stage(name: str, main: Callable[[Params], Any], trains: bool | Callable[
         trace = RECORDS / f"{name}-fault.txt"
         write_atomically(trace, traceback.format_exc())
         sys.exit(f"{name}: {error}\n(where in the code: {trace})")
+    except (OSError, MemoryError, RuntimeError) as error:
+        if not transient(error):
+            raise
+        print(f"{name}: {error}", file=sys.stderr, flush=True)
+        write_atomically(RECORDS / f"{name}-transient.txt", f"{error}\n")  # torchrun keeps the exit code to itself
+        sys.exit(RETRY)
     except KeyboardInterrupt:
         sys.exit(f"{name}: stopped; the same command goes on from the last checkpoint")
     if not is_first():
@@ -71,8 +84,9 @@ def run_stage(name: str, main: Callable[[Params], Any], trains: bool | Callable[
         "continued": continued,
         "peak_memory_mb": round(max(u.ru_maxrss for u in used) * unit / 2**20),
     }
-    if "torch" in sys.modules and (torch := sys.modules["torch"]).accelerator.is_available():
-        record["peak_accelerator_memory_mb"] = round(torch.accelerator.max_memory_allocated() / 2**20)
+    if "torch" in sys.modules and (peak := peak_bytes()) is not None:
+        record["accelerator"] = accelerator_name()
+        record["peak_accelerator_memory_mb"] = round(peak / 2**20)
     metrics = Path("metrics") / f"{name}.json"  # so that the page can tell whose times these are
     record["made"] = sha256(metrics) if metrics.is_file() else None
     write_json(RECORDS / f"{name}.json", record)

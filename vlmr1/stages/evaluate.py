@@ -11,39 +11,24 @@ was killed asks nothing twice.
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 from typing import Any
 
-from vlmr1.evaluation.running import ask_all, leave_results, line
-from vlmr1.files import rounded, whole_folder, write_json
-from vlmr1.launch import is_first
+from vlmr1.evaluation.running import evaluate, line
+from vlmr1.files import rounded, write_json
 from vlmr1.measures import MEASURES
 from vlmr1.policies import LABELS
-from vlmr1.sample import load_sources
 from vlmr1.settings import Params
 from vlmr1.stages import CONVERTED, run_stage
-from vlmr1.work import fingerprint_of, inputs_of, open_work, told
 
 
 def main(params: Params, policy: str) -> None:
-    settings, checkpoint = params.evaluate, Path("models") / policy
-    sources = load_sources(CONVERTED, "evaluate")
-
-    def about() -> dict[str, Any]:
-        of: dict[str, Any] = {"evaluate": settings.model_dump(exclude={"servers"}), "compute": told(params.compute)}
-        of |= {"max_pixels": params.convert.max_pixels, "checkpoint": fingerprint_of(checkpoint)}
-        return of | {"data": inputs_of(CONVERTED / "evaluate", sources)}
-
-    work = open_work(Path("work") / f"evaluate-{policy}", about)
-    chunks, model = ask_all(checkpoint, sources, settings, params.compute, params.convert.max_pixels, work)
-    if not is_first():
+    work = Path("work") / f"evaluate-{policy}"
+    figures = evaluate(params, Path("models") / policy, CONVERTED, work, Path("predictions") / policy)
+    if figures is None:
         return
-    with whole_folder(Path("predictions") / policy) as folder:
-        figures = leave_results(folder, sources, settings, work, chunks, model)
     greedy = {name: by_way["greedy"] for name, by_way in figures.items()}
     write_json(Path("metrics") / f"evaluate-{policy}.json", rounded(_compared(greedy), 4))
-    shutil.rmtree(work)
     for name, f in greedy.items():
         print(f"{policy} on {name}: {line(f)}")
 

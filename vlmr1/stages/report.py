@@ -14,6 +14,7 @@ from vlmr1.policies import LABELS
 from vlmr1.report import figures, page
 from vlmr1.report.examples import examples
 from vlmr1.report.facts import differences, sentences, title_of
+from vlmr1.report.official import official
 from vlmr1.sample import load_sources, read_jsonl
 from vlmr1.settings import PARAMS, Asking, Params
 from vlmr1.stages import CONVERTED, read_json, run_stage
@@ -45,6 +46,7 @@ def main(params: Params) -> None:
             "sentences": sentences(found, training, index, metrics),
             "table": metrics,
             "differences": found,
+            "official": {policy: official(params.data, Path("predictions") / policy) for policy in LABELS},
             "training": training,
         }
         write_json(folder / "facts.json", rounded(facts))

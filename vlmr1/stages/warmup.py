@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from vlmr1.errors import TransientError
 from vlmr1.families import load_family
 from vlmr1.families.tiny import build_image_processor, build_model, build_tokenizer
 from vlmr1.files import whole_folder, write_json
@@ -130,7 +131,11 @@ def _resolve(pretrained: Pretrained, max_pixels: int) -> None:
                 f"warmup.pretrained.model: {pretrained.model} has no .safetensors weights, the only kind read"
             )
         load_family(folder, max_pixels)  # refuse an unsupported family now, not after the first training minute
-        origin = {"model": local.name if local.is_dir() else pretrained.model, "revision": pretrained.revision}
+        origin = {
+            "kind": "folder" if local.is_dir() else "hub",
+            "model": local.name if local.is_dir() else pretrained.model,
+            "revision": pretrained.revision,
+        }
         write_json(folder / "origin.json", {**origin, "sha256": hashes})
     logs = Path("logs/warmup")
     with whole_folder(logs) as folder:
@@ -139,7 +144,7 @@ def _resolve(pretrained: Pretrained, max_pixels: int) -> None:
 
 
 def _fetch(pretrained: Pretrained, folder: Path) -> None:
-    """Download from the hub. Raises ValueError with the mend when the hub cannot be reached or lacks the revision."""
+    """Download from the hub. Raises ValueError where it lacks the revision, TransientError where it is not reached."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -148,7 +153,9 @@ def _fetch(pretrained: Pretrained, folder: Path) -> None:
             pretrained.model, revision=pretrained.revision, local_dir=folder, allow_patterns=list(WEIGHTS)
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ValueError(
+        answer = getattr(error, "response", None)  # none where nobody answered
+        refused = answer is not None and answer.status_code < 500
+        raise (ValueError if refused else TransientError)(
             f"warmup.pretrained: {pretrained.model} at {pretrained.revision} could not be fetched"
             f" ({type(error).__name__}); check the name, the revision and the network, or give a local folder"
         ) from error

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from vlmr1.answers import Answer
+from vlmr1.answers.choices import choices_of, read_choice
 from vlmr1.answers.numbers import read_number
-from vlmr1.answers.words import choices_of, read_choice, read_yes_no
+from vlmr1.answers.words import read_yes_no
 from vlmr1.rewards import Reward, judge, shape, text
 from vlmr1.sample import Sample
 

@@ -27,7 +27,6 @@ class OnGrid:
     halved: bool = False  # a triangle, its right angle at the lower left
 
     def draw(self, canvas: Canvas) -> None:
-        canvas.box(EDGE, EDGE, EDGE + CELLS * CELL, EDGE + CELLS * CELL, PAPER)
         x0, y0 = EDGE + self.x * CELL, EDGE + self.y * CELL
         x1, y1 = x0 + self.width * CELL, y0 + self.height * CELL
         corners = [(x0, y0), (x1, y1), (x0, y1)] if self.halved else [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]

@@ -56,16 +56,17 @@ def _example(rng: random.Random, split: str, wanted: OvdSplit, seen: Seen) -> tu
         names = rng.choices(wanted.drawn, k=many)
         things = scatter(rng, names, wanted.sides, wanted.grid)
         near = hard_negatives(names, wanted.categories)
-        least, most = wanted.negatives
-        least = max(least, 1) if empty else least
-        if things is None or len(near) < least:
-            continue
         there = sorted(set(names))
         rng.shuffle(there)
-        present = [] if empty else there[: rng.randint(*wanted.asked)]
+        present = there[: rng.randint(*wanted.asked)]
+        least, most = wanted.negatives
+        if empty:  # as many names as elsewhere, else their number would tell
+            least, most, present = least + len(present), most + len(present), []
+        if things is None or len(near) < least:
+            continue
         absent = rng.sample(near, rng.randint(least, min(most, len(near))))
         if seen.new(draw(things)):
-            return things, present, absent
+            return sorted(things, key=lambda thing: thing.box), present, absent  # left to right, an order to be learnt
     raise no_new_picture("ovd", split, "fewer pictures, a finer grid, more colours, fewer negatives or other objects")
 
 

@@ -1,0 +1,180 @@
+"""The retraining flow: new data, the pipeline, the gate, a branch with the experiment, the release, its promotion.
+
+    python -m flows.retrain --recipe recipes/smoke.yaml -S grpo.seed=2
+
+It works in a clone of the project (`flows.checkout`), so that the working tree stays as it is. Its end is a state with
+a name: Promoted, Refused, Passed (promotion was not wanted), Already promoted, Nothing to do. A refused candidate is
+kept: published, noted in the store's log with the reason, its branch called refused/….
+Left out on purpose: merging branches, which is a person's to decide.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+from prefect.states import Completed, State
+from prefect.tasks import exponential_backoff
+
+from flows import checkout, judging
+from flows.artifacts import show_release
+from flows.graph import inputs_digest
+from flows.notify import candidate_refused
+from flows.pipeline import DELAY, RETRIES, pipeline
+from flows.showing import show_text
+from vlmr1.errors import transient
+from vlmr1.files import write_json
+from vlmr1.recipes import apply
+from vlmr1.release import registry
+from vlmr1.release.store import open_store
+from vlmr1.settings import load_params
+
+DONE = Path("work/retrained.json")  # in the clone: {digest of all inputs: the branch it gave}
+
+
+def may_mend(task: Any, task_run: Any, state: State[Any]) -> bool:
+    """Whether a failed step is tried again: only where a store or a network failed."""
+    fault = state.result(raise_on_failure=False)
+    return isinstance(fault, checkout.CommandFailedForNow | judging.AskingFailedForNow) or transient(fault)
+
+
+step: Any = partial(
+    task,
+    cache_policy=NO_CACHE,
+    retries=RETRIES,
+    retry_delay_seconds=exponential_backoff(DELAY),
+    retry_condition_fn=may_mend,
+)
+
+
+def run_name() -> str:
+    """E.g. nightly: what started it."""
+    return f"retrain-{flow_run.parameters.get('name', 'manual')}"
+
+
+@flow(name="retrain", flow_run_name=run_name)
+def retrain(
+    recipe: str | None = None,
+    sets: list[str] | None = None,
+    name: str = "manual",
+    revision: str | None = None,
+    force: bool = False,
+    promote: bool = True,
+    parallel: int = 2,
+) -> State[Any]:
+    """Retrain on the newest data, and promote what passes the gate.
+
+    `recipe` and KEY=VALUE `sets` are laid over params.yaml; `name` begins the branch's name; `revision` is the commit
+    (the project's present one); `force` runs where nothing has changed; `promote` false only says what the gate finds;
+    at most `parallel` stages run side by side.
+    """
+    said = get_run_logger().info
+    with checkout.copy_of(Path.cwd(), revision, said):
+        changed = apply(None if recipe is None else Path(recipe), sets or [])
+        said(f"params: {'; '.join(changed) or 'as committed'}")
+        store = load_params().publish.store
+        checkout.share_store(Path.cwd().parent, store)
+        fetch()
+        digest = inputs_digest()
+        done = json.loads(DONE.read_text(encoding="utf-8")) if DONE.is_file() else {}
+        if digest in done and not force:
+            return Completed(name="Nothing to do", message=f"the same data, code and parameters gave {done[digest]}")
+        pipeline(parallel=parallel)
+        verdict = gate()
+        branch = save(name, verdict)
+        push()
+        title = conclude(store, verdict, branch, promote)
+        write_json(DONE, {**done, digest: branch})
+        return Completed(name=title, message=f"{verdict.release}, {branch}: {verdict.says}")
+
+
+@step(name="new data", task_run_name="new data")
+def fetch() -> list[str]:
+    """Bring the data up to date; the imports that changed."""
+    lines: list[str] = []
+    changed = checkout.pull_data(lines.append)
+    show_text("data", "## Data\n\n" + "".join(f"- {line}\n" for line in lines), "What data there was, and what is new")
+    for line in lines:
+        get_run_logger().info(line)
+    return changed
+
+
+@step(name="gate", task_run_name="gate")
+def gate() -> judging.Verdict:
+    """Compare the candidate with the promoted version on the same items."""
+    verdict = judging.judge()
+    judging.show(verdict)
+    get_run_logger().info(f"gate: {verdict.outcome}: {verdict.says}")
+    return verdict
+
+
+@step(name="experiment", task_run_name="experiment")
+def save(name: str, verdict: judging.Verdict) -> str:
+    """The run as an experiment, and the experiment as a branch of the project; the branch."""
+    experiment = f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    branch = f"{'refused' if verdict.outcome == judging.REFUSED else 'retrain'}/{experiment}"
+    commit = checkout.save_branch(experiment, branch, f"{verdict.release}: {verdict.outcome}\n\n{verdict.says}")
+    text = f"## {branch}\n\n```\ngit diff HEAD..{branch} -- params.yaml\ndvc metrics diff HEAD {branch}\n```\n"
+    show_text("experiment", text, f"{branch} is {commit[:12]}; the working branch is as it was")
+    return branch
+
+
+@step(name="push", task_run_name="push")
+def push() -> None:
+    """What the run made, to DVC's remote."""
+    checkout.push_data(get_run_logger().info)
+
+
+@step(name="release", task_run_name="release")
+def conclude(store_url: str, verdict: judging.Verdict, branch: str, promote: bool) -> str:
+    """Promote the candidate, or note why not; how it went, in a word or two."""
+    store, label = open_store(store_url), load_params().gate.label
+    title, reason = verdict.outcome, f"{branch}: {verdict.says}"
+    if verdict.outcome == judging.REFUSED:
+        registry.refuse(store, verdict.name, verdict.version, reason)
+        candidate_refused(verdict.release, verdict.says)
+    elif verdict.outcome == judging.PASSED and promote:
+        registry.promote(store, verdict.name, verdict.version, label, reason)
+        title = f"Promoted to {label}"
+    show_release(store_url, verdict.name, verdict.version, title.lower())
+    return title
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", help="laid over params.yaml, e.g. recipes/smoke.yaml")
+    parser.add_argument("-S", "--set-param", action="append", default=[], metavar="KEY=VALUE", help="after the recipe")
+    parser.add_argument("--name", default="manual", help="what the branch's name begins with")
+    parser.add_argument("--revision", help="a commit, branch or tag of the project (default: its present commit)")
+    parser.add_argument("--force", action="store_true", help="also where nothing has changed")
+    parser.add_argument("--no-promotion", action="store_true", help="say what the gate finds, and leave it at that")
+    parser.add_argument("--parallel", type=int, default=2, help="stages at once")
+    chosen = parser.parse_args()
+    try:
+        state = retrain(
+            chosen.recipe,
+            chosen.set_param,
+            chosen.name,
+            chosen.revision,
+            chosen.force,
+            not chosen.no_promotion,
+            chosen.parallel,
+            return_state=True,
+        )
+    except (RuntimeError, ValueError) as error:
+        sys.exit(f"retrain: {error}")
+    print(f"retrain: {state.name}: {state.message}")
+    if not state.is_completed():
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

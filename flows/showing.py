@@ -1,0 +1,33 @@
+"""The forms in which the UI shows things: keys, pictures, tables and text, each an artifact of the present task."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+
+def key_of(*parts: str) -> str:
+    """Artifact keys are lower-case words joined by dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
+
+
+def show_text(key: str, text: str, description: str) -> None:
+    create_markdown_artifact(text, key=key, description=description)
+
+
+def show_table(key: str, rows: Sequence[dict[str, Any]], description: str) -> None:
+    create_table_artifact(list(rows), key=key, description=description)
+
+
+def show_picture(key: str, path: Path, description: str, below: str = "") -> None:
+    # As Markdown: an image artifact would print the whole data URL below the picture.
+    show_text(key, f"![{description}]({data_url(path)})\n{below}", description)
+
+
+def data_url(path: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -1,0 +1,166 @@
+"""Retraining a real repository on a real server, over a graph that is cheap: what is allowed, refused, left alone."""
+
+import json
+import subprocess
+
+import pytest
+
+from flows.ui import server
+from tests.conftest import ROOT, default_params, environment, free_port, run
+from vlmr1.files import sha256
+from vlmr1.release.registry import promoted, releases
+from vlmr1.release.store import open_store
+
+# Stands for data, training, evaluation and publishing: the data says how many of a hundred answers are right.
+MAKE = """
+import json
+from pathlib import Path
+from tests.releases import make_checkpoint, other, release
+from vlmr1.files import write_json
+from vlmr1.release.registry import promoted, releases
+from vlmr1.release.store import open_store
+from vlmr1.settings import load_params
+from vlmr1.stages.promoted import place_of
+
+def answer(folder, right):
+    for source in ("larger", "in_domain", "new_colours"):
+        rows = [{"index": i, "hit": i < right} for i in range(100)]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{source}-greedy.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in rows))
+        figures = {s: {"greedy": {"judged": "acc_0.5"}} for s in ("larger", "in_domain", "new_colours")}
+        write_json(folder / "figures.json", figures)
+
+right, params = int(Path("data/right").read_text()), load_params()
+row = {"id": 1, "image": [], "conversations": [{"value": "q"}, {"value": "a"}], "task": "rec", "source": "larger",
+       "split": "larger", "accu_reward_method": "iou", "size": []}
+write_json(Path("data/converted/evaluate/sources.json"), {"larger": {"images": "data", "jsonl": "larger.jsonl"}})
+Path("data/converted/evaluate/larger.jsonl").write_text(json.dumps(row) + "\\n")
+answer(Path("predictions/grpo"), right)
+answer(Path("predictions/base"), 40)
+store = open_store(params.publish.store)
+incumbent = promoted(store, "toy", "prod")
+if incumbent:  # as if it had been asked before
+    theirs = next(r for r in releases(store, "toy") if r.version == incumbent)
+    answer(place_of(params, incumbent), theirs.manifest["about"]["params"]["right"])
+if not Path("models/grpo").exists():
+    make_checkpoint(Path("models/grpo"))
+version = release(params.publish.store, Path("models/grpo"), other(right=right))
+write_json(Path("reports/published.json"), {"name": "toy", "version": version})
+write_json(Path("metrics/made.json"), {"right": right})
+"""
+GRAPH = """
+stages:
+  made:
+    cmd: python make.py
+    deps: [data/right, make.py]
+    params: [publish]
+    outs: [predictions, reports/published.json]
+    metrics: [metrics/made.json: {cache: false}]
+"""
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
+        with server(port=free_port()) as url:
+            yield url
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """(project, the file that its data is imported from)."""
+    folder = tmp_path_factory.mktemp("retrain")
+    project, origin = folder / "project", folder / "origin"
+    project.mkdir()
+    (project / "make.py").write_text(MAKE)
+    (project / "dvc.yaml").write_text(GRAPH)
+    (project / "params.yaml").write_text(default_params())
+    (project / ".gitignore").write_text(
+        "/.retrain/\n/.retrain.lock\n/work/\n/models/\n/releases/\n/.dvc-storage/\n/data/converted/\n"
+    )
+    (project / ".dvcignore").write_text("/.retrain\n")
+    origin.write_text("70")
+    for command in (
+        ["git", "init", "-q"],
+        ["git", "config", "user.name", "t"],
+        ["git", "config", "user.email", "t@localhost"],
+        ["dvc", "init", "-q"],
+        ["dvc", "remote", "add", "-q", "-d", "local", "../.dvc-storage"],
+        ["mkdir", "data"],
+        ["dvc", "import-url", "-q", str(origin), "data/right"],
+        ["git", "add", "-A"],
+        ["git", "commit", "-q", "-m", "start"],
+    ):
+        run(command, project / ".dvc" if "remote" in command else project)
+    return project, origin
+
+
+def retrain(place, api, *options):
+    """What the command says last."""
+    more = {"PREFECT_API_URL": api, "PYTHONPATH": str(ROOT)}
+    command = ["python", "-m", "flows.retrain", "--name", "nightly", *options]
+    done = subprocess.run(command, cwd=place[0], env=environment(**more), capture_output=True, text=True)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    return done.stdout.splitlines()[-1]
+
+
+def everything(project):
+    """The user's working tree to the byte, git's index, what is checked out, and git's own opinion of it."""
+    kept = {}
+    for path in project.rglob("*"):
+        top = path.relative_to(project).parts[0]
+        if path.is_file() and top not in (".git", ".dvc", ".retrain", ".retrain.lock", ".dvc-storage", "releases"):
+            kept[path] = sha256(path)
+    kept |= {name: sha256(project / ".git" / name) for name in ("HEAD", "index", "config")}
+    return kept, run(["git", "status", "--porcelain"], project), run(["git", "rev-parse", "HEAD"], project)
+
+
+def branches(project):
+    return run(["git", "branch", "--format", "%(refname:short)"], project).split()
+
+
+def test_retraining_promotes_what_passes_and_keeps_what_does_not(place, api):
+    project, origin = place
+    store = open_store(str(project / "releases"))
+    (project / "make.py").write_text(MAKE + "# a change that nobody has committed\n")
+    before = everything(project)
+
+    said = retrain(place, api)  # nothing is promoted: the base is what must be beaten
+    assert "Promoted to prod" in said and "compared with the base" in said
+    first = promoted(store, "toy", "prod")
+    (branch,) = [name for name in branches(project) if name.startswith("retrain/nightly-")]
+    assert json.loads(run(["git", "show", f"{branch}:metrics/made.json"], project)) == {"right": 70}
+    assert any((project / ".dvc-storage").rglob("*.dir"))  # pushed, to the project's remote
+
+    assert "Nothing to do: the same data, code and parameters gave retrain/nightly-" in retrain(place, api)
+
+    origin.write_text("72")
+    said = retrain(place, api)  # better, but within noise
+    assert "Refused" in said and f"compared with toy@{first}: larger: wanted is better by more than noise" in said
+    assert promoted(store, "toy", "prod") == first
+    newest = releases(store, "toy")[-1]
+    assert (
+        newest.version != first
+        and newest.notes[-1].event == "refused"
+        and "may well be noise" in newest.notes[-1].reason
+    )
+    (refused,) = [name for name in branches(project) if name.startswith("refused/nightly-")]
+    assert "may well be noise" in run(["git", "log", "-1", "--format=%B", refused], project)
+    assert "path: right" in run(["git", "show", f"{refused}:data/right.dvc"], project)
+
+    assert everything(project) == before
+
+
+@pytest.mark.slow
+def test_promotion_can_be_left_out_and_force_repeats_what_was_done(place, api):
+    project, origin = place
+    store = open_store(str(project / "releases"))
+    origin.write_text("60")
+    retrain(place, api)
+    origin.write_text("95")
+    before = promoted(store, "toy", "prod")
+    assert "Passed" in retrain(place, api, "--no-promotion") and promoted(store, "toy", "prod") == before
+    assert "Promoted to prod" in retrain(place, api, "--force")
+    assert promoted(store, "toy", "prod") == releases(store, "toy")[-1].version
+    assert "Already promoted" in retrain(place, api, "--force")

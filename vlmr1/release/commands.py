@@ -1,0 +1,144 @@
+"""The release verbs of the `vlmr1` command: releases, pull, promote, register, reproduce."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vlmr1.release.store import Store  # imports happen inside the verbs: the command starts at once
+
+
+STORE = "folder, file:///… or s3://bucket/prefix (default: params.yaml's publish.store)"
+WANTED = "NAME@VERSION, NAME@v3, NAME@latest or NAME#prod"
+
+
+def add_verbs(verbs: Any) -> None:
+    """Hang the verbs on the command's parser."""
+    pull = verbs.add_parser("pull", help="land a published checkpoint, every byte verified")
+    pull.add_argument("release", help=WANTED)
+    pull.add_argument("--to", type=Path, required=True, metavar="DIR", help="a new folder")
+    pull.add_argument("--store", help=STORE)
+    pull.set_defaults(run=_pull)
+
+    releases = verbs.add_parser("releases", help="what is published: list, show, diff, clean")
+    releases.add_argument(
+        "words",
+        nargs="*",
+        metavar="WORD",
+        help="nothing, NAME, `show RELEASE`, `diff RELEASE RELEASE`, or `clean NAME`, which removes what interrupted"
+        " publications left",
+    )
+    releases.add_argument("--store", help=STORE)
+    releases.add_argument("--json", action="store_true", help="as JSON, for programs")
+    releases.set_defaults(run=_releases)
+
+    promote = verbs.add_parser("promote", help="let a label stand for a release, or for the one before")
+    promote.add_argument("release", help=f"{WANTED}; with --back the NAME alone")
+    promote.add_argument("label", help="e.g. prod")
+    promote.add_argument("--back", action="store_true", help="roll back to what the label stood for before")
+    promote.add_argument("--reason", help="kept in the log")
+    promote.add_argument("--store", help=STORE)
+    promote.set_defaults(run=_promote)
+
+    register = verbs.add_parser("register", help="tag the commit of a release, so that DVC and GTO find it")
+    register.add_argument("release", help=WANTED)
+    register.add_argument("--store", help=STORE)
+    register.set_defaults(run=_register)
+
+    reproduce = verbs.add_parser("reproduce", help="run a release again from its commit, and compare stage by stage")
+    reproduce.add_argument("release", help=WANTED)
+    reproduce.add_argument("--keep", type=Path, metavar="DIR", help="leave the run there (default: removed)")
+    reproduce.add_argument("--store", help=STORE)
+    reproduce.set_defaults(run=_reproduce)
+
+
+def _store(chosen: argparse.Namespace) -> Store:
+    """The store that is named, or the one of params.yaml here."""
+    from vlmr1.release.store import open_store
+
+    if chosen.store is not None:
+        return open_store(chosen.store)
+    from vlmr1.settings import PARAMS, read_yaml
+
+    if not PARAMS.is_file():
+        raise ValueError("no params.yaml here to name the store; give --store")
+    try:
+        return open_store(read_yaml(PARAMS)["publish"]["store"])  # whatever the rest of it says by now
+    except (KeyError, TypeError):
+        raise ValueError("params.yaml: publish.store is missing; give it, or --store") from None
+
+
+def _pull(chosen: argparse.Namespace) -> None:
+    from vlmr1.release.pull import pull
+
+    manifest = pull(_store(chosen), chosen.release, chosen.to, lambda line: print(line, flush=True))
+    print(f"{manifest['name']}@{manifest['version']} is in {chosen.to}")
+
+
+def _releases(chosen: argparse.Namespace) -> None:
+    from vlmr1.release import compare
+    from vlmr1.release.publish import clean
+    from vlmr1.release.registry import known, names, releases, resolve
+
+    store = _store(chosen)
+    match chosen.words:
+        case []:
+            shown = {name: releases(store, name) for name in names(store)}
+            found: Any = {name: [compare.plain(release) for release in of] for name, of in shown.items()}
+            lines = [compare.line(release) for of in shown.values() for release in of]
+        case ["show", wanted]:
+            found = known(store, *resolve(store, wanted))
+            lines = compare.told(next(r for r in releases(store, found["name"]) if r.version == found["version"]))
+        case ["diff", one, other]:
+            found = compare.differences(*(known(store, *resolve(store, wanted)) for wanted in (one, other)))
+            lines = compare.said(found)
+        case ["clean", name]:
+            found = clean(store, name)
+            lines = [f"{name}/{version}: {len(files)} files removed" for version, files in found.items()]
+            lines = lines or ["nothing to remove"]
+        case [name]:
+            of = releases(store, name)
+            if not of:
+                raise ValueError(f"nothing is published as {name} in {store.url}; `vlmr1 releases` lists the names")
+            found, lines = [compare.plain(release) for release in of], [compare.line(release) for release in of]
+        case _:
+            raise ValueError("give nothing, NAME, `show RELEASE`, `diff RELEASE RELEASE` or `clean NAME`")
+    print(json.dumps(found, indent=2, ensure_ascii=False) if chosen.json else "\n".join(lines or ["nothing yet"]))
+
+
+def _promote(chosen: argparse.Namespace) -> None:
+    from vlmr1.release.register import assign
+    from vlmr1.release.registry import promote, resolve, roll_back
+
+    store = _store(chosen)
+    if chosen.back:
+        name, version = chosen.release, roll_back(store, chosen.release, chosen.label, chosen.reason)
+    else:
+        name, version = resolve(store, chosen.release)
+        promote(store, name, version, chosen.label, chosen.reason)
+    print(f"{name}#{chosen.label} is {name}@{version}")
+    tag = assign(store, name, version, chosen.label)
+    if tag is not None:
+        print(f"tagged {tag}; `git push origin {tag}` shares it")
+
+
+def _register(chosen: argparse.Namespace) -> None:
+    from vlmr1.release.register import register
+    from vlmr1.release.registry import resolve
+
+    store = _store(chosen)
+    tag = register(store, *resolve(store, chosen.release))
+    print(f"tagged {tag}; `git push origin {tag}` shares it")
+
+
+def _reproduce(chosen: argparse.Namespace) -> None:
+    from vlmr1.release.registry import known, resolve
+    from vlmr1.release.reproduce import reproduce
+
+    store = _store(chosen)
+    same = reproduce(known(store, *resolve(store, chosen.release)), chosen.keep, lambda line: print(line, flush=True))
+    if not same:
+        raise SystemExit(1)
