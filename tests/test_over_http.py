@@ -15,6 +15,7 @@ import pytest
 
 from tests.conftest import COMPUTE, ROOT, free_port
 from tests.fake_server import Fake
+from vlmr1.errors import TransientError
 from vlmr1.evaluation.asking import answers_in, ask, chunks_of, one_by_one
 from vlmr1.evaluation.engines import InProcess
 from vlmr1.evaluation.over_http import OverHttp
@@ -106,7 +107,7 @@ def test_a_server_that_reads_another_prompt_or_has_other_weights_is_refused(serv
             asked(engine, source, tmp_path, settings(fake.url))
     for models, fault, said in (
         ({"tiny": "vllm", "tiny@0123456789ab": "vllm"}, ValueError, r"serves tiny@0123456789ab, and .* now; start"),
-        ({"other": ""}, ConnectionError, r"tiny is served nowhere: .* serves other; start it: vlmr1 serve"),
+        ({"other": ""}, TransientError, r"tiny is served nowhere: .* serves other; start it: vlmr1 serve"),
     ):
         with Fake(models=models) as fake, pytest.raises(fault, match=said):
             OverHttp(checkpoint, settings(fake.url), PIXELS)
@@ -148,6 +149,9 @@ def test_a_killed_server_and_a_killed_evaluation_ask_nothing_twice(served, tmp_p
         with pytest.raises(Stopped):
             asked(engine, source, tmp_path / "work", of)
         kept = set(answers_in(tmp_path / "work"))
+        first.faults = [401]
+        with pytest.raises(TransientError, match=r"refuses: it answers 401 .*the same command goes on"):
+            asked(OverHttp(checkpoint, settings(first.url, batch=1), PIXELS), source, tmp_path / "work", of)
         before = len(said)
         engine = OverHttp(checkpoint, settings(first.url), PIXELS)
         rows = asked(engine, source, tmp_path / "work", of)

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from vlmr1.errors import TransientError
 from vlmr1.evaluation.asking import Chunk, Keep
 from vlmr1.evaluation.engines import rows_of
 from vlmr1.families import load_family
@@ -34,7 +35,7 @@ class OverHttp:
     """A checkpoint that servers serve, asked for all chunks side by side."""
 
     def __init__(self, checkpoint: Path, settings: Evaluate, max_pixels: int) -> None:
-        """Find out who serves the checkpoint. Raises ConnectionError where nobody does, ValueError for another one."""
+        """Find out who serves the checkpoint. Raises TransientError where nobody does, ValueError for another one."""
         asking = settings.asking
         self.family, self.seed, self.length = load_family(checkpoint, max_pixels), asking.seed, asking.max_new_tokens
         self.max_pixels = max_pixels
@@ -73,7 +74,10 @@ class OverHttp:
             lengths = [self._length(one) for one in reply.completions]
             keep(chunk, rows_of(chunk.samples, [prompt.size], [said], [lengths]))
 
-        chat(self.servers, requests(), told)
+        try:
+            chat(self.servers, requests(), told)
+        except ConnectionError as error:
+            raise TransientError(f"{error}; mend or start it again, and the same command goes on") from error
 
     def _neutral(self) -> dict[str, Any]:
         """The ends of training, and no sampling of the server's own making, e.g. a penalty that a checkpoint names."""
@@ -125,7 +129,7 @@ def _serving(checkpoint: Path, settings: Evaluate) -> tuple[list[Server], str]:
         else:
             faults.append(f"{url} serves {', '.join(served) or 'nothing'}")
     if not found:
-        raise ConnectionError(f"{name} is served nowhere: {'; '.join(faults)}; start it: vlmr1 serve {checkpoint}")
+        raise TransientError(f"{name} is served nowhere: {'; '.join(faults)}; start it: vlmr1 serve {checkpoint}")
     for fault in faults:
         LOG.warning("left out: %s", fault)
     return found, kinds[0] if len(set(kinds)) == 1 else "several"
