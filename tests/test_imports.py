@@ -34,6 +34,7 @@ LIGHT = [
     "vlmr1.release.pull",
     "vlmr1.report.facts",
     "vlmr1.cli",
+    "vlmr1.serving.client",
     "vlmr1.settings",
     "vlmr1.recipes",
 ]
@@ -53,7 +54,7 @@ FLOORS = [
         "products",
     }
     | {"interruptions"},
-    {"answers", "sample", "rows", "policies", "measures"},
+    {"answers", "sample", "rows", "policies", "measures", "serving"},
     {"rewards", "work", "provenance"},
     {"tasks"},
     {"sources", "world", "conversion", "release", "recipes", "families"},

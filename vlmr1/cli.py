@@ -73,6 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
     convert.set_defaults(run=_convert)
 
     from vlmr1.evaluate import add_evaluate
+    from vlmr1.serving.verbs import add_serving
 
     add_evaluate(verbs)
 
@@ -99,6 +100,8 @@ def main(arguments: list[str] | None = None) -> None:
     score.add_argument("--judge", metavar="URL", help="an OpenAI-compatible server for what no rule can tell")
     score.add_argument("--judge-model", metavar="NAME", help="its model")
     score.set_defaults(run=_score)
+
+    add_serving(verbs)
 
     merge = verbs.add_parser("merge", help="make one checkpoint of a base and an adapter")
     merge.add_argument("adapter", type=Path, help="a folder with adapter_model.safetensors")

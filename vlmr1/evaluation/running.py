@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlmr1.evaluation.asking import Chunk, ask, chunks_of, gathered
+from vlmr1.evaluation.asking import Asked, Chunk, ask, chunks_of, gathered, one_by_one
 from vlmr1.evaluation.summary import summarise
 from vlmr1.files import rounded, whole_folder, write_json
 from vlmr1.launch import is_first, place, wait_for_all
@@ -26,7 +26,8 @@ Figures = dict[str, dict[str, Any]]  # by source and way
 
 def settings_of(params: Params, converted: Path) -> dict[str, Any]:
     """What answers depend on besides the checkpoint and the code, as plain data, the items by their content."""
-    of: dict[str, Any] = {"evaluate": params.evaluate.model_dump(), "compute": told(params.compute)}
+    of: dict[str, Any] = {"evaluate": params.evaluate.model_dump(exclude={"servers"})}
+    of["compute"] = told(params.compute)
     sources = load_sources(converted, "evaluate")
     return of | {"max_pixels": params.asked_pixels, "data": inputs_of(converted / "evaluate", sources)}
 
@@ -55,20 +56,27 @@ def ask_all(
     Returns all chunks, and what of the model shaped its answers.
     """
     from vlmr1.evaluation.engines import InProcess  # torch, wanted only here
+    from vlmr1.evaluation.over_http import OverHttp
 
     asking = settings.asking
     wait_for_all()  # the first may have cleared what another run left
-    engine = InProcess(checkpoint, compute, max_pixels, asking.seed, asking.max_new_tokens)
-    chunks = chunks_of(sources, asking, settings.batch)
+    if settings.engine == "http":
+        servers = OverHttp(checkpoint, settings, max_pixels)
+        asked: Asked = servers.ask
+        batch, told = 1, servers.about  # an item a chunk: each answer is kept as it comes
+    else:
+        model = InProcess(checkpoint, compute, max_pixels, asking.seed, asking.max_new_tokens)
+        asked, batch, told = one_by_one(model.ask), settings.batch, model.about
+    chunks = chunks_of(sources, asking, batch)
     mine, of = place()
     share = sum(len(chunk.samples) for chunk in chunks if chunk.number % of == mine)
     if is_first():
         with progress(f"asking {checkpoint.name}", share) as bar:
-            ask(work, chunks, engine.ask, bar.update)
+            ask(work, chunks, asked, bar.update)
     else:
-        ask(work, chunks, engine.ask, lambda items: None)
+        ask(work, chunks, asked, lambda items: None)
     wait_for_all()
-    return chunks, engine.about() | {"max_pixels": max_pixels, "dtype": engine.device.dtype}
+    return chunks, told() | {"max_pixels": max_pixels}
 
 
 def leave_results(

@@ -44,4 +44,4 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--policy", choices=tuple(LABELS), required=True)
     wanted = parser.parse_args().policy
-    run_stage(f"evaluate-{wanted}", lambda params: main(params, wanted), trains=True)
+    run_stage(f"evaluate-{wanted}", lambda params: main(params, wanted), lambda params: params.evaluate.own)

@@ -52,4 +52,4 @@ if __name__ == "__main__":
     parser.add_argument("--release", required=True, metavar="NAME@VERSION")
     parser.add_argument("--to", type=Path, required=True, metavar="FOLDER")
     chosen = parser.parse_args()
-    run_stage("promoted", lambda params: main(params, chosen.release, chosen.to), trains=True)
+    run_stage("promoted", lambda params: main(params, chosen.release, chosen.to), lambda params: params.evaluate.own)
