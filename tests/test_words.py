@@ -62,6 +62,7 @@ def test_yes_and_no_are_words(text, word):
         ("\\text{7 cm}", 7, "cm"),
         ("12 apples", 12, "apples"),
         ("The answer is 64.", 64, ""),
+        ("-\r12", -12, ""),
         ("Therefore, the final answer is: $1,234$", 1234, ""),
         ("answer: 3/4 cm", 0.75, "cm"),
         ("It has x=3. The answer is 42 cm.", 42, "cm"),

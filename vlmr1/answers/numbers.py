@@ -119,7 +119,7 @@ def _whole(text: str) -> tuple[Number | None, str]:
 
 def _value(match: re.Match[str]) -> float | None:
     """What the digits say; None for a division by zero or a value beyond floating point."""
-    top = match["top"].replace("−", "-").replace(" ", "")
+    top = "".join(match["top"].replace("−", "-").split())
     value: float = int(top.rstrip(".")) if top.rstrip(".").lstrip("+-").isdecimal() else float(top)
     if match["under"]:
         under = float(match["under"])
