@@ -217,6 +217,18 @@ def test_an_adapter_and_its_merging(engine, folder, tmp_path):
 
 
 @pytest.mark.parametrize("size", ODD, ids=str)
+def test_a_picture_sent_to_a_server_is_seen_as_in_training(engine, size):
+    """What the server's processor does to it once more changes no pixel."""
+    image = Image.effect_noise(size, 90).convert("L")
+    try:
+        here = engine.family.picture(image, "a").inputs
+    except ValueError:
+        return  # too thin for the processor
+    there = engine.family.picture(engine.family.seen(image), "a").inputs
+    assert here.keys() == there.keys() and all(torch.equal(here[name], there[name]) for name in here)
+
+
+@pytest.mark.parametrize("size", ODD, ids=str)
 def test_coordinates_there_and_back(kind, engine, size):
     """A box said in the model's frame comes back to the picture's own pixels, to half a unit of the frame."""
     picture = Image.new("RGB", size, (9, 99, 199))

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel
+from transformers.image_utils import SizeDict
 
 from vlmr1.boxes import Size
 from vlmr1.sample import PLACE
@@ -80,6 +82,13 @@ class Family(ABC):
     @abstractmethod
     def picture(self, image: Image.Image, key: str) -> Picture:
         """Resize and cut up a picture as the checkpoint's image processor does."""
+
+    def seen(self, image: Image.Image) -> Image.Image:
+        """The picture as a server is sent it: RGB, resized as `picture` does, so that doing it again changes nothing.
+
+        As it is where a processor cuts tiles, which the server then does alike.
+        """
+        return image.convert("RGB")
 
     @abstractmethod
     def place(self, size: Size) -> str:
@@ -221,6 +230,14 @@ class Family(ABC):
 def config_of(model: Any) -> Any:
     """The language model's config."""
     return model.config.get_text_config()
+
+
+def resized(images: Any, image: Image.Image, **more: Any) -> Image.Image:
+    """An RGB picture, resized by an image processor's own `resize`."""
+    array = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+    size = images.size if isinstance(images.size, SizeDict) else SizeDict(**images.size)
+    array = images.resize(array, size, resample=images.resample, **more)  # (3, height, width) uint8
+    return Image.fromarray(np.ascontiguousarray(array.transpose(1, 2, 0)))
 
 
 def given_to(modules: Sequence[nn.Module], run: Callable[[], object]) -> list[torch.Tensor]:

@@ -15,7 +15,7 @@ from transformers import Gemma3ForConditionalGeneration
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 
 from vlmr1.boxes import Size
-from vlmr1.families.base import THOUSANDTHS, Family, Picture
+from vlmr1.families.base import THOUSANDTHS, Family, Picture, resized
 
 OPEN, SOFT, CLOSE = "<start_of_image>", "<image_soft_token>", "<end_of_image>"
 ENDS = ("<end_of_turn>", "<eos>")
@@ -50,6 +50,9 @@ class Gemma3(Family):
     def picture(self, image: Image.Image, key: str) -> Picture:
         pixels = self.images(images=[image.convert("RGB")], return_tensors="pt")["pixel_values"]  # (1, 3, side, side)
         return Picture(key, {"pixel_values": pixels}, self.tokens_a_tile, THOUSANDTHS)
+
+    def seen(self, image: Image.Image) -> Image.Image:
+        return resized(self.images, image)
 
     def place(self, size: Size) -> str:
         return f"\n\n{OPEN}{SOFT * self.tokens_a_tile}{CLOSE}\n\n"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from transformers import Glm4vForConditionalGeneration, Glm4vModel, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
@@ -62,6 +63,10 @@ class Glm4V(QwenVL):
         unspoken = {*self.tokenizer.all_special_ids, *self.ids_of([*ENDS, *NEVER_SAMPLED, *MARKS])}
         self.unspoken = unspoken - set(self.ids_of(SPOKEN))
         self.numbering = weightless(self.inner_class, self.config)
+
+    def seen(self, image: Image.Image) -> Image.Image:
+        once = super().seen(image)  # of a very thin picture the resized one would be resized further
+        return once if super().seen(once).size == once.size else image.convert("RGB")
 
     def frame(self, grid: torch.Tensor) -> Size:
         return THOUSANDTHS

@@ -28,7 +28,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.vision_utils import get_vision_window_index
 
 from vlmr1.boxes import Size
-from vlmr1.families.base import THOUSANDTHS, Family, Picture
+from vlmr1.families.base import THOUSANDTHS, Family, Picture, resized
 from vlmr1.products import linear
 
 IMAGE_PAD = "<|image_pad|>"
@@ -71,6 +71,10 @@ class QwenVL(Family):
         grid = seen["image_grid_thw"]  # (1, 3): frames, rows, columns of patches
         inputs = {"pixel_values": seen["pixel_values"], "image_grid_thw": grid}  # (patches, 1176), (1, 3)
         return Picture(key, inputs, int(grid.prod()) // self.images.merge_size**2, self.frame(grid))
+
+    def seen(self, image: Image.Image) -> Image.Image:
+        factor, frames = self.images.patch_size * self.images.merge_size, self.images.temporal_patch_size
+        return resized(self.images, image, factor=factor, temporal_factor=frames)
 
     def frame(self, grid: torch.Tensor) -> Size:
         """(width, height) of the frame of a picture of this grid (1, 3)."""

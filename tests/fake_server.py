@@ -1,0 +1,120 @@
+"""A small OpenAI-compatible server for tests: answers by a function, counts what it is asked, stumbles when told.
+
+`Fake(answer)` calls `answer(body)` for the text or the whole JSON of each completion; without it, it says what
+`recorded` holds for the request's prompt and picture. It speaks /v1/chat/completions (streamed too), /v1/models and
+/health. Left out on purpose: everything else of the protocol.
+"""
+
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Fake(ThreadingHTTPServer):
+    """`faults` are answered first, one a request: a status, "cut", "odd" (no JSON) or ("wait", seconds)."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, answer=lambda body: "yes", models=("m",), slow=0.0, port=0):
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.answer, self.models, self.slow = answer, models, slow
+        self.faults, self.requests, self.keys, self.lock = [], [], [], threading.Lock()
+        self.together, self.most = 0, 0  # requests under way, and the most there were
+        self.retry_after = None
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+    def __enter__(self):
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def stop(self):
+        """Answer nothing more, as a killed server does."""
+        self.faults = ["cut"] * 1_000
+        self.shutdown()
+        self.server_close()
+
+    def handle_error(self, request, client_address):
+        pass  # a client that went away
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path.endswith("/models"):
+            self._send({"object": "list", "data": [{"id": name, "object": "model"} for name in self.server.models]})
+        else:
+            self._send({})
+
+    def do_POST(self):
+        fake = self.server
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with fake.lock:
+            fake.requests.append(body)
+            fake.keys.append(self.headers.get("Authorization"))
+            fake.together += 1
+            fake.most = max(fake.most, fake.together)
+            fault = fake.faults.pop(0) if fake.faults else None
+        try:
+            time.sleep(fake.slow)
+            self._answer(body, fault)
+        finally:
+            with fake.lock:
+                fake.together -= 1
+
+    def _answer(self, body, fault):
+        if isinstance(fault, tuple):
+            time.sleep(fault[1])
+        elif fault == "cut":
+            self.connection.close()
+            return
+        elif isinstance(fault, int):
+            self._send({"error": {"message": "told to"}}, fault)
+            return
+        elif fault == "odd":
+            self._send("no JSON")
+            return
+        said = self.server.answer(body)
+        if not isinstance(said, dict):
+            texts = [said] * body.get("n", 1) if isinstance(said, str) else list(said)
+            said = {"usage": {"prompt_tokens": 10, "completion_tokens": sum(len(t.split()) for t in texts)}}
+            said["choices"] = [
+                {"index": i, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+                for i, text in enumerate(texts)
+            ]
+        if body.get("stream"):
+            self._stream(said)
+        else:
+            self._send(said)
+
+    def _send(self, value, status=200):
+        content = value.encode() if isinstance(value, str) else json.dumps(value).encode()
+        self.send_response(status)
+        if status != 200 and self.server.retry_after is not None:
+            self.send_header("Retry-After", str(self.server.retry_after))
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def _stream(self, said):
+        """Word by word, then the count of tokens, as vLLM streams."""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        words = said["choices"][0]["message"]["content"].split(" ")
+        pieces = [{"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}]
+        pieces += [{"choices": [{"index": 0, "delta": {"content": word}}]} for word in words]
+        for piece in [*pieces, {"choices": [], "usage": said["usage"]}]:
+            self.wfile.write(f"data: {json.dumps(piece)}\n\n".encode())
+            self.wfile.flush()
+            time.sleep(0.002)
+        self.wfile.write(b"data: [DONE]\n\n")
+
+    def log_message(self, *args):
+        pass
