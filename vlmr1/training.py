@@ -24,6 +24,7 @@ from vlmr1.device import pick_device
 from vlmr1.families import load_family
 from vlmr1.families.base import Prompt
 from vlmr1.files import rounded, whole_folder, write_json
+from vlmr1.grpo.journal import JOURNAL
 from vlmr1.grpo.policy import Policy, prepare
 from vlmr1.grpo.sampler import PromptSampler
 from vlmr1.launch import is_first
@@ -364,7 +365,7 @@ def save_training(
             write_json(folder / file_name, value)
     with whole_folder(logs) as folder:
         write_jsonl(folder / "metrics.jsonl", rows)
-        for kept in ("rollouts.jsonl", "alarms.jsonl"):
+        for kept in JOURNAL:
             if (trainer.work / kept).is_file():
                 shutil.copyfile(trainer.work / kept, folder / kept)
         columns = list(dict.fromkeys(key for row in rows for key in row))
