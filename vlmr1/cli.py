@@ -59,8 +59,10 @@ def main(arguments: list[str] | None = None) -> None:
     convert.set_defaults(run=_convert)
 
     from vlmr1.evaluation.command import add_evaluate
+    from vlmr1.playground.command import add_playground
 
     add_evaluate(verbs)
+    add_playground(verbs)
 
     reward = verbs.add_parser("reward", help="score completions from a file with a reward, and say why")
     reward.add_argument("name", metavar="NAME", help="e.g. iou, odLength, format, mcq, or package.module:function")

@@ -35,7 +35,8 @@ def sample_completions(
     """Token ids of `group` completions of each prompt, [B][G][tokens], each with its end token unless cut at length.
 
     `keys[b]` seeds prompt b's draws. `prefix` is what the policy already read of these prompts, if it did. `told` hears
-    of the newest token of each completion, B·G of them, padding where one has ended. Raises FloatingPointError where the policy's logits are not finite.
+    of the newest token of each completion, B·G of them, padding where one has ended. Raises FloatingPointError where
+    the policy's logits are not finite.
     """
     training = policy.bare.training
     policy.bare.eval()

@@ -1,0 +1,67 @@
+// What both views share: making elements, asking the server, pictures with boxes on them.
+
+/** An element with attributes (`on…` are listeners, null ones are left out) and children (elements or text). */
+export function el(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
+    else if (value !== null && value !== undefined && value !== false) made.setAttribute(key, value === true ? "" : value);
+  }
+  made.append(...children.filter((child) => child !== null && child !== undefined));
+  return made;
+}
+
+export const by = (id) => document.getElementById(id);
+export const number = (value) => (Math.round(value * 1000) / 1000).toString();
+
+/** What the server says, or an Error with its sentence. */
+export async function get(address) {
+  const reply = await fetch(address);
+  if (!reply.ok) throw new Error(await reply.text());
+  return reply.json();
+}
+
+/** Show a sentence at the top of the page, or with "" none. */
+export function fault(sentence) {
+  by("fault").textContent = sentence;
+  by("fault").hidden = !sentence;
+}
+
+/** A picture of the given address in a frame to draw on; small ones are shown larger. */
+export function picture(address, alt, least = 300) {
+  const image = el("img", { src: address, alt });
+  const frame = el("div", { class: "frame" }, image);
+  image.addEventListener("load", () => {
+    const times = Math.max(1, Math.ceil(least / Math.max(image.naturalWidth, image.naturalHeight)));
+    image.style.width = `${image.naturalWidth * times}px`;
+    frame.classList.toggle("tiny", times > 1);
+  });
+  return frame;
+}
+
+/** Draw boxes of a kind ("true" or "said") on a frame, in place of those it had; `size` is the stored picture's. */
+export function drawBoxes(frame, boxes, size, kind) {
+  frame.querySelectorAll(`.box.${kind}`).forEach((one) => one.remove());
+  for (const { box, label, name } of boxes) {
+    const shown = el("div", { class: `box ${kind}`, "data-name": name });
+    shown.style.left = `${(100 * box[0]) / size[0]}%`;
+    shown.style.top = `${(100 * box[1]) / size[1]}%`;
+    shown.style.width = `${(100 * (box[2] - box[0])) / size[0]}%`;
+    shown.style.height = `${(100 * (box[3] - box[1])) / size[1]}%`;
+    if (label) shown.append(el("span", {}, label));
+    frame.append(shown);
+  }
+}
+
+/** The parts of a reward as a table; `total` stands at its foot where there is one. */
+export function rewardTable(rewards, total) {
+  const rows = Object.entries(rewards).map(([name, part]) =>
+    el("tr", {}, el("th", { scope: "row" }, name), el("td", { class: "number" }, number(part.value)), el("td", {}, part.reason)),
+  );
+  if (total !== null && total !== undefined)
+    rows.push(el("tr", {}, el("th", { scope: "row" }, "reward"), el("td", { class: "number" }, number(total)), el("td", {}, "accuracy + format")));
+  return el("div", { class: "wide" }, el("table", {}, el("tbody", {}, ...rows)));
+}
+
+export const problemList = (problems) =>
+  problems.length ? el("ul", { class: "problems" }, ...problems.map((one) => el("li", {}, one))) : el("p", { class: "said-text" }, "nothing");
