@@ -24,14 +24,13 @@ from vlmr1.device import pick_device
 from vlmr1.families import load_family
 from vlmr1.families.base import Prompt
 from vlmr1.files import rounded, whole_folder, write_json
-from vlmr1.grpo.journal import JOURNAL
 from vlmr1.grpo.policy import Policy, prepare
 from vlmr1.grpo.sampler import PromptSampler
 from vlmr1.launch import is_first
 from vlmr1.prompts import Prompts, UnreadablePicture
 from vlmr1.sample import Source, write_jsonl
 from vlmr1.settings import Compute, DeepSpeed, Optimisation, Trained
-from vlmr1.watching import WatchedRun, label, logged_rows
+from vlmr1.watching import JOURNAL, WatchedRun, label, logged_rows
 from vlmr1.work import excuse
 
 WHOLE = "whole.json"  # written into a checkpoint last; one without it was interrupted

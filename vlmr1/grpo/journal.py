@@ -17,8 +17,7 @@ from vlmr1.grpo.figures import FIGURES
 from vlmr1.grpo.watch import Watch
 from vlmr1.launch import is_first
 from vlmr1.sample import Sample, Source, lines_of, to_json
-
-JOURNAL = ("rollouts.jsonl", "questions.jsonl", "alarms.jsonl")
+from vlmr1.watching import JOURNAL
 
 
 class Journal:

@@ -57,7 +57,7 @@ def _playground(chosen: argparse.Namespace) -> None:
     if chosen.images is not None and chosen.rollouts is None:
         raise ValueError("--images: is for --rollouts, which is not given; leave it out")
     run = None if chosen.rollouts is None else Run(chosen.rollouts, chosen.images)
-    listening = _listen(chosen.host, chosen.port)
+    listening = listen(chosen.host, chosen.port)
     models = open_models(chosen.models, chosen.like, lambda: store_of(chosen), _say)
     _serve(models, run, listening, chosen)
 
@@ -73,10 +73,10 @@ def _rollouts(chosen: argparse.Namespace) -> None:
         check_target("--parquet", chosen.parquet, {"RUN": run.folder})
         print(f"{write_parquet(run, chosen.parquet)} rollouts in {chosen.parquet}")
         return
-    _serve([], run, _listen(chosen.host, chosen.port), chosen)
+    _serve([], run, listen(chosen.host, chosen.port), chosen)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """The socket, before anything long. Raises ValueError where it cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)

@@ -37,8 +37,8 @@ MOST_BYTES = 64 << 20  # of a question with its pictures
 PAGE = 50  # groups that are listed at once
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; connect-src 'self' data:; frame-ancestors 'none'; base-uri 'none'"
-    "; form-action 'none'",
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; connect-src 'self' data:;"
+    " frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
@@ -150,8 +150,10 @@ def _rollout_routes(run: Run) -> list[Route]:
     def groups(request: Request) -> Response:
         wanted = dict(request.query_params)
         found = chosen(run, wanted)
-        start = int(wanted.get("offset") or 0)
-        listed = [run.brief(group) for group in found[max(0, start) : max(0, start) + PAGE]]
+        offset = wanted.get("offset", "0")
+        if not offset.isdecimal():
+            raise ValueError(f"offset: a whole number is needed, it is {offset[:40]!r}")
+        listed = [run.brief(group) for group in found[int(offset) : int(offset) + PAGE]]
         return JSONResponse({"total": len(found), "groups": listed})
 
     def one(request: Request) -> Response:

@@ -55,7 +55,7 @@ async function fillExamples() {
   }
 }
 
-const short = (text) => (text.length > 48 ? `${text.slice(0, 47)}…` : text);
+const short = (text) => (text.length > 40 ? `${text.slice(0, 39)}…` : text);
 
 async function take(question) {
   by("task").value = question.task;
@@ -194,8 +194,9 @@ function readings(done) {
   const found = [];
   if (task().boxes) {
     const frame = picture(pictures[0].url, "the picture with the answered boxes");
-    drawBoxes(frame, done.true_boxes.map((one) => ({ ...one, label: one.label })), pictures[0].size, "true");
-    drawBoxes(frame, done.boxes, pictures[0].size, "said");
+    const named = (other) => ({ box, label }) => ({ box, label: label || other });
+    drawBoxes(frame, done.true_boxes.map(named("truth")), pictures[0].size, "true");
+    drawBoxes(frame, done.boxes.map(named(short(by("text").value))), pictures[0].size, "said");
     const key = el("figcaption", {}, el("span", {}, el("span", { class: "key said" }), "answer", ...(done.true_boxes.length ? [el("span", { class: "key true" }), "truth"] : [])));
     found.push(el("figure", {}, frame, key));
   }

@@ -42,13 +42,22 @@ export function picture(address, alt, least = 300) {
 /** Draw boxes of a kind ("true" or "said") on a frame, in place of those it had; `size` is the stored picture's. */
 export function drawBoxes(frame, boxes, size, kind) {
   frame.querySelectorAll(`.box.${kind}`).forEach((one) => one.remove());
-  for (const { box, label, name } of boxes) {
-    const shown = el("div", { class: `box ${kind}`, "data-name": name });
+  const corners = new Map(); // labels by where they stand: boxes that share a corner share one
+  for (const { box, label, names } of boxes) {
+    const above = kind === "said" ? box[1] > 0.1 * size[1] : box[3] > 0.9 * size[1];
+    const side = box[0] > 0.5 * size[0] ? "right" : "left";
+    const shown = el("div", { class: `box ${kind} ${above ? "above" : "below"} ${side}` });
+    shown.names = names; // whose box it is, where several share it
     shown.style.left = `${(100 * box[0]) / size[0]}%`;
     shown.style.top = `${(100 * box[1]) / size[1]}%`;
     shown.style.width = `${(100 * (box[2] - box[0])) / size[0]}%`;
     shown.style.height = `${(100 * (box[3] - box[1])) / size[1]}%`;
-    if (label) shown.append(el("span", {}, label));
+    const corner = [above, side, box[above ? 1 : 3], box[side === "left" ? 0 : 2]].join();
+    if (label && corners.has(corner)) corners.get(corner).textContent += `, ${label}`;
+    else if (label) {
+      corners.set(corner, el("span", {}, label));
+      shown.append(corners.get(corner));
+    }
     frame.append(shown);
   }
 }

@@ -44,7 +44,7 @@ async function begin() {
 }
 
 function curve(steps) {
-  const [width, height, left, low] = [900, 140, 40, 20];
+  const [width, height, left, low] = [900, 140, 5, 5];
   const rewards = steps.map((one) => one.reward);
   const [least, most] = [Math.min(...rewards), Math.max(...rewards)];
   const x = (i) => left + (i * (width - left - 5)) / Math.max(1, steps.length - 1);
@@ -64,10 +64,9 @@ function curve(steps) {
     mark.append(make("title", {}, `step ${one.step}: ${one.alarms.join("; ")}`));
     svg.append(mark);
   });
-  const captions = el("div", { class: "row spread note" }, el("span", {}, `step ${steps[0].step}`),
-    el("span", {}, `mean reward of each step, ${number(least)} to ${number(most)}`), el("span", {}, `step ${steps.at(-1).step}`));
+  const caption = `Mean reward of steps ${steps[0].step} to ${steps.at(-1).step}, between ${number(least)} and ${number(most)}`;
   const alarms = steps.flatMap((one) => one.alarms.map((said) => el("li", {}, `step ${one.step}: ${said}`)));
-  return el("div", {}, svg, captions, alarms.length ? el("details", { open: true }, el("summary", {}, `${alarms.length} alarms`), el("ul", { class: "problems" }, ...alarms)) : null);
+  return el("div", {}, svg, el("p", { class: "note" }, caption), alarms.length ? el("details", { open: true }, el("summary", {}, `${alarms.length} alarms`), el("ul", { class: "problems" }, ...alarms)) : null);
 }
 
 async function list(offset = 0) {
@@ -140,8 +139,8 @@ function whole(group) {
   const addresses = Array.from({ length: group.pictures }, (_, i) => `rollouts/group/${group.number}/picture/${i}`);
   const frames = addresses.map((address, i) => picture(address, `picture ${i + 1}`));
   if (frames.length && group.size) {
-    drawBoxes(frames[0], group.true_boxes, group.size, "true");
-    drawBoxes(frames[0], group.completions.flatMap((one) => one.boxes.map((box, i) => ({ box, name: one.number, label: one.labels[i] ? `${one.number + 1} ${one.labels[i]}` : `${one.number + 1}` }))), group.size, "said");
+    drawBoxes(frames[0], group.true_boxes.map((one) => ({ ...one, label: one.label || "truth" })), group.size, "true");
+    drawBoxes(frames[0], together(group.completions), group.size, "said");
   }
   frames.forEach((frame) => frame.querySelector("img").addEventListener("error", () => frame.replaceChildren(el("p", { class: "fault" }, "the picture is not where the run says; --images names its folder"))));
   parts.push(el("figure", {}, el("div", { class: "row" }, ...frames),
@@ -150,20 +149,34 @@ function whole(group) {
   if (group.alarms.length) parts.push(el("ul", { class: "problems" }, ...group.alarms.map((one) => el("li", {}, one))));
   if (take) parts.push(el("button", { type: "button", class: "small", onclick: () => take(question(group, addresses)) }, "Ask this"));
   const names = Object.keys(group.completions[0].rewards);
-  const head = el("tr", {}, ...["", "reward", "advantage", ...names, "completion"].map((name) => el("th", { scope: "col" }, name)));
+  const head = el("tr", {}, ...["", "reward", "advantage", ...names].map((name) => el("th", { scope: "col" }, name)));
   const rows = group.completions.map((one) => completion(one, names, frames[0]));
-  parts.push(el("div", { class: "wide" }, el("table", {}, el("thead", {}, head), el("tbody", {}, ...rows))));
+  parts.push(el("div", { class: "wide" }, el("table", {}, el("thead", {}, head), ...rows)));
   return parts;
 }
 
+/** The group's boxes, each with the numbers of the completions that say it. */
+function together(completions) {
+  const found = new Map();
+  for (const one of completions)
+    one.boxes.forEach((box, i) => {
+      const key = `${box} ${one.labels[i]}`;
+      const kept = found.get(key) ?? { box, names: [], said: one.labels[i] };
+      if (!kept.names.includes(one.number)) kept.names.push(one.number);
+      found.set(key, kept);
+    });
+  return [...found.values()].map((one) => ({ ...one, label: `${one.names.map((name) => name + 1).join(" ")} ${one.said}`.trim() }));
+}
+
 function completion(one, names, frame) {
-  const only = (on) => frame?.querySelectorAll(".box.said").forEach((box) => box.classList.toggle("faded", on && box.dataset.name !== `${one.number}`));
+  const only = (on) => frame?.querySelectorAll(".box.said").forEach((box) => box.classList.toggle("faded", on && !box.names.includes(one.number)));
   const pick = el("button", { type: "button", "aria-label": `show only the boxes of completion ${one.number + 1}` }, `${one.number + 1}`);
   const cell = (value) => el("td", { class: "number" }, number(value));
   const reasons = names.map((name) => `${name}: ${one.rewards[name].reason}`).join("; ");
-  const said = el("td", {}, el("code", {}, one.completion), el("div", { class: "note" }, `${reasons}; ${one.tokens} tokens${one.truncated ? ", cut off" : ""}`), one.problems.length ? problemList(one.problems) : null);
-  return el("tr", { "data-number": one.number, onmouseenter: () => only(true), onmouseleave: () => only(false), onfocusin: () => only(true), onfocusout: () => only(false) },
-    el("td", {}, pick), cell(one.reward), cell(one.advantage), ...names.map((name) => cell(one.rewards[name].value)), said);
+  const said = el("td", { colspan: names.length + 2 }, el("code", {}, one.completion), el("div", { class: "note" }, `${reasons}; ${one.tokens} tokens${one.truncated ? ", cut off" : ""}`), one.problems.length ? problemList(one.problems) : null);
+  const hears = { onmouseenter: () => only(true), onmouseleave: () => only(false), onfocusin: () => only(true), onfocusout: () => only(false) };
+  const figures = [one.reward, one.advantage, ...names.map((name) => one.rewards[name].value)];
+  return el("tbody", { "data-number": one.number, ...hears }, el("tr", {}, el("td", {}, pick), ...figures.map(cell)), el("tr", {}, el("td", {}), said));
 }
 
 function question(group, pictures) {
