@@ -205,7 +205,8 @@ function readings(done) {
   found.push(el("h3", {}, "What the parser complained about"), problemList(done.problems));
   found.push(el("h3", {}, done.total === null ? "Reward of its form alone, for no truth was given" : "Reward"), rewardTable(done.rewards, done.total));
   const judged = done.judged ? `, ${done.judged.name} ${number(done.judged.value)}` : "";
-  found.push(el("p", { class: "note" }, `${done.tokens ?? "?"} tokens in ${done.seconds} s; boxes spoken in ${done.frame.join(" × ")}${judged}`));
+  const frame = task().boxes ? `, boxes spoken in ${done.frame.join(" × ")}` : "";
+  found.push(el("p", { class: "note" }, `${done.tokens ?? "?"} tokens in ${done.seconds} s${frame}${judged}`));
   return found;
 }
 

@@ -53,7 +53,7 @@ export function drawBoxes(frame, boxes, size, kind) {
     shown.style.width = `${(100 * (box[2] - box[0])) / size[0]}%`;
     shown.style.height = `${(100 * (box[3] - box[1])) / size[1]}%`;
     const corner = [above, side, box[above ? 1 : 3], box[side === "left" ? 0 : 2]].join();
-    if (label && corners.has(corner)) corners.get(corner).textContent += `, ${label}`;
+    if (label && corners.has(corner)) corners.get(corner).textContent += `; ${label}`;
     else if (label) {
       corners.set(corner, el("span", {}, label));
       shown.append(corners.get(corner));

@@ -165,7 +165,7 @@ function together(completions) {
       if (!kept.names.includes(one.number)) kept.names.push(one.number);
       found.set(key, kept);
     });
-  return [...found.values()].map((one) => ({ ...one, label: `${one.names.map((name) => name + 1).join(" ")} ${one.said}`.trim() }));
+  return [...found.values()].map((one) => ({ ...one, label: `${one.names.map((name) => name + 1).join(", ")} ${one.said}`.trim() }));
 }
 
 function completion(one, names, frame) {
