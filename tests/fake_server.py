@@ -1,7 +1,7 @@
 """A small OpenAI-compatible server for tests: answers by a function, counts what it is asked, stumbles when told.
 
-`Fake(answer)` calls `answer(body)` for the text or the whole JSON of each completion; without it, it says what
-`recorded` holds for the request's prompt and picture. It speaks /v1/chat/completions (streamed too), /v1/models and
+`Fake(answer)` calls `answer(body)` for a text, or for the whole JSON of a chat completion. `models` are those it says
+it serves, each with the program it claims to be. It speaks /v1/chat/completions (streamed too), /v1/models and
 /health. Left out on purpose: everything else of the protocol.
 """
 
@@ -17,9 +17,9 @@ class Fake(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, answer=lambda body: "yes", models=("m",), slow=0.0, port=0):
+    def __init__(self, answer=lambda body: "yes", models=None, slow=0.0, port=0):
         super().__init__(("127.0.0.1", port), _Handler)
-        self.answer, self.models, self.slow = answer, models, slow
+        self.answer, self.models, self.slow = answer, models or {"m": "fake"}, slow
         self.faults, self.requests, self.keys, self.lock = [], [], [], threading.Lock()
         self.together, self.most = 0, 0  # requests under way, and the most there were
         self.retry_after = None
@@ -47,8 +47,9 @@ class Fake(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
+        models = self.server.models
         if self.path.endswith("/models"):
-            self._send({"object": "list", "data": [{"id": name, "object": "model"} for name in self.server.models]})
+            self._send({"object": "list", "data": [{"id": name, "owned_by": by} for name, by in models.items()]})
         else:
             self._send({})
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import COMPUTE, default_params, run
-from vlmr1.evaluation.asking import ask, by_picture, choose, chunks_of, gathered
+from vlmr1.evaluation.asking import ask, by_picture, choose, chunks_of, gathered, one_by_one
 from vlmr1.evaluation.intervals import disagreements, mcnemar
 from vlmr1.evaluation.set_precision import box_counts, set_precision
 from vlmr1.evaluation.summary import summarise
@@ -22,6 +22,7 @@ from vlmr1.work import fingerprint_of
 
 ASKING = Asking(seed=1, limit=None, max_new_tokens=8, temperature=1.0, samples=2)
 OWN = {"batch": 4, "seed": 1, "limit": None, "max_new_tokens": 8, "temperature": None, "samples": None}
+HERE = {"engine": "in-process", "servers": None}
 NONE = dict.fromkeys(("seed", "limit", "max_new_tokens", "temperature", "samples"))
 
 
@@ -38,17 +39,17 @@ def source(samples, folder=Path(".")):
 
 
 def test_the_papers_protocol_is_a_name_and_leaves_no_key_ignored():
-    settings = Evaluate(protocol="paper", batch=4, **NONE)
+    settings = Evaluate(**HERE, protocol="paper", batch=4, **NONE)
     assert settings.asking == Asking(seed=42, limit=2000, max_new_tokens=256, temperature=None, samples=None)
     assert settings.asking.ways == (("greedy", 0.0, 1),)
     for key, value in (("seed", 42), ("limit", 9), ("temperature", 1.0)):
         with pytest.raises(ValueError, match=f"{key}: protocol paper says these"):
-            Evaluate(protocol="paper", batch=4, **{**NONE, key: value})
+            Evaluate(**HERE, protocol="paper", batch=4, **{**NONE, key: value})
     with pytest.raises(ValueError, match="seed, max_new_tokens"):
-        Evaluate(protocol=None, batch=4, **NONE)
+        Evaluate(**HERE, protocol=None, batch=4, **NONE)
     with pytest.raises(ValueError, match="temperature, samples"):
-        Evaluate(protocol=None, **{**OWN, "samples": 4})
-    own = Evaluate(protocol=None, **{**OWN, "temperature": 0.9, "samples": 4})
+        Evaluate(protocol=None, **{**HERE, **OWN, "samples": 4})
+    own = Evaluate(protocol=None, **{**HERE, **OWN, "temperature": 0.9, "samples": 4})
     assert own.asking.ways == (("greedy", 0.0, 1), ("sampled", 0.9, 4))
 
 
@@ -90,7 +91,7 @@ def test_answers_come_back_in_order_whatever_the_number_of_processes(tmp_path, m
         for rank in range(world):
             monkeypatch.setenv("RANK", str(rank))
             monkeypatch.setenv("WORLD_SIZE", str(world))
-            ask(work, chunks, answers, lambda items: None)
+            ask(work, chunks, one_by_one(answers), lambda items: None)
         seen[world] = [(s.name, way, rows) for s, way, rows in gathered(work, chunks, ASKING)]
     assert seen[1] == seen[3]
     (_, greedy, first), (_, sampled, second) = seen[1]
@@ -110,11 +111,11 @@ def test_a_killed_run_asks_nothing_twice(tmp_path):
         return answers(chunk)
 
     with pytest.raises(KeyboardInterrupt):
-        ask(tmp_path, chunks, dies, lambda items: None)
+        ask(tmp_path, chunks, one_by_one(dies), lambda items: None)
     path = tmp_path / "answers-0.jsonl"
     path.write_bytes(path.read_bytes()[:-20])  # the third was being written
     again, told = [], []
-    ask(tmp_path, chunks, lambda chunk: again.append(chunk.number) or answers(chunk), told.append)
+    ask(tmp_path, chunks, one_by_one(lambda chunk: again.append(chunk.number) or answers(chunk)), told.append)
     assert asked == [0, 1, 2] and again == list(range(2, len(chunks)))
     assert sum(told) == sum(len(chunk.samples) for chunk in chunks)
     assert [len(rows) for _, _, rows in gathered(tmp_path, chunks, ASKING)] == [12, 24]

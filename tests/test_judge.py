@@ -109,7 +109,7 @@ def test_a_judge_that_takes_too_long_is_asked_again_and_then_named(judge, server
     server.faults = [fault]
     assert hasty.verdicts([asked(read("right"), "t", "q")]) == ["1.0"] and len(server.requests) == 2
     server.faults, started = [fault] * 2, time.monotonic()
-    with pytest.raises(ConnectionError, match=r"gives no verdict: (no whole answer within 0\.5 s|timed out)"):
+    with pytest.raises(ConnectionError, match=r"the judge m at .* gives no answer: no answer within 0\.5 s"):
         hasty.verdicts([asked(read("right again"), "t", "q")])
     assert time.monotonic() - started < 3
 
@@ -146,9 +146,7 @@ def test_verdicts_that_came_are_kept_though_another_fails(judge, server):
 
 def test_a_judge_that_is_not_there_is_named(tmp_path):
     away = Judge("http://127.0.0.1:9", "m", "", tmp_path, tries=2, pause=0.01)
-    with pytest.raises(
-        ConnectionError, match=r"the judge m at http://127\.0\.0\.1:9 gives no verdict.*VLMR1_JUDGE_URL"
-    ):
+    with pytest.raises(ConnectionError, match=r"the judge m at http://127\.0\.0\.1:9 gives no answer.*VLMR1_JUDGE_URL"):
         llm(read("right"), "t", "q", away)
 
 

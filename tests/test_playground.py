@@ -193,7 +193,7 @@ def test_words_name_folders_releases_and_servers(trained, tmp_path, monkeypatch)
         assert model.name == f"toy@{version}"
     assert (tmp_path / "cache/vlmr1/releases/toy" / version / "config.json").is_file()
     assert sum("pulling" in line for line in said) == 1
-    with Fake(models=("a", "b")) as fake:
+    with Fake(models=("a", "a@0123", "b")) as fake:
         models = naming.open_models([str(trained[0]), fake.url], None, lambda: None, print)
     assert [model.name for model in models] == [str(trained[0]), f"a at {fake.url}", f"b at {fake.url}"]
     with pytest.raises(ValueError, match=r"nowhere: no such folder; give a checkpoint folder, NAME@VERSION or http"):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import difflib
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -24,7 +23,7 @@ from torch import nn
 from transformers import AutoModelForImageTextToText
 
 from vlmr1.families.base import Family
-from vlmr1.files import sha256, whole_folder, write_json
+from vlmr1.files import digest_of_weights, whole_folder, write_json
 from vlmr1.settings import Lora
 
 KEY = "trained.lora.target_modules"
@@ -66,7 +65,7 @@ def save_adapter(
     # Every layer by its name: what peft holds is a shortened set, in another order in every run.
     config.target_modules = [n for n, layer in model.get_base_model().named_modules() if hasattr(layer, "lora_A")]
     config.save_pretrained(str(folder))
-    write_json(folder / BASE, {"base": base, "revision": None, "sha256": _digest(_local(base))})
+    write_json(folder / BASE, {"base": base, "revision": None, "sha256": digest_of_weights(_local(base))})
     family.tokenizer.save_pretrained(folder)
     family.images.save_pretrained(folder)
 
@@ -90,7 +89,7 @@ def merge(adapter: Path, base: Path | None, output: Path) -> None:
         raise ValueError(f"{adapter}: no {BASE}; a folder as training leaves its adapter in is needed")
     card = json.loads((adapter / BASE).read_text(encoding="utf-8"))
     found = _local(card["base"], card["revision"]) if base is None else base
-    if _digest(found) != card["sha256"]:
+    if digest_of_weights(found) != card["sha256"]:
         raise ValueError(f"{found}: other weights than {adapter} was trained on; name the folder of {card['base']}")
     # In float32, as training holds and writes it: rounding the sum to a half would change the outputs.
     bare = AutoModelForImageTextToText.from_pretrained(found, dtype=torch.float32, use_safetensors=True)
@@ -151,9 +150,3 @@ def _local(base: str, revision: str | None = None) -> Path:
     except (OSError, ValueError) as error:
         at = f"{base} at {revision}" if revision else base
         raise ValueError(f"{at}: neither a folder nor downloaded from the hub; name the base's folder") from error
-
-
-def _digest(folder: Path) -> str:
-    """One sha256 for a checkpoint's weights: over the names and sha256 of their files."""
-    files = {path.name: sha256(path) for path in sorted(folder.glob("*.safetensors"))}
-    return hashlib.sha256(json.dumps(files).encode()).hexdigest()

@@ -60,6 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     from vlmr1.evaluation.command import add_evaluate
     from vlmr1.playground.command import add_playground
+    from vlmr1.serving.verbs import add_serving
 
     add_evaluate(verbs)
     add_playground(verbs)
@@ -87,6 +88,8 @@ def main(arguments: list[str] | None = None) -> None:
     score.add_argument("--judge", metavar="URL", help="an OpenAI-compatible server for what no rule can tell")
     score.add_argument("--judge-model", metavar="NAME", help="its model")
     score.set_defaults(run=_score)
+
+    add_serving(verbs)
 
     merge = verbs.add_parser("merge", help="make one checkpoint of a base and an adapter")
     merge.add_argument("adapter", type=Path, help="a folder with adapter_model.safetensors")

@@ -65,6 +65,12 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digest_of_weights(folder: Path) -> str:
+    """One hex sha256 for a checkpoint's weights: over the names and sha256 of their files."""
+    files = {path.name: sha256(path) for path in sorted(folder.glob("*.safetensors"))}
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()
+
+
 def inside(folder: Path, name: str) -> Path:
     """`folder / name`, for a name that comes from data.
 

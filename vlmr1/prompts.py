@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from PIL import Image
 from torch.utils.data import Dataset
 
 from vlmr1.families.base import Family, Prompt
@@ -31,17 +32,23 @@ Item = tuple[int, Prompt | UnreadablePicture | None]  # a sample's place; its pr
 Items = Sequence[Item]
 
 
-def encode(family: Family, source: Source, sample: Sample) -> Prompt:
-    """A sample's prompt. Raises UnreadablePicture naming the row, the file and the mend."""
-    paths, images = source.pictures(sample), []
-    for path in paths:
+def opened(source: Source, sample: Sample) -> list[Image.Image]:
+    """A sample's pictures, decoded. Raises UnreadablePicture naming the row, the file and the mend."""
+    images = []
+    for path in source.pictures(sample):
         try:
             with open_picture(path) as picture:
                 images.append(picture.convert("RGB"))
         except PictureFault as error:
             raise UnreadablePicture(f"{source.name} id {sample.id}", path, str(error)) from error
+    return images
+
+
+def encode(family: Family, source: Source, sample: Sample, images: Sequence[Image.Image] | None = None) -> Prompt:
+    """A sample's prompt; `images` are its pictures where they are at hand. Raises UnreadablePicture as `opened`."""
+    images = opened(source, sample) if images is None else images
     try:
-        return family.encode(TASKS[sample.task].prompt(sample), images, [str(path) for path in paths])
+        return family.encode(TASKS[sample.task].prompt(sample), images, [str(p) for p in source.pictures(sample)])
     except ValueError as error:  # a picture too thin for the processor, a text that says a placeholder
         raise ValueError(f"{source.name} id {sample.id}: {error}") from error
 

@@ -21,6 +21,8 @@ from vlmr1.sample import Sample, Source, lines_of
 from vlmr1.settings import Asking
 
 Rows = list[dict[str, Any]]
+Keep = Callable[["Chunk", Rows], None]
+Asked = Callable[[Sequence["Chunk"], Keep], None]  # has chunks answered, in any order, and each kept as soon as it is
 Item = TypeVar("Item")
 
 
@@ -67,7 +69,7 @@ def by_picture(samples: Sequence[Sample]) -> list[Sample]:
     return [sample for group in kin.values() for sample in group]
 
 
-def ask(work: Path, chunks: Sequence[Chunk], asked: Callable[[Chunk], Rows], told: Callable[[int], object]) -> None:
+def ask(work: Path, chunks: Sequence[Chunk], asked: Asked, told: Callable[[int], object]) -> None:
     """Ask this process's share of the chunks, but for those whose answers an earlier attempt left in `work`.
 
     `told` hears of every chunk of the share how many items it has.
@@ -76,16 +78,27 @@ def ask(work: Path, chunks: Sequence[Chunk], asked: Callable[[Chunk], Rows], tol
     done = answers_in(work).keys()
     path = work / f"answers-{mine}.jsonl"
     _mend(path)
+    share = [chunk for chunk in chunks if chunk.number % of == mine]
+    told(sum(len(chunk.samples) for chunk in share if chunk.number in done))
     with path.open("a", encoding="utf-8") as file:
-        for chunk in chunks:
-            if chunk.number % of != mine:
-                continue
-            if chunk.number not in done:
-                rows = rounded(asked(chunk))
-                file.write(json.dumps({"chunk": chunk.number, "rows": rows}, ensure_ascii=False) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+
+        def keep(chunk: Chunk, rows: Rows) -> None:
+            file.write(json.dumps({"chunk": chunk.number, "rows": rounded(rows)}, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
             told(len(chunk.samples))
+
+        asked([chunk for chunk in share if chunk.number not in done], keep)
+
+
+def one_by_one(answers: Callable[[Chunk], Rows]) -> Asked:
+    """Chunks asked one after another."""
+
+    def asked(chunks: Sequence[Chunk], keep: Keep) -> None:
+        for chunk in chunks:
+            keep(chunk, answers(chunk))
+
+    return asked
 
 
 def answers_in(work: Path) -> dict[int, Rows]:

@@ -29,7 +29,8 @@ def _evaluate(chosen: argparse.Namespace) -> None:
 
     settings = defaults(chosen.set_param)
     sources = load(lists(chosen.data, chosen.images, chosen.reward_method))
-    start_processes(settings.compute, "vlmr1.cli", sys.argv[1:])
+    if settings.evaluate.own:
+        start_processes(settings.compute, "vlmr1.cli", sys.argv[1:])
     figures = evaluate(chosen.checkpoint, sources, settings, chosen.output)
     leave()
     if figures is not None:

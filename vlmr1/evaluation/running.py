@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlmr1.evaluation.asking import Chunk, ask, chunks_of, gathered
+from vlmr1.evaluation.asking import Asked, Chunk, ask, chunks_of, gathered, one_by_one
 from vlmr1.evaluation.engines import InProcess
+from vlmr1.evaluation.over_http import OverHttp
 from vlmr1.evaluation.summary import summarise
 from vlmr1.files import rounded, write_json
 from vlmr1.launch import is_first, place, wait_for_all
@@ -31,17 +32,23 @@ def ask_all(
     """
     asking = settings.asking
     wait_for_all()  # the first may have cleared what another run left
-    engine = InProcess(checkpoint, compute, max_pixels, asking.seed, asking.max_new_tokens)
-    chunks = chunks_of(sources, asking, settings.batch)
+    if settings.engine == "http":
+        servers = OverHttp(checkpoint, settings, max_pixels)
+        asked: Asked = servers.ask
+        batch, told = 1, servers.about  # an item a chunk: each answer is kept as it comes
+    else:
+        model = InProcess(checkpoint, compute, max_pixels, asking.seed, asking.max_new_tokens)
+        asked, batch, told = one_by_one(model.ask), settings.batch, model.about
+    chunks = chunks_of(sources, asking, batch)
     mine, of = place()
     share = sum(len(chunk.samples) for chunk in chunks if chunk.number % of == mine)
     if is_first():
         with progress(f"asking {checkpoint.name}", share) as bar:
-            ask(work, chunks, engine.ask, bar.update)
+            ask(work, chunks, asked, bar.update)
     else:
-        ask(work, chunks, engine.ask, lambda items: None)
+        ask(work, chunks, asked, lambda items: None)
     wait_for_all()
-    return chunks, engine.about() | {"max_pixels": max_pixels, "dtype": compute.dtype}
+    return chunks, told() | {"max_pixels": max_pixels}
 
 
 def leave_results(

@@ -6,19 +6,20 @@ says in which frame boxes are spoken; without it they go as they are, and boxes 
 
 from __future__ import annotations
 
-import json
+import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import httpx
 
 from vlmr1.boxes import Size
 from vlmr1.playground.questions import Question
-from vlmr1.serving.client import Server, Stumbled, check
-from vlmr1.serving.messages import Request, body_of
+from vlmr1.serving.client import Server
+from vlmr1.serving.messages import Request
+from vlmr1.serving.stream import stream
 
 if TYPE_CHECKING:
     from vlmr1.families.base import Family
@@ -107,34 +108,14 @@ class Served:
             frame = self.like.picture(pictures[0], "first").size
             pictures = tuple(self.like.seen(picture) for picture in pictures)
         seed = question.seed if question.temperature else None
-        more = {"stream": True, "stream_options": {"include_usage": True}}
-        request = Request(question.prompt, pictures, question.longest, question.temperature, seed=seed, extra=more)
+        request = Request(question.prompt, pictures, question.longest, question.temperature, seed=seed)
         opened = "" if self.like is None else self.like.opened
-        text, tokens = opened, None
-        for event in _events(self.server, body_of(request)):
-            for choice in event.get("choices") or []:
-                text += (choice.get("delta") or {}).get("content") or ""
-            tokens = (event.get("usage") or {}).get("completion_tokens", tokens)
-            told(text)
-        return Said(text, frame, tokens)
+        return asyncio.run(self._heard(request, Said(opened, frame, None), told))
 
-
-def _events(server: Server, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """What a server streams, once: whoever asks again presses the button. Raises ConnectionError."""
-    try:
-        with (
-            httpx.Client(timeout=server.timeout) as client,
-            client.stream(
-                "POST", server.address("chat/completions"), json={"model": server.model} | body, headers=server.headers
-            ) as answer,
-        ):
-            if not answer.is_success:
-                answer.read()
-            check(server, answer)
-            for line in answer.iter_lines():
-                if line.startswith("data:") and (data := line.removeprefix("data:").strip()) != "[DONE]":
-                    yield json.loads(data)
-    except (httpx.HTTPError, Stumbled) as error:
-        raise ConnectionError(f"{server} gives no answer: {error or type(error).__name__}") from error
-    except (json.JSONDecodeError, AttributeError) as error:
-        raise ConnectionError(f"{server}: what it streams is no chat completion ({error})") from error
+    async def _heard(self, request: Request, said: Said, told: Callable[[str], object]) -> Said:
+        async with httpx.AsyncClient(timeout=None) as client:
+            async for piece in stream(client, self.server, request):
+                tokens = said.tokens if piece.tokens is None else piece.tokens
+                said = Said(said.text + piece.text, said.frame, tokens)
+                told(said.text)
+        return said

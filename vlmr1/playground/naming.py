@@ -54,7 +54,7 @@ def cache() -> Path:
 
 
 def _served(url: str, like: Path | None) -> list[Asked]:
-    """Every model that a server says it serves."""
+    """Every model that a server says it serves, but for second names: `vlmr1 serve` has each as NAME@DIGEST too."""
     from vlmr1.families import load_family
     from vlmr1.serving.client import models_of, server_at
 
@@ -62,4 +62,5 @@ def _served(url: str, like: Path | None) -> list[Asked]:
     models = models_of(server_at(url, ""))
     if not models:
         raise ConnectionError(f"{url} serves no model; start it with one")
-    return [Served(server_at(url, model), family) for model in models]
+    first = [model for model in models if "@" not in model or model.partition("@")[0] not in models]
+    return [Served(server_at(url, model), family) for model in first]

@@ -9,23 +9,17 @@ judge cannot be reached the reward raises: nothing takes its place. Left out on 
 from __future__ import annotations
 
 import hashlib
-import http.client
 import json
 import os
-import threading
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from vlmr1.answers import Answer
 from vlmr1.files import write_atomically
 from vlmr1.rewards import Reward
+from vlmr1.serving.client import Reply, Request, Server, chat
 
 PROMPT = """You judge whether an answer to a question is right.
 Question: {question}
@@ -60,8 +54,18 @@ class Judge:
         known = {prompt: self._kept(prompt) for prompt in prompts}
         missing = sorted(prompt for prompt, reply in known.items() if reply is None)
         if missing:
-            with ThreadPoolExecutor(min(self.at_once, len(missing))) as pool:
-                known |= zip(missing, pool.map(self._answer, missing), strict=True)
+            server = Server(self.url, self.model, self.key, self.timeout, self.tries, self.pause, self.at_once)
+
+            def told(place: int, reply: Reply) -> None:  # at once, for another's failure must not lose it
+                known[missing[place]] = reply.completions[0].text
+                self._keep(missing[place], reply.completions[0].text)
+
+            try:
+                chat([server], map(Request, missing), told)
+            except ConnectionError as error:
+                raise ConnectionError(
+                    f"the judge {error}; start it, or mend {self.named} and VLMR1_JUDGE_KEY"
+                ) from error
         return [str(known[prompt]) for prompt in prompts]
 
     def _kept(self, prompt: str) -> str | None:
@@ -71,73 +75,16 @@ class Judge:
             return str(json.loads(path.read_text(encoding="utf-8"))["reply"])
         return self.unread.get(prompt)
 
-    def _answer(self, prompt: str) -> str:
-        """Ask, and keep the reply at once, for another's failure must not lose it."""
-        reply = self._ask(prompt)
+    def _keep(self, prompt: str, reply: str) -> None:
         if verdict(reply) is None:
             self.unread[prompt] = reply
         else:
             kept = {"model": self.model, "prompt": prompt, "reply": reply}
             write_atomically(self._place(prompt), json.dumps(kept, ensure_ascii=False) + "\n")
-        return reply
 
     def _place(self, prompt: str) -> Path:
         digest = hashlib.sha256(json.dumps([self.url, self.model, prompt]).encode()).hexdigest()
         return self.cache / digest[:2] / f"{digest[2:]}.json"
-
-    def _ask(self, prompt: str) -> str:
-        """One reply. Tries again after a time-out, a broken connection, and an answer of 429 or 5xx."""
-        body = {"model": self.model, "temperature": 0, "messages": [{"role": "user", "content": prompt}]}
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
-        request = urllib.request.Request(
-            f"{self.url.rstrip('/')}/chat/completions", json.dumps(body).encode(), headers, method="POST"
-        )
-        for number in range(1, self.tries + 1):
-            try:
-                content = _within(self.timeout, lambda: _fetched(request, self.timeout))
-                return content["choices"][0]["message"]["content"] or ""  # null where it says nothing
-            except urllib.error.HTTPError as error:
-                problem = f"it answers {error.code} {error.reason}"
-                if error.code != 429 and error.code < 500:
-                    break
-            except (OSError, http.client.HTTPException) as error:  # the latter of an answer that breaks off
-                problem = str(error) or type(error).__name__
-            except (ValueError, LookupError, TypeError) as error:
-                problem = f"its answer is not an OpenAI chat completion ({error!r})"
-                break
-            if number < self.tries:
-                time.sleep(self.pause * 2 ** (number - 1))
-        raise ConnectionError(
-            f"the judge {self.model} at {self.url} gives no verdict: {problem}; start it, or mend {self.named} and"
-            " VLMR1_JUDGE_KEY"
-        )
-
-
-def _fetched(request: urllib.request.Request, timeout: float) -> Any:
-    with urllib.request.urlopen(request, timeout=timeout) as response:
-        return json.load(response)
-
-
-def _within(seconds: float, work: Callable[[], Any]) -> Any:
-    """What `work` returns or raises. Raises TimeoutError when it takes longer, as with a server that answers in drops,
-    each within the time limit of a read; the thread is then left to itself."""
-    found: list[Any] = []
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            found.append(work())
-        except BaseException as error:  # whatever it is, it is raised where it is waited for
-            failed.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if failed:
-        raise failed[0]
-    if not found:
-        raise TimeoutError(f"no whole answer within {seconds:g} s")
-    return found[0]
 
 
 def judge_of_environment() -> Judge:

@@ -24,8 +24,9 @@ import httpx
 
 from vlmr1.serving.messages import Completion, Reply, Request, body_of, reply_of
 
-__all__ = ["Completion", "Reply", "Request", "Server", "chat", "chat_async", "models_of", "server_at"]
+__all__ = ["Completion", "Reply", "Request", "Server", "chat", "chat_async", "listing", "models_of", "server_at"]
 KEY = "VLMR1_SERVER_KEY"
+DIGITS = 12  # of a digest in a served name
 LOG = logging.getLogger(__name__)
 Told = Callable[[int, Reply], object]
 
@@ -63,17 +64,25 @@ def server_at(url: str, model: str, **more: Any) -> Server:
     return Server(url, model, os.environ.get(KEY, ""), **more)
 
 
-def models_of(server: Server) -> list[str]:
-    """The names of the models that a server says it serves. Raises ConnectionError where it cannot be asked."""
+def listing(server: Server) -> dict[str, str]:
+    """The models that a server says it serves: by name, which program it is. Raises ConnectionError where it does not.
+
+    `vlmr1 serve` adds NAME@DIGEST, which tells one checkpoint of a name from another.
+    """
     try:
         answer = httpx.get(server.address("models"), headers=server.headers, timeout=min(server.timeout, 30))
         answer.raise_for_status()
-        return [str(one["id"]) for one in answer.json()["data"]]
-    except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+        return {str(one["id"]): str(one.get("owned_by", "")) for one in answer.json()["data"]}
+    except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ConnectionError(
             f"{server.url} does not say which models it serves: {error or type(error).__name__}; start it, or mend its"
             " address"
         ) from error
+
+
+def models_of(server: Server) -> list[str]:
+    """The names of `listing`."""
+    return list(listing(server))
 
 
 def chat(servers: Sequence[Server], requests: Iterable[Request], told: Told | None = None) -> list[Reply]:
@@ -99,6 +108,8 @@ async def chat_async(servers: Sequence[Server], requests: Iterable[Request], tol
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
+    if asking.refused is not None:
+        raise asking.refused
     if asking.again or not asking.exhausted:
         raise ConnectionError("; ".join(f"{server} gives no answer: {why}" for server, why in asking.down.items()))
     return [asking.replies[place] for place in range(len(asking.replies))]
@@ -113,6 +124,7 @@ class _Asking:
         self.again: deque[tuple[int, dict[str, Any]]] = deque()  # left by servers that went down
         self.replies: dict[int, Reply] = {}
         self.down: dict[Server, str] = {}
+        self.refused: ConnectionError | None = None
         self.gone = {server: asyncio.Event() for server in servers}
         self.taking, self.telling, self.change = asyncio.Lock(), asyncio.Lock(), asyncio.Condition()
 
@@ -120,7 +132,10 @@ class _Asking:
         """Ask one server one request after another, until all is answered or the server is down."""
         while server not in self.down and (item := await self._take()) is not None:
             place, body = item
-            reply = await self._patiently(client, server, body)
+            try:
+                reply = await self._patiently(client, server, body)
+            except ConnectionError as error:  # a refusal: what is under way may end, nothing more is sent
+                self.refused, reply = error, None
             if reply is None:
                 self.again.append(item)
             else:
@@ -134,7 +149,7 @@ class _Asking:
 
     async def _take(self) -> tuple[int, dict[str, Any]] | None:
         """The next request to send, or None when there will be none."""
-        while True:
+        while self.refused is None:
             async with self.taking:
                 if self.again:
                     self.under_way += 1
@@ -151,6 +166,7 @@ class _Asking:
                     return None
                 if not self.again:
                     await self.change.wait()  # what is under way elsewhere may yet come back
+        return None
 
     def _prepare(self) -> tuple[int, dict[str, Any]] | None:
         place, request = next(self.requests, (0, None))
@@ -160,7 +176,7 @@ class _Asking:
         """One request's reply; None where the server is, or by this request becomes, one that is down."""
         problem, wait = "", 0.0
         for number in range(server.tries):
-            if server in self.down:
+            if server in self.down or self.refused is not None:
                 return None
             if number:
                 try:  # a pause, unless the server is given up in the meantime

@@ -7,7 +7,7 @@ from urllib.parse import urlparse
 
 from pydantic import Field, model_validator
 
-from vlmr1.settings.base import Block, Count, Rate
+from vlmr1.settings.base import Block, Count, Names, Rate
 
 
 class Asking(Block):
@@ -35,6 +35,8 @@ _OWN = tuple(Asking.model_fields)
 class Evaluate(Block):
     """Evaluation: a published protocol by its name, or with null one of its own, told by the keys below it."""
 
+    engine: Literal["in-process", "http"]  # the model in this process, or OpenAI-compatible servers
+    servers: Names | None  # of engine http: their addresses, e.g. [http://localhost:8000/v1]; else null
     protocol: Literal["paper"] | None  # paper: VLM-R1's, the first 2,000 of a shuffle, 256 tokens, greedy
     batch: Count  # completions at once
     seed: int | None
@@ -42,6 +44,15 @@ class Evaluate(Block):
     max_new_tokens: Count | None
     temperature: Rate | None
     samples: Count | None
+
+    @model_validator(mode="after")
+    def _servers_of_http(self) -> Evaluate:
+        if (self.engine == "http") != (self.servers is not None):
+            raise ValueError("servers: the addresses for engine http, and only for it (else null)")
+        for url in self.servers or ():
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"servers: {url!r} is no address; write e.g. http://localhost:8000/v1")
+        return self
 
     @model_validator(mode="after")
     def _one_protocol(self) -> Evaluate:
@@ -55,6 +66,11 @@ class Evaluate(Block):
         if (self.temperature is None) != (self.samples is None):
             raise ValueError("temperature, samples: the sampled column needs both; set both to null for greedy alone")
         return self
+
+    @property
+    def own(self) -> bool:
+        """Whether this project's own processes load the model."""
+        return self.engine == "in-process"
 
     @property
     def asking(self) -> Asking:

@@ -31,7 +31,7 @@ def main(params: Params, policy: str) -> None:
     sources = load_sources(CONVERTED, "evaluate")
 
     def about() -> dict[str, Any]:
-        of: dict[str, Any] = {"evaluate": settings.model_dump(), "compute": told(params.compute)}
+        of: dict[str, Any] = {"evaluate": settings.model_dump(exclude={"servers"}), "compute": told(params.compute)}
         of |= {"max_pixels": params.convert.max_pixels, "checkpoint": fingerprint_of(checkpoint)}
         return of | {"data": inputs_of(CONVERTED / "evaluate", sources)}
 
@@ -59,4 +59,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--policy", choices=tuple(LABELS), required=True)
     wanted = parser.parse_args().policy
-    run_stage(f"evaluate-{wanted}", lambda params: main(params, wanted), trains=True)
+    run_stage(
+        f"evaluate-{wanted}",
+        lambda params: main(params, wanted),
+        trains=lambda params: params.evaluate.engine == "in-process",
+    )

@@ -31,6 +31,7 @@ export function fault(sentence) {
 export function picture(address, alt, least = 300) {
   const image = el("img", { src: address, alt });
   const frame = el("div", { class: "frame" }, image);
+  new ResizeObserver(() => apart(frame)).observe(frame);
   image.addEventListener("load", () => {
     const times = Math.max(1, Math.ceil(least / Math.max(image.naturalWidth, image.naturalHeight)));
     image.style.width = `${image.naturalWidth * times}px`;
@@ -59,6 +60,21 @@ export function drawBoxes(frame, boxes, size, kind) {
       shown.append(corners.get(corner));
     }
     frame.append(shown);
+  }
+  apart(frame);
+}
+
+/** Move labels away from their boxes until none hides another. */
+function apart(frame) {
+  const placed = [];
+  for (const label of frame.querySelectorAll(".box span")) {
+    label.style.transform = "";
+    const { left, right, top, bottom, height } = label.getBoundingClientRect();
+    const way = label.parentElement.classList.contains("above") ? -1 : 1;
+    let by = 0;
+    while (height && placed.some((one) => left < one.right && right > one.left && top + by < one.bottom && bottom + by > one.top)) by += way * height;
+    label.style.transform = by ? `translateY(${by}px)` : "";
+    placed.push({ left, right, top: top + by, bottom: bottom + by });
   }
 }
 

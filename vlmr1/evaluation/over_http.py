@@ -1,0 +1,136 @@
+"""Answers from OpenAI-compatible servers that serve the checkpoint: same prompts, same scorer, same rows as in-process.
+
+Each server is asked by the checkpoint's folder name, as `vlmr1 serve` names it; several share the questions. A server
+whose prompt is not, token for token, the one of training is refused, for its figures would be another experiment's.
+Greedy answers equal those in-process as far as the server's arithmetic does; sampled ones have the server's own draws,
+the same whenever the same server is asked the same, as far as it honours seeds.
+Left out on purpose: loading weights; only tokenizer and image processor are read here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from vlmr1.evaluation.asking import Chunk, Keep
+from vlmr1.evaluation.engines import rows_of
+from vlmr1.families import load_family
+from vlmr1.families.base import Prompt
+from vlmr1.files import digest_of_weights
+from vlmr1.prompts import encode, opened
+from vlmr1.serving.client import DIGITS, Completion, Reply, Request, Server, chat, listing, server_at
+from vlmr1.settings import Evaluate
+from vlmr1.tasks import TASKS
+
+LOG = logging.getLogger(__name__)
+GIVES_IDS = ("vllm",)  # who, by /v1/models, gives token ids when asked
+KNOWS_MORE = ("vllm", "sglang", "xllm")  # and who knows more fields than OpenAI's own
+
+
+class OverHttp:
+    """A checkpoint that servers serve, asked for all chunks side by side."""
+
+    def __init__(self, checkpoint: Path, settings: Evaluate, max_pixels: int) -> None:
+        """Find out who serves the checkpoint. Raises ConnectionError where nobody does, ValueError for another one."""
+        asking = settings.asking
+        self.family, self.seed, self.length = load_family(checkpoint, max_pixels), asking.seed, asking.max_new_tokens
+        self.max_pixels = max_pixels
+        self.servers, self.kind = _serving(checkpoint, settings)
+
+    def about(self) -> dict[str, Any]:
+        """What shapes answers besides the settings; the servers' precision and kernels are theirs to know."""
+        template = self.family.tokenizer.chat_template
+        return {"engine": "http", "server": self.kind, "chat_template": template, "end_ids": self.family.end_ids}
+
+    def ask(self, chunks: Sequence[Chunk], keep: Keep) -> None:
+        """Have chunks of one item each answered, each kept as soon as its answer comes."""
+        prompts: dict[int, Prompt] = {}  # of those under way
+
+        def requests() -> Iterator[Request]:
+            for place, chunk in enumerate(chunks):
+                (sample,) = chunk.samples
+                pictures = opened(chunk.source, sample)
+                prompts[place] = encode(self.family, chunk.source, sample, pictures)
+                yield Request(
+                    TASKS[sample.task].prompt(sample),
+                    tuple(self.family.seen(picture) for picture in pictures),
+                    max_tokens=self.length,
+                    temperature=chunk.temperature,
+                    seed=_seed((self.seed, chunk.source.name, sample.id)) if chunk.temperature else None,
+                    n=chunk.completions,
+                    token_ids=self.kind in GIVES_IDS,
+                    **(self._neutral() if self.kind in KNOWS_MORE else {}),
+                    extra={"logit_bias": {str(token): -100 for token in self.family.never_sampled}},
+                )
+
+        def told(place: int, reply: Reply) -> None:
+            chunk, prompt = chunks[place], prompts.pop(place)
+            self._check(chunk, prompt, reply)
+            said = [self._text(one) for one in reply.completions]
+            lengths = [self._length(one) for one in reply.completions]
+            keep(chunk, rows_of(chunk.samples, [prompt.size], [said], [lengths]))
+
+        chat(self.servers, requests(), told)
+
+    def _neutral(self) -> dict[str, Any]:
+        """The ends of training, and no sampling of the server's own making, e.g. a penalty that a checkpoint names."""
+        ends = tuple(self.family.end_ids)
+        return {"stop_token_ids": ends, "top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0}
+
+    def _check(self, chunk: Chunk, prompt: Prompt, reply: Reply) -> None:
+        """Raises ValueError where the server read another prompt than training, or gave other than all completions."""
+        row = f"{chunk.source.name} id {chunk.samples[0].id}"
+        ids = reply.prompt_token_ids
+        if reply.prompt_tokens not in (None, len(prompt.ids)) or ids not in (None, tuple(prompt.ids)):
+            raise ValueError(
+                f"{row}: the server reads a prompt of {reply.prompt_tokens} tokens that is not training's of"
+                f" {len(prompt.ids)}; serve the checkpoint with its own chat template and max_pixels {self.max_pixels}"
+            )
+        if len(reply.completions) != chunk.completions:
+            raise ValueError(f"{row}: {len(reply.completions)} completions came for {chunk.completions} asked for")
+
+    def _text(self, said: Completion) -> str:
+        """A completion's text, decoded as in-process where its tokens are known."""
+        return self.family.opened + said.text if said.token_ids is None else self.family.decode(said.token_ids)
+
+    def _length(self, said: Completion) -> int:
+        """Tokens with the end token; the tokenizer's own count of the text where the server gives none."""
+        if said.token_ids is not None:
+            return len(said.token_ids)
+        return len(self.family.encode_completion(said.text)) - (said.finish_reason == "length")
+
+
+def _serving(checkpoint: Path, settings: Evaluate) -> tuple[list[Server], str]:
+    """The servers that have the checkpoint, and which program they run; "several" where they differ."""
+    name, digest = checkpoint.name, digest_of_weights(checkpoint)[:DIGITS]
+    most = max(completions for _, _, completions in settings.asking.ways)
+    urls = settings.servers or ()
+    at_once = max(1, settings.batch // most // len(urls))
+    found, kinds, faults = [], [], []
+    for url in urls:
+        server = server_at(url, name, at_once=at_once)
+        try:
+            served = listing(server)
+        except ConnectionError as error:
+            faults.append(str(error))
+            continue
+        if other := [one for one in served if one.startswith(f"{name}@") and one != f"{name}@{digest}"]:
+            raise ValueError(f"{url}: serves {other[0]}, and {checkpoint} is {name}@{digest} now; start it again")
+        if name in served:
+            found.append(server)
+            kinds.append(served[name])
+        else:
+            faults.append(f"{url} serves {', '.join(served) or 'nothing'}")
+    if not found:
+        raise ConnectionError(f"{name} is served nowhere: {'; '.join(faults)}; start it: vlmr1 serve {checkpoint}")
+    for fault in faults:
+        LOG.warning("left out: %s", fault)
+    return found, kinds[0] if len(set(kinds)) == 1 else "several"
+
+
+def _seed(key: object) -> int:
+    """A request's seed, 31 bits, from what names it."""
+    return int.from_bytes(hashlib.sha256(str(key).encode()).digest()[:4], "big") >> 1

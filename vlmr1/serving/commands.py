@@ -1,0 +1,181 @@
+"""The command lines that serve a checkpoint: vLLM, vLLM on Ascend NPUs (vllm-ascend), xLLM.
+
+vLLM runs in an environment of its own, named by its interpreter; the other two in containers, whose lines these are. A
+checkpoint is served by its folder's name, and where the server takes several names also as NAME@DIGEST of its weights,
+by which `evaluate` tells that it is still the same. A checkpoint's own defaults of sampling are switched off: what is
+not asked for does not happen.
+Left out on purpose: building environments and pulling images; the engine's other flags are handed on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlmr1.files import digest_of_weights
+from vlmr1.serving.client import DIGITS
+
+PYTHON = "VLMR1_VLLM_PYTHON"
+ENGINES = ("vllm", "vllm-ascend", "xllm")
+ASCEND_IMAGE = "quay.io/ascend/vllm-ascend:v0.10.0rc1"  # the one VLM-R1's own figures were taken with
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM takes as the largest of adapters
+TOWER_BASE = 10_000.0  # of the rotary positions in Qwen2.5-VL's tower, as published
+QUIET = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
+NPU_DEVICES = ("davinci_manager", "devmm_svm", "hisi_hdc")
+NPU_FILES = (
+    "/usr/local/dcmi",
+    "/usr/local/bin/npu-smi",
+    "/usr/local/Ascend/driver/lib64",
+    "/usr/local/Ascend/driver/version.info",
+    "/etc/ascend_install.info",
+)
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What is served, by which engine, where."""
+
+    checkpoint: Path
+    engine: str = "vllm"
+    name: str = ""  # as which it is served; the folder's name where empty
+    adapters: tuple[tuple[str, Path], ...] = ()  # (name, folder)
+    host: str = "127.0.0.1"
+    port: int = 8000
+    dtype: str | None = None  # None: the engine's own choice, as of the next two
+    max_length: int | None = None  # tokens of prompt and completion
+    pictures: int | None = None  # most of a request
+    python: str | None = None  # the interpreter of vLLM's environment
+    image: str | None = None  # the container's
+    npus: tuple[int, ...] | None = None  # of a container
+    more: tuple[str, ...] = ()  # flags handed on
+
+    @property
+    def served(self) -> str:
+        return self.name or self.checkpoint.resolve().name
+
+    @property
+    def contained(self) -> bool:
+        """Whether it runs in a container."""
+        return self.engine == "xllm" or (self.engine == "vllm-ascend" and self.python is None)
+
+
+def command(serving: Serving) -> list[str]:
+    """The command's words. Raises ValueError for what is not there, does not fit, or the engine does not do."""
+    _check(serving)
+    if serving.contained:
+        return _container(serving)
+    python = serving.python or os.environ.get(PYTHON, "")
+    if not python:
+        raise ValueError(f"no environment with vLLM is named; give --python, or set {PYTHON} to its interpreter")
+    if not Path(python).is_file():
+        raise ValueError(f"--python {python}: no such interpreter; name the one of vLLM's environment")
+    return [python, *_vllm(serving, str(serving.checkpoint.resolve()), _places(serving))]
+
+
+def environment(serving: Serving) -> dict[str, str]:
+    """What the command needs of the environment besides what is there."""
+    return {} if serving.contained else dict(QUIET)
+
+
+def remarks(serving: Serving) -> list[str]:
+    """What of this checkpoint the engine is known to read otherwise than training does."""
+    config = _read(serving.checkpoint / "config.json")
+    base = config.get("vision_config", {}).get("rope_parameters", {}).get("rope_theta", TOWER_BASE)
+    if serving.engine == "xllm" or config.get("model_type") != "qwen2_5_vl" or base == TOWER_BASE:
+        return []
+    return [
+        f"vLLM reads the positions of this tower at base {TOWER_BASE:g}, and the checkpoint has {base:g}: some answers"
+        " will differ from those in-process"
+    ]
+
+
+def _check(serving: Serving) -> None:
+    folder = serving.checkpoint
+    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+        raise ValueError(f"{folder}: no checkpoint folder with config.json and weights in safetensors")
+    if serving.engine == "vllm" and serving.image is not None:
+        raise ValueError("--image: engine vllm runs in an environment; give --python")
+    if serving.npus is not None and not serving.contained:
+        raise ValueError("--npus: for containers alone; choose devices by the environment, e.g. CUDA_VISIBLE_DEVICES")
+    if serving.image is not None and serving.python is not None:
+        raise ValueError("--image, --python: one or the other")
+    if serving.engine == "xllm":
+        odd = {"--adapter": serving.adapters, "--dtype": serving.dtype, "--max-length": serving.max_length}
+        odd |= {"--pictures": serving.pictures, "--python": serving.python}
+        if given := [flag for flag, value in odd.items() if value]:
+            raise ValueError(f"{given[0]}: not with engine xllm" + "; vlmr1 merge" * (given[0] == "--adapter"))
+        if serving.image is None:
+            raise ValueError("--image: engine xllm needs a tag of quay.io/jd_xllm/xllm-ai that fits your devices")
+    for name, adapter in serving.adapters:
+        _rank(adapter)
+        card = adapter / "base.json"
+        if card.is_file() and _read(card)["sha256"] != digest_of_weights(folder):
+            raise ValueError(f"--adapter {name}={adapter}: trained on other weights than those in {folder}")
+
+
+def _vllm(serving: Serving, checkpoint: str, adapters: Mapping[str, str]) -> list[str]:
+    """vLLM's module and flags; paths as the process sees them."""
+    name = serving.served
+    words = ["-m", "vllm.entrypoints.openai.api_server", "--model", checkpoint]
+    words += ["--served-model-name", name, f"{name}@{digest_of_weights(serving.checkpoint)[:DIGITS]}"]
+    words += ["--host", "0.0.0.0" if serving.contained else serving.host, "--port", str(serving.port)]
+    words += ["--generation-config", "vllm"]
+    if serving.dtype is not None:
+        words += ["--dtype", serving.dtype]
+    if serving.max_length is not None:
+        words += ["--max-model-len", str(serving.max_length)]
+    if serving.pictures is not None:
+        words += ["--limit-mm-per-prompt", json.dumps({"image": serving.pictures, "video": 0})]
+    if serving.npus is not None and len(serving.npus) > 1:
+        words += ["--tensor-parallel-size", str(len(serving.npus))]
+    if serving.adapters:
+        most = max(_rank(adapter) for _, adapter in serving.adapters)
+        words += ["--enable-lora", "--max-lora-rank", str(next(rank for rank in RANKS if rank >= most))]
+        words += ["--lora-modules", *(f"{name}={path}" for name, path in adapters.items())]
+    return [*words, *serving.more]
+
+
+def _container(serving: Serving) -> list[str]:
+    """A container with the checkpoint, the adapters and the NPUs, removed when it ends."""
+    npus = serving.npus or (0,)
+    words = ["docker", "run", "--rm", "--name", f"vlmr1-{serving.served}-{serving.port}"]
+    words += ["--publish", f"{serving.host}:{serving.port}:{serving.port}", "--shm-size", "4g"]
+    for device in [*(f"davinci{number}" for number in npus), *NPU_DEVICES]:
+        words += ["--device", f"/dev/{device}"]
+    for path in NPU_FILES:
+        words += ["--volume", f"{path}:{path}:ro"]
+    inside = f"/checkpoints/{serving.served}"
+    words += ["--volume", f"{serving.checkpoint.resolve()}:{inside}:ro"]
+    for name, folder in serving.adapters:
+        words += ["--volume", f"{folder.resolve()}:/adapters/{name}:ro"]
+    for key, value in QUIET.items():
+        words += ["--env", f"{key}={value}"]
+    if serving.engine == "vllm-ascend":
+        adapters = {name: f"/adapters/{name}" for name, _ in serving.adapters}
+        return [*words, serving.image or ASCEND_IMAGE, "python3", *_vllm(serving, inside, adapters)]
+    words += [str(serving.image), "xllm", "--model", inside, "--model_id", serving.served, "--backend=vlm"]
+    words += [f"--devices={','.join(f'npu:{number}' for number in npus)}", "--host", "0.0.0.0"]
+    return [*words, "--port", str(serving.port), "--communication_backend=hccl", *serving.more]
+
+
+def _places(serving: Serving) -> dict[str, str]:
+    return {name: str(folder.resolve()) for name, folder in serving.adapters}
+
+
+def _rank(adapter: Path) -> int:
+    """An adapter's rank. Raises ValueError where the folder holds none that vLLM can take."""
+    config = adapter / "adapter_config.json"
+    if not config.is_file():
+        raise ValueError(f"--adapter {adapter}: no adapter_config.json; a folder as training leaves it is needed")
+    rank = int(_read(config)["r"])
+    if rank > RANKS[-1]:
+        raise ValueError(f"--adapter {adapter}: rank {rank}, and vLLM takes {RANKS[-1]} at most; vlmr1 merge it")
+    return rank
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
