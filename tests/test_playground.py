@@ -93,6 +93,16 @@ def test_a_faulty_question_gets_a_sentence(more, said):
     assert reply.status_code == 400 and said in reply.text and "\n" not in reply.text
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize(("fault", "said"), [(FloatingPointError("broken"), "broken"), (KeyError("x"), "terminal")])
+def test_a_model_that_fails_leaves_nobody_waiting(fault, said):
+    class Failing(Parrot):
+        def ask(self, question, told):
+            raise fault
+
+    assert said in lines(client(Failing()).post("/ask", json=question()))[-1]["error"]
+
+
 def test_no_part_of_an_address_reaches_a_file_and_no_other_site_can_ask():
     here = client(Parrot())
     for address in ("/../server.py", "/%2e%2e/server.py", "/page/index.html", "/etc/passwd", "/rollouts/about"):
@@ -193,7 +203,7 @@ def test_words_name_folders_releases_and_servers(trained, tmp_path, monkeypatch)
         assert model.name == f"toy@{version}"
     assert (tmp_path / "cache/vlmr1/releases/toy" / version / "config.json").is_file()
     assert sum("pulling" in line for line in said) == 1
-    with Fake(models=("a", "a@0123", "b")) as fake:
+    with Fake(models=dict.fromkeys(("a", "a@0123", "b"), "vllm")) as fake:
         models = naming.open_models([str(trained[0]), fake.url], None, lambda: None, print)
     assert [model.name for model in models] == [str(trained[0]), f"a at {fake.url}", f"b at {fake.url}"]
     with pytest.raises(ValueError, match=r"nowhere: no such folder; give a checkpoint folder, NAME@VERSION or http"):

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from PIL import Image
 
@@ -22,7 +22,6 @@ from vlmr1.pictures import PictureFault, open_picture
 from vlmr1.rewards import Reward
 from vlmr1.rows import Row
 from vlmr1.sample import PLACE, Sample
-from vlmr1.settings.world import Label
 from vlmr1.sources.reading import expression_of
 from vlmr1.tasks import TASKS, ovd
 
@@ -64,7 +63,6 @@ def about_tasks() -> dict[str, Any]:
             "text": HINTS[name][0],
             "truth": HINTS[name][1],
             "boxes": name in ("rec", "ovd"),
-            "answers": list(get_args(Label)) if name == "gui" else [],
         }
         for name, task in TASKS.items()
     }

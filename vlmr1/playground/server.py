@@ -113,15 +113,18 @@ async def _answer(model: Asked, question: Question) -> AsyncIterator[str]:
         put({"text": text})
 
     def work() -> None:
+        last: dict[str, Any] = {"error": "the model failed; the terminal says why"}  # of a fault that nobody foresaw
         try:
             said = model.ask(question, told)
             shown = read(question, said.text, said.frame, said.tokens)
             more = {"text": said.text, "seconds": round(time.monotonic() - started, 2), "frame": said.frame}
-            put({"done": shown | more | {"true_boxes": truth_boxes(question.sample)}})
+            last = {"done": shown | more | {"true_boxes": truth_boxes(question.sample)}}
         except Stopped:
             pass  # there is nobody to tell
         except FAULTS as error:
-            put({"error": str(error) or type(error).__name__})
+            last = {"error": str(error) or type(error).__name__}
+        finally:
+            put(last)
 
     threading.Thread(target=work, daemon=True).start()
     try:
