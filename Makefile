@@ -16,7 +16,7 @@ $(VENV)/ready: pyproject.toml constraints/cpu-py311.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say which: make PYTHON=python3.12")'
 	@$(PYTHON) -m venv $(VENV)
 	@echo "installing (a few minutes the first time) ..."
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/cpu-py311.txt -e '.[flows,train,dev]'
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/cpu-py311.txt -e '.[flows,train,playground,dev]'
 	@touch $@
 
 run: $(VENV)/ready

@@ -163,7 +163,7 @@ def weights_of(output: Path) -> dict[str, torch.Tensor]:
 
 def bytes_of(output: Path) -> dict[str, bytes]:
     """What must be the same after a kill, to the byte."""
-    names = ("logs/metrics.jsonl", "logs/rollouts.jsonl", "policy/model.safetensors")
+    names = ("logs/metrics.jsonl", "logs/rollouts.jsonl", "logs/questions.jsonl", "policy/model.safetensors")
     return {name: (output / name).read_bytes() for name in names}
 
 

@@ -34,6 +34,7 @@ LIGHT = [
     "vlmr1.release.pull",
     "vlmr1.report.facts",
     "vlmr1.cli",
+    "vlmr1.playground.server",
     "vlmr1.serving.client",
     "vlmr1.settings",
     "vlmr1.recipes",
@@ -64,7 +65,7 @@ FLOORS = [
     {"grpo", "training", "sft", "train", "doctor", "scoring"},
     {"evaluation"},
     {"report", "gate"},
-    {"stages", "ask", "evaluate", "cli"},
+    {"stages", "ask", "evaluate", "playground", "cli"},
 ]
 
 

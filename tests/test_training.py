@@ -81,7 +81,7 @@ def test_grpo_resumes_to_the_very_same_weights_rows_and_rollouts(trained, tmp_pa
     assert resumed.run() == rows
     for (name, a), b in zip(whole.model.state_dict().items(), resumed.model.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
-    for name in ("rollouts.jsonl", "metrics.jsonl"):
+    for name in ("rollouts.jsonl", "questions.jsonl", "metrics.jsonl"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
     assert len(rows) == 8 and len((tmp_path / "cut/rollouts.jsonl").read_text().splitlines()) == 4 * 4 * 3
 
@@ -116,8 +116,9 @@ def test_grpo_logs_what_is_worth_watching(trained, tmp_path):
     assert rows[0]["clip_low_share"] == 0.0 and 0 <= rows[1]["clip_low_share"] <= 1
     assert rows[0]["entropy"] > 0 and rows[0]["reward"] > 0
     rollout = json.loads((tmp_path / "rollouts.jsonl").read_text().splitlines()[0])
-    wanted = {"step", "source", "id", "completion", "input_size", "reward", "advantage", "judged", "rewards"}
-    assert set(rollout) == wanted
+    judged = {"reward", "advantage", "judged", "rewards", "boxes", "labels", "problems"}
+    asked = {"step", "item", "number", "source", "id", "input_size", "completion", "tokens", "truncated"}
+    assert set(rollout) == asked | judged
     assert set(rollout["rewards"]["accuracy"]) == {"value", "parsed", "reason"}
 
 

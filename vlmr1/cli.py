@@ -73,9 +73,11 @@ def main(arguments: list[str] | None = None) -> None:
     convert.set_defaults(run=_convert)
 
     from vlmr1.evaluate import add_evaluate
+    from vlmr1.playground.command import add_playground
     from vlmr1.serving.verbs import add_serving
 
     add_evaluate(verbs)
+    add_playground(verbs)
 
     reward = verbs.add_parser("reward", help="score completions from a file with a reward, and say why")
     reward.add_argument("name", metavar="NAME", help="e.g. iou, odLength, format, mcq, or package.module:function")

@@ -32,7 +32,7 @@ from vlmr1.launch import is_first
 from vlmr1.prompts import Prompts, UnreadablePicture
 from vlmr1.sample import Source, write_jsonl
 from vlmr1.settings import Compute, Optimisation, Trained
-from vlmr1.watching import WatchedRun, label, logged_rows
+from vlmr1.watching import JOURNAL, WatchedRun, label, logged_rows
 from vlmr1.work import excuse
 
 WHOLE = "whole.json"  # written into a checkpoint last; one without it was interrupted
@@ -323,7 +323,7 @@ def save_training(
             write_json(folder / file_name, value)
     with whole_folder(logs) as folder:
         write_jsonl(folder / "metrics.jsonl", rows)
-        for kept in ("rollouts.jsonl", "alarms.jsonl"):
+        for kept in JOURNAL:
             if (trainer.work / kept).is_file():
                 shutil.copyfile(trainer.work / kept, folder / kept)
         columns = list(dict.fromkeys(key for row in rows for key in row))

@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 from transformers import TrainerCallback
 
+JOURNAL = ("rollouts.jsonl", "questions.jsonl", "alarms.jsonl")  # what GRPO keeps besides (vlmr1.grpo.journal)
 SHOWN = ("loss", "reward", "completion_length", "grad_norm")
 
 

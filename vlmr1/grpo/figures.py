@@ -36,7 +36,7 @@ class Figures:
         cut: torch.Tensor,
     ) -> None:
         """B groups of G: how each completion was scored, its tokens, `rewards` and `cut` (B, G)."""
-        self.judged, self.rewards = judged, rewards
+        self.judged, self.completions, self.rewards, self.cut = judged, completions, rewards, cut
         flat = [one for group in judged for one in group]
         again = [c in group[:i] for group in completions for i, c in enumerate(map(list, group))]
         self.values: dict[str, list[float]] = {  # of every completion
@@ -68,20 +68,34 @@ class Figures:
                 found[f"{name}_std"] = max(0.0, (square - count * mean * mean) / max(1.0, count - 1)) ** 0.5
         return found
 
-    def rows(self, step: int, samples: Sequence[Sample], advantages: torch.Tensor) -> list[dict[str, Any]]:
-        """Each completion with its rewards, whether it could be read, and why; `advantages` (B, G)."""
+    def rows(
+        self, step: int, indices: Sequence[int], samples: Sequence[Sample], advantages: torch.Tensor
+    ) -> list[dict[str, Any]]:
+        """Each completion with what was read of it, its rewards and why; `advantages` (B, G).
+
+        `item` is the question's place in the data, `number` the completion's in its group; boxes are on the stored
+        picture.
+        """
+        gains, cut = advantages.tolist(), self.cut.tolist()
         return [
             {
                 "step": step,
+                "item": index,
+                "number": g,
                 "source": sample.source,
                 "id": sample.id,
-                "completion": one.text,
                 "input_size": [one.frame[1], one.frame[0]],
+                "completion": one.answer.completion,
+                "tokens": len(self.completions[b][g]),
+                "truncated": cut[b][g],
+                "boxes": [[round(v, 2) for v in box] for box in one.answer.boxes],
+                "labels": [found.label for found in one.answer.found[: len(one.answer.boxes)]],
+                "problems": list(one.answer.problems),
                 "reward": one.total,
-                "advantage": gain,
+                "advantage": gains[b][g],
                 "judged": one.metric,
                 "rewards": {name: vars(reward) for name, reward in one.rewards.items()},
             }
-            for sample, group, gains in zip(samples, self.judged, advantages.tolist(), strict=True)
-            for one, gain in zip(group, gains, strict=True)
+            for b, (index, sample) in enumerate(zip(indices, samples, strict=True))
+            for g, one in enumerate(self.judged[b])
         ]

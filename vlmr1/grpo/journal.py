@@ -1,6 +1,7 @@
-"""The journal of a GRPO run: every rollout with its rewards and reasons, and the alarms of the reward-hacking watch.
+"""The journal of a GRPO run: every rollout with its rewards and reasons, what was asked, and the watch's alarms.
 
-Two files in the run's work folder, `rollouts.jsonl` and `alarms.jsonl`, which anybody may tail. The first process
+Three files in the run's work folder, which anybody may tail: `rollouts.jsonl`; `questions.jsonl`, each question once,
+as training's lists have it, with its picture folder; and `alarms.jsonl`. `vlmr1 rollouts` shows them. The first process
 writes; all follow, so that all know the same.
 """
 
@@ -15,21 +16,33 @@ from vlmr1.files import write_atomically
 from vlmr1.grpo.figures import FIGURES
 from vlmr1.grpo.watch import Watch
 from vlmr1.launch import is_first
-from vlmr1.sample import lines_of
+from vlmr1.sample import Sample, Source, lines_of, to_json
+from vlmr1.watching import JOURNAL
 
 
 class Journal:
     """What is written as training goes, and taken back when it goes on from an earlier step."""
 
     def __init__(self, work: Path, log_rollouts: bool) -> None:
-        self.rollouts, self.alarms, self.log_rollouts = work / "rollouts.jsonl", work / "alarms.jsonl", log_rollouts
+        self.rollouts, self.questions, self.alarms = (work / name for name in JOURNAL)
+        self.log_rollouts = log_rollouts
+        self.asked: set[int] = set()  # items in questions.jsonl
         self.watch = Watch()
 
-    def write(self, step: int, rows: Sequence[Mapping[str, Any]], totals: Mapping[str, float]) -> float:
+    def write(
+        self,
+        step: int,
+        rows: Sequence[Mapping[str, Any]],
+        questions: Sequence[Mapping[str, Any]],
+        totals: Mapping[str, float],
+    ) -> float:
         """Write a step's rollouts, of all processes, and the alarms its totals raise; how many those are."""
         raised = self.watch.see({"step": step, **totals})
         if is_first():
             if self.log_rollouts:
+                new = {one["item"]: one for one in questions if one["item"] not in self.asked}
+                _append(self.questions, [new[item] for item in sorted(new)])
+                self.asked |= new.keys()
                 _append(self.rollouts, rows)
             _append(self.alarms, [vars(alarm) for alarm in raised])
             for alarm in raised:
@@ -38,17 +51,24 @@ class Journal:
 
     def forget_after(self, step: int) -> None:
         """Drop what was written beyond a step."""
-        for path in (self.rollouts, self.alarms):
+        for path in (self.rollouts, self.questions, self.alarms):
             if path.is_file():
                 whole = lines_of(path.read_text(encoding="utf-8"))  # a kill may leave half a line
                 kept = [line for line in whole if json.loads(line)["step"] <= step]
                 write_atomically(path, "".join(f"{line}\n" for line in kept))
+                if path == self.questions:
+                    self.asked = {json.loads(line)["item"] for line in kept}
 
     def replay(self, rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
         """Show the watch what it saw before, a logged row a rollout; the last rollout's totals."""
         for row in rows:
             self.watch.see(row)
         return {key: value for key, value in rows[-1].items() if key.startswith(FIGURES)} if rows else {}
+
+
+def question(step: int, item: int, source: Source, sample: Sample) -> dict[str, Any]:
+    """A line of questions.jsonl: the sample's own, where its pictures lie, and the step that first asked it."""
+    return {"step": step, "item": item, "images": source.images.as_posix()} | to_json(sample)
 
 
 def _append(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

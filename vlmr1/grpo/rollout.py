@@ -6,7 +6,7 @@ Left out on purpose: servers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -30,17 +30,19 @@ def sample_completions(
     keys: Sequence[object],
     prefix: Prefix | None = None,
     features: Features | None = None,
+    told: Callable[[list[int]], object] | None = None,
 ) -> list[list[list[int]]]:
     """Token ids of `group` completions of each prompt, [B][G][tokens], each with its end token unless cut at length.
 
-    `keys[b]` seeds prompt b's draws. `prefix` is what the policy already read of these prompts, if it did. Raises
-    FloatingPointError where the policy's logits are not finite.
+    `keys[b]` seeds prompt b's draws. `prefix` is what the policy already read of these prompts, if it did. `told` hears
+    of the newest token of each completion, B·G of them, padding where one has ended. Raises FloatingPointError where
+    the policy's logits are not finite.
     """
     training = policy.bare.training
     policy.bare.eval()
     try:
         with packed(policy.bare, len(prompts) * group, idle=policy.family.is_vision):
-            return _decode(policy, prompts, group, sampling, keys, prefix, features)
+            return _decode(policy, prompts, group, sampling, keys, prefix, features, told)
     finally:
         policy.bare.train(training)
 
@@ -53,6 +55,7 @@ def _decode(
     keys: Sequence[object],
     prefix: Prefix | None,
     features: Features | None,
+    told: Callable[[list[int]], object] | None,
 ) -> list[list[list[int]]]:
     family, device = policy.family, policy.device
     if policy.shared:
@@ -72,6 +75,8 @@ def _decode(
         chosen = sampling.choose(sampling.distribution(logits, policy.never, said), draws[alive, step])
         tokens[alive, step] = chosen.where(~done[alive], family.pad_id)
         done[alive] |= torch.isin(chosen, ends)
+        if told is not None:
+            told(tokens[:, step].tolist())
         if step == sampling.length - 1 or bool(done.all()):
             break
         if said is not None:

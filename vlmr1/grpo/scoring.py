@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vlmr1.answers import read
+from vlmr1.answers import Answer, read
 from vlmr1.boxes import Size
 from vlmr1.rewards import Reward
 from vlmr1.rewards.judge import foresee, judge_of_environment
@@ -34,7 +34,7 @@ KEY = "grpo.rewards"
 class Judged:
     """One completion, scored."""
 
-    text: str
+    answer: Answer
     total: float  # the weighted sum
     rewards: dict[str, Reward]
     parsed: bool
@@ -89,7 +89,7 @@ class Scorer:
         score = task.score(answer, sample)
         repeated = len(answer.boxes) - len(set(answer.boxes))
         return Judged(
-            text,
+            answer,
             total,
             {name: rewards[name] for name in self.weights},
             bool(score["parsed"]),

@@ -37,7 +37,7 @@ from vlmr1.grpo.advantages import advantages, zero_variance
 from vlmr1.grpo.buffer import Rollout, in_passes, load_rollouts, save_rollouts
 from vlmr1.grpo.figures import Figures
 from vlmr1.grpo.holdout import HoldoutLooks
-from vlmr1.grpo.journal import Journal
+from vlmr1.grpo.journal import Journal, question
 from vlmr1.grpo.losses import Loss, policy_loss
 from vlmr1.grpo.policy import Features, Prefix, Scored
 from vlmr1.grpo.reference import FollowingReference, Reference, second_model
@@ -176,8 +176,9 @@ class GrpoTrainer(VlmTrainer):
             sum(len(c) for g, group in enumerate(completions) for i, c in enumerate(group) if trained_on[g, i]),
             len(prompts),
         )
-        rows = figures.rows(step + 1, [self.prompts.sample(index) for index in indices], gains)
-        self.totals["alarms"] = self.journal.write(step + 1, gather_object(rows), self.totals)
+        rows = figures.rows(step + 1, indices, [self.prompts.sample(index) for index in indices], gains)
+        asked = [question(step + 1, index, *self.prompts.items[index]) for index in indices]
+        self.totals["alarms"] = self.journal.write(step + 1, gather_object(rows), gather_object(asked), self.totals)
         rollouts, start = [], 0
         for batch in batches:
             part = slice(start, start := start + len(batch))

@@ -55,7 +55,7 @@ def add_verbs(verbs: Any) -> None:
     reproduce.set_defaults(run=_reproduce)
 
 
-def _store(chosen: argparse.Namespace) -> Store:
+def store_of(chosen: argparse.Namespace) -> Store:
     """The store that is named, or the one of params.yaml here."""
     from vlmr1.release.store import open_store
 
@@ -74,7 +74,7 @@ def _store(chosen: argparse.Namespace) -> Store:
 def _pull(chosen: argparse.Namespace) -> None:
     from vlmr1.release.pull import pull
 
-    manifest = pull(_store(chosen), chosen.release, chosen.to, lambda line: print(line, flush=True))
+    manifest = pull(store_of(chosen), chosen.release, chosen.to, lambda line: print(line, flush=True))
     print(f"{manifest['name']}@{manifest['version']} is in {chosen.to}")
 
 
@@ -83,7 +83,7 @@ def _releases(chosen: argparse.Namespace) -> None:
     from vlmr1.release.publish import clean
     from vlmr1.release.registry import known, names, releases, resolve
 
-    store = _store(chosen)
+    store = store_of(chosen)
     match chosen.words:
         case []:
             shown = {name: releases(store, name) for name in names(store)}
@@ -113,7 +113,7 @@ def _promote(chosen: argparse.Namespace) -> None:
     from vlmr1.release.register import assign
     from vlmr1.release.registry import promote, resolve, roll_back
 
-    store = _store(chosen)
+    store = store_of(chosen)
     if chosen.back:
         name, version = chosen.release, roll_back(store, chosen.release, chosen.label, chosen.reason)
     else:
@@ -129,7 +129,7 @@ def _register(chosen: argparse.Namespace) -> None:
     from vlmr1.release.register import register
     from vlmr1.release.registry import resolve
 
-    store = _store(chosen)
+    store = store_of(chosen)
     tag = register(store, *resolve(store, chosen.release))
     print(f"tagged {tag}; `git push origin {tag}` shares it")
 
@@ -138,7 +138,7 @@ def _reproduce(chosen: argparse.Namespace) -> None:
     from vlmr1.release.registry import known, resolve
     from vlmr1.release.reproduce import reproduce
 
-    store = _store(chosen)
+    store = store_of(chosen)
     same = reproduce(known(store, *resolve(store, chosen.release)), chosen.keep, lambda line: print(line, flush=True))
     if not same:
         raise SystemExit(1)

@@ -1,0 +1,66 @@
+"""What a word of the command line names: a checkpoint folder, a release, or the address of a server.
+
+A release lands once, in the user's cache folder, and is taken from there afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from vlmr1.playground.asking import Asked, Local, Served
+from vlmr1.release.store import Store
+
+ADDRESS = ("http://", "https://")
+
+
+def open_models(
+    words: Sequence[str], like: Path | None, store: Callable[[], Store], said: Callable[[str], None]
+) -> list[Asked]:
+    """The models that the words name, loaded. Raises ValueError or ConnectionError naming the word and the mend."""
+    if like is not None and not any(word.startswith(ADDRESS) for word in words):
+        raise ValueError("--like: is for the address of a server, and none is given; leave it out")
+    found: list[Asked] = []
+    for word in words:
+        if word.startswith(ADDRESS):
+            found += _served(word, like)
+        elif Path(word).is_dir():
+            found.append(Local(word, Path(word)))
+        elif "@" in word or "#" in word:
+            name, folder = landed(word, store(), said)
+            found.append(Local(name, folder))
+        else:
+            raise ValueError(f"{word}: no such folder; give a checkpoint folder, NAME@VERSION or http://HOST:PORT/v1")
+    return found
+
+
+def landed(wanted: str, store: Store, said: Callable[[str], None]) -> tuple[str, Path]:
+    """NAME@VERSION and the folder of a release, pulled if it is not there. Raises what `pull` does."""
+    from vlmr1.release.pull import pull
+    from vlmr1.release.registry import resolve
+
+    name, version = resolve(store, wanted)
+    folder = cache() / name / version
+    if not folder.is_dir():  # a pull leaves all of it or nothing
+        said(f"pulling {name}@{version} to {folder}")
+        pull(store, f"{name}@{version}", folder, said)
+    return f"{name}@{version}", folder
+
+
+def cache() -> Path:
+    """Where releases land."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vlmr1" / "releases"
+
+
+def _served(url: str, like: Path | None) -> list[Asked]:
+    """Every model that a server says it serves, but for second names: `vlmr1 serve` has each as NAME@DIGEST too."""
+    from vlmr1.families import load_family
+    from vlmr1.serving.client import models_of, server_at
+
+    family = None if like is None else load_family(like, None)
+    models = models_of(server_at(url, ""))
+    if not models:
+        raise ConnectionError(f"{url} serves no model; start it with one")
+    first = [model for model in models if "@" not in model or model.partition("@")[0] not in models]
+    return [Served(server_at(url, model), family) for model in first]

@@ -1,0 +1,218 @@
+// The view that asks: pictures, a question, a truth; and the answers of one model or two, as they come.
+
+import { truthDrawing } from "./draw.js";
+import { by, drawBoxes, el, fault, get, number, picture, problemList, rewardTable } from "./parts.js";
+
+const MOST = 8; // pictures
+let facts;
+let pictures = []; // {name, url, data, size, frame}
+let under = null; // the AbortController of what is being asked
+let drawing;
+
+/** Begin; what is returned takes a question {task, text, truth, reward, pictures: addresses} into the form. */
+export function startAsking(given) {
+  facts = given;
+  const models = facts.models.map((model, i) => el("option", { value: i }, model.name));
+  by("model").append(...models);
+  by("beside").append(el("option", { value: "" }, "nothing"), ...models.map((one) => one.cloneNode(true)));
+  if (facts.models.length > 1) by("beside").value = "1";
+  by("task").append(...Object.keys(facts.tasks).map((name) => el("option", {}, name)));
+  drawing = truthDrawing(() => pictures[0], () => task());
+  by("task").addEventListener("change", taskChanged);
+  by("truth").addEventListener("input", () => showTruth());
+  by("file").addEventListener("change", () => takeFiles(by("file").files));
+  document.addEventListener("paste", (event) => event.clipboardData.files.length && takeFiles(event.clipboardData.files));
+  for (const kind of ["dragover", "dragleave", "drop"]) document.addEventListener(kind, dragged);
+  by("question").addEventListener("submit", (event) => (event.preventDefault(), ask()));
+  by("question").addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) by("question").requestSubmit();
+  });
+  by("stop").addEventListener("click", () => under?.abort());
+  taskChanged();
+  fillExamples();
+  return take;
+}
+
+const task = () => ({ name: by("task").value, ...facts.tasks[by("task").value] });
+
+function taskChanged() {
+  const now = task();
+  by("text").placeholder = now.text;
+  by("truth").placeholder = now.truth;
+  by("reward").replaceChildren(...now.rewards.map((name) => el("option", {}, name)));
+  by("draw").hidden = !now.boxes;
+  drawing.stop();
+  showTruth();
+}
+
+async function fillExamples() {
+  try {
+    const examples = await get("examples");
+    by("example").append(...examples.map((one, i) => el("option", { value: i }, `${one.name} (${short(one.text)})`)));
+    by("example").addEventListener("change", () => by("example").value !== "" && take(examples[Number(by("example").value)]));
+  } catch (error) {
+    fault(error.message);
+  }
+}
+
+const short = (text) => (text.length > 40 ? `${text.slice(0, 39)}…` : text);
+
+async function take(question) {
+  by("task").value = question.task;
+  taskChanged();
+  by("text").value = question.text;
+  by("truth").value = question.truth;
+  by("reward").value = question.reward;
+  const blobs = await Promise.all(question.pictures.map(async (address) => (await fetch(address)).blob()));
+  await setPictures(blobs.map((blob, i) => ({ name: `picture ${i + 1}`, blob })));
+}
+
+function dragged(event) {
+  if (by("ask").hidden) return;
+  event.preventDefault();
+  by("drop").classList.toggle("over", event.type === "dragover");
+  if (event.type === "drop" && event.dataTransfer.files.length) takeFiles(event.dataTransfer.files);
+}
+
+async function takeFiles(files) {
+  by("example").value = "";
+  by("truth").value = "";
+  await setPictures([...files].slice(0, MOST).map((file) => ({ name: file.name, blob: file })));
+  by("file").value = "";
+}
+
+async function setPictures(given) {
+  fault("");
+  pictures.forEach((one) => URL.revokeObjectURL(one.url));
+  by("answers").replaceChildren();
+  try {
+    pictures = await Promise.all(given.map(opened));
+  } catch (error) {
+    pictures = [];
+    fault(error.message);
+  }
+  by("pictures").replaceChildren(
+    ...pictures.map((one) => el("figure", {}, one.frame, el("figcaption", {}, el("span", {}, one.name), `${one.size.join(" × ")}`))),
+  );
+  drawing.stop();
+  showTruth();
+}
+
+async function opened({ name, blob }) {
+  const url = URL.createObjectURL(blob);
+  const frame = picture(url, name);
+  try {
+    await frame.querySelector("img").decode();
+  } catch {
+    throw new Error(`${name}: is no picture that the browser can show; give a PNG, JPEG, WebP or BMP file`);
+  }
+  const image = frame.querySelector("img");
+  const data = new Uint8Array(await blob.arrayBuffer());
+  return { name, url, data: base64(data), size: [image.naturalWidth, image.naturalHeight], frame };
+}
+
+function base64(bytes) {
+  let text = "";
+  for (let at = 0; at < bytes.length; at += 0x8000) text += String.fromCharCode(...bytes.subarray(at, at + 0x8000));
+  return btoa(text);
+}
+
+function showTruth() {
+  if (pictures.length) drawBoxes(pictures[0].frame, drawing.boxes(), pictures[0].size, "true");
+}
+
+async function ask() {
+  fault("");
+  if (!pictures.length) return fault("no picture; drop one, paste it, or choose a file");
+  under?.abort();
+  under = new AbortController();
+  const chosen = [by("model").value, by("beside").value].filter((value) => value !== "");
+  const cards = chosen.map((value) => card(facts.models[Number(value)]));
+  by("answers").replaceChildren(...cards.map((one) => one.whole));
+  by("stop").disabled = false;
+  by("state").textContent = "asking …";
+  const now = under;
+  const done = await Promise.all(chosen.map((value, i) => one(Number(value), cards[i], now.signal)));
+  if (now !== under) return;
+  by("stop").disabled = true;
+  by("state").textContent = now.signal.aborted ? "stopped" : done.every(Boolean) ? "answered" : "no answer";
+}
+
+function card(model) {
+  const stream = el("pre", { "aria-label": "what the model says", tabindex: "0" }, "…");
+  const read = el("div", {});
+  const note = model.note ? el("p", { class: "note" }, model.note) : null;
+  return { whole: el("article", { class: "answer" }, el("h2", {}, model.name), note, stream, read), stream, read };
+}
+
+/** Ask one model, showing its words as they come; whether it answered. */
+async function one(model, shown, signal) {
+  const question = {
+    model,
+    task: by("task").value,
+    text: by("text").value,
+    truth: by("truth").value,
+    reward: by("reward").value,
+    temperature: Number(by("temperature").value),
+    seed: Number(by("seed").value),
+    longest: Number(by("longest").value),
+    pictures: pictures.map((one) => one.data),
+  };
+  try {
+    const reply = await fetch("ask", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(question), signal });
+    if (!reply.ok) throw new Error(await reply.text());
+    for await (const line of linesOf(reply.body)) {
+      if (line.error) throw new Error(line.error);
+      const low = shown.stream.scrollHeight - shown.stream.scrollTop - shown.stream.clientHeight < 30;
+      shown.stream.textContent = line.done ? line.done.text : line.text || "…";
+      if (low) shown.stream.scrollTop = shown.stream.scrollHeight;
+      if (line.done) {
+        shown.read.replaceChildren(...readings(line.done));
+        return true;
+      }
+    }
+  } catch (error) {
+    if (error.name !== "AbortError") shown.read.replaceChildren(el("p", { class: "fault", role: "alert" }, error.message));
+  }
+  return false;
+}
+
+async function* linesOf(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const lines = (rest + value).split("\n");
+    rest = lines.pop();
+    for (const line of lines) yield JSON.parse(line);
+  }
+}
+
+/** All that was read of an answer. */
+function readings(done) {
+  const found = [];
+  if (task().boxes) {
+    const frame = picture(pictures[0].url, "the picture with the answered boxes");
+    const named = (other) => ({ box, label }) => ({ box, label: label || other });
+    drawBoxes(frame, done.true_boxes.map(named("truth")), pictures[0].size, "true");
+    drawBoxes(frame, done.boxes.map(named(short(by("text").value))), pictures[0].size, "said");
+    const key = el("figcaption", {}, el("span", {}, el("span", { class: "key said" }), "answer", ...(done.true_boxes.length ? [el("span", { class: "key true" }), "truth"] : [])));
+    found.push(el("figure", {}, frame, key));
+  }
+  found.push(el("h3", {}, "Reasoning"), el("p", { class: "said-text" }, done.thinking ?? "none"));
+  found.push(el("h3", {}, "Answer as it was read"), answered(done));
+  found.push(el("h3", {}, "What the parser complained about"), problemList(done.problems));
+  found.push(el("h3", {}, done.total === null ? "Reward of its form alone, for no truth was given" : "Reward"), rewardTable(done.rewards, done.total));
+  const judged = done.judged ? `, ${done.judged.name} ${number(done.judged.value)}` : "";
+  const frame = task().boxes ? `, boxes spoken in ${done.frame.join(" × ")}` : "";
+  found.push(el("p", { class: "note" }, `${done.tokens ?? "?"} tokens in ${done.seconds} s${frame}${judged}`));
+  return found;
+}
+
+function answered(done) {
+  if (!task().boxes) return el("p", { class: "said-text" }, done.said || "none");
+  if (!done.boxes.length) return el("p", { class: "said-text" }, done.none ? "None: it says that there is nothing" : "no box");
+  const rows = done.boxes.map(({ box, label }) => el("tr", {}, el("td", {}, label || "box"), el("td", {}, `[${box.map((v) => Math.round(v * 10) / 10).join(", ")}]`)));
+  return el("div", { class: "wide" }, el("table", {}, el("tbody", {}, ...rows)));
+}

@@ -1,0 +1,182 @@
+"""What the page asks and what it is shown: a question as a task's sample, and a completion as the task reads it.
+
+Pictures are those that the page sent; nothing is opened by a name. Left out on purpose: questions of several turns.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from vlmr1.answers import Answer, Found
+from vlmr1.boxes import Size
+from vlmr1.grpo.scoring import Scorer
+from vlmr1.pictures import PictureFault, open_picture
+from vlmr1.rewards import Reward
+from vlmr1.rows import Row
+from vlmr1.sample import PLACE, Sample
+from vlmr1.sources.reading import expression_of
+from vlmr1.tasks import TASKS, ovd
+
+WEIGHTS = {"accuracy": 1.0, "format": 1.0, "length": 0.0, "repetition": 0.0}  # the default run's; the others are shown
+UNTRUE = ("format", "repetition")  # rewards that need no truth
+MOST_PICTURES, MOST_PIXELS, MOST_TOKENS = 8, 50_000_000, 4096
+ABOUT = "asked id 0: "  # how a task's sentences call the sample
+HINTS = {
+    "rec": ("an expression, e.g. the red square", "[x0, y0, x1, y1] in pixels, or None"),
+    "ovd": (
+        "names between commas, e.g. red cross",
+        '[{"bbox_2d": [x0, y0, x1, y1], "label": "…"}], or None',
+    ),
+    "math": ("a question", "the answer, e.g. 42 or B"),
+    "gui": ("what was done between the two pictures, and the question", "the answer, e.g. No Defect"),
+}
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question as the page sends it."""
+
+    sample: Sample  # its solution is empty where no truth was given
+    pictures: tuple[Image.Image, ...]  # RGB
+    temperature: float  # 0 is greedy
+    longest: int  # tokens
+    seed: int
+
+    @property
+    def prompt(self) -> str:
+        return TASKS[self.sample.task].prompt(self.sample)
+
+
+def about_tasks() -> dict[str, Any]:
+    """What the page needs to know of the tasks."""
+    return {
+        name: {
+            "rewards": list(task.METHODS),
+            "text": HINTS[name][0],
+            "truth": HINTS[name][1],
+            "boxes": name in ("rec", "ovd"),
+        }
+        for name, task in TASKS.items()
+    }
+
+
+def question_of(sent: Mapping[str, Any]) -> Question:
+    """The question in what the page sent. Raises ValueError naming the field and the mend."""
+    name, text = _text(sent, "task"), _text(sent, "text").strip()
+    if name not in TASKS:
+        raise ValueError(f"task: {name!r} is not known; one of {', '.join(TASKS)}")
+    task = TASKS[name]
+    if not text.replace(PLACE, "").strip():
+        raise ValueError("the question is empty; write one")
+    method, truth = sent.get("reward") or task.METHODS[0], _text(sent, "truth").strip()
+    if method not in task.METHODS:
+        raise ValueError(f"reward: {method!r} is not known for task {name}; one of {', '.join(task.METHODS)}")
+    sizes, pictures = _pictures(sent.get("pictures"))
+    if not pictures:
+        raise ValueError("no picture; drop one on the page")
+    if PLACE in text and text.count(PLACE) != len(pictures):
+        raise ValueError(f"the question says {PLACE} {text.count(PLACE)} times and has {len(pictures)} pictures")
+    names = tuple(part.strip() for part in text.split(",") if part.strip()) if name == "ovd" else ()
+    images = tuple(f"picture {number}" for number in range(1, len(pictures) + 1))
+    problem = task.question(Row(0, images, (), name, method, text, asked=names))
+    sample = Sample(0, images, problem, truth, name, method, "asked", "asked", sizes)
+    if truth:
+        try:
+            task.truth(sample)
+        except ValueError as error:
+            raise ValueError(f"the truth: {str(error).removeprefix(ABOUT)}") from error
+    return Question(
+        sample,
+        pictures,
+        _number(sent, "temperature", 0.0, 0.0, 2.0),
+        int(_number(sent, "longest", 256, 1, MOST_TOKENS)),
+        int(_number(sent, "seed", 1, 0, 2**31)),
+    )
+
+
+def _text(sent: Mapping[str, Any], key: str) -> str:
+    if not isinstance(sent.get(key, ""), str):
+        raise ValueError(f"{key}: text is needed")
+    return sent.get(key, "")
+
+
+def _number(sent: Mapping[str, Any], key: str, default: float, least: float, most: float) -> float:
+    value = sent.get(key, default)
+    if type(value) not in (int, float) or not least <= value <= most:
+        raise ValueError(f"{key}: a number from {least:g} to {most:g} is needed")
+    return value
+
+
+def _pictures(sent: Any) -> tuple[tuple[Size, ...], tuple[Image.Image, ...]]:
+    """Sizes and pixels of the pictures, each the base64 of a file."""
+    if not isinstance(sent, list) or len(sent) > MOST_PICTURES or not all(isinstance(one, str) for one in sent):
+        raise ValueError(f"pictures: a list of at most {MOST_PICTURES} is needed, each in base64")
+    found = []
+    for number, one in enumerate(sent, start=1):
+        try:
+            found.append(_picture(base64.b64decode(one, validate=True)))
+        except (PictureFault, binascii.Error) as error:
+            raise ValueError(f"picture {number}: {error}; give a PNG, JPEG, WebP or BMP file") from error
+    return tuple(picture.size for picture in found), tuple(found)
+
+
+def _picture(content: bytes) -> Image.Image:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "picture")
+        path.write_bytes(content)
+        with open_picture(path, MOST_PIXELS) as picture:
+            return picture.convert("RGB")
+
+
+def read(question: Question, completion: str, frame: Size, tokens: int | None) -> dict[str, Any]:
+    """What the page shows of a completion. `frame` is the (width, height) in which the model speaks of boxes."""
+    sample, total, judged = question.sample, None, None
+    task = TASKS[sample.task]
+    if sample.solution:
+        scored = Scorer(WEIGHTS, [sample], "reward").judge(completion, sample, frame, [], tokens)
+        answer, rewards, total = scored.answer, scored.rewards, scored.total
+        judged = {"name": task.JUDGED, "value": scored.metric}
+    else:
+        answer = task.answer(completion, sample, frame)
+        rewards = task.rewards(answer, sample, UNTRUE)
+    return _shown(answer, rewards) | {"total": total, "judged": judged, "tokens": tokens}
+
+
+def _shown(answer: Answer, rewards: Mapping[str, Reward]) -> dict[str, Any]:
+    return {
+        "thinking": answer.thinking,
+        "said": answer.said.strip(),
+        "none": answer.none,
+        "boxes": boxes_of(answer.found[: len(answer.boxes)]),
+        "problems": list(answer.problems),
+        "rewards": {name: vars(reward) for name, reward in rewards.items()},
+    }
+
+
+def text_of(sample: Sample) -> str:
+    """What a person would type to ask a sample's question; of ovd the names between commas."""
+    if sample.task == "rec":
+        return expression_of(sample.problem)
+    if sample.task == "ovd":
+        return sample.problem.removeprefix(ovd.QUESTION).removesuffix(ovd.FORM).strip(" .")
+    return sample.problem
+
+
+def truth_boxes(sample: Sample) -> list[dict[str, Any]]:
+    """The boxes of a sample's truth; none of a task without boxes, or without a truth."""
+    if sample.task not in ("rec", "ovd") or not sample.solution:
+        return []
+    true = TASKS[sample.task].truth(sample)
+    return boxes_of([Found(true, "")] if sample.task == "rec" and true else true or [])
+
+
+def boxes_of(found: Any) -> list[dict[str, Any]]:
+    return [{"box": [round(v, 2) for v in one.box], "label": one.label} for one in found]

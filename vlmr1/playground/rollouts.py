@@ -1,0 +1,218 @@
+"""A training's rollouts as the page shows them: groups in the order of training, each read from the log when wanted.
+
+Of a group only a few figures are held, so that a long run fits; a run that goes on is read on. Pictures are opened
+below the folders that the run's own questions name, or below the one that the user gives.
+Left out on purpose: completions of an evaluation, which the report shows.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlmr1.files import inside
+from vlmr1.pictures import open_picture
+from vlmr1.playground.questions import text_of, truth_boxes
+from vlmr1.sample import Sample, from_json
+
+ROLLOUTS, QUESTIONS, ALARMS = "rollouts.jsonl", "questions.jsonl", "alarms.jsonl"
+PLACES = (".", "work", "logs", "work/grpo", "logs/grpo")  # below what is named, where a run keeps them
+
+
+@dataclass(frozen=True)
+class Group:
+    """The completions of one question in one step."""
+
+    number: int  # in the run, from 0
+    step: int
+    item: int  # the question's place in the data
+    source: str
+    start: int  # bytes of the log
+    end: int
+    rewards: tuple[float, ...]
+    judged: tuple[float, ...]
+    unread: int  # completions of which a reward could read no answer
+    truncated: int
+
+    @property
+    def mean(self) -> float:
+        return sum(self.rewards) / len(self.rewards)
+
+    @property
+    def zero_variance(self) -> bool:
+        """Whether all rewards are equal, so that it taught nothing."""
+        return len(set(self.rewards)) == 1
+
+
+class Run:
+    """The rollouts of one training, finished or going on."""
+
+    def __init__(self, run: Path, images: Path | None = None) -> None:
+        """Raises FileNotFoundError where no rollouts are, ValueError for a log of another form."""
+        self.folder = _folder(run)
+        if images is not None and not images.is_dir():
+            raise ValueError(f"--images {images}: no such folder")
+        self.name, self.images = str(run), images
+        self.reading = threading.RLock()  # held by whoever reads, for reading on changes the groups
+        self._begin()
+        self.refresh()
+        if not self.groups:
+            raise ValueError(f"{self.folder / ROLLOUTS}: no rollouts in it yet; wait for the first step")
+
+    def _begin(self) -> None:
+        self.groups: list[Group] = []
+        self.parts: list[str] = []  # names of rewards
+        self.questions: dict[int, bytes] = {}
+        self.alarms: dict[int, list[dict[str, Any]]] = {}  # by step
+        self.read = {ROLLOUTS: 0, QUESTIONS: 0, ALARMS: 0}  # bytes
+        self.inode = (self.folder / ROLLOUTS).stat().st_ino
+
+    def refresh(self) -> None:
+        """Read what was written since. A log that was taken back to an earlier step is read anew."""
+        with self.reading:
+            at = (self.folder / ROLLOUTS).stat()
+            if at.st_ino != self.inode or at.st_size < self.read[ROLLOUTS]:
+                self._begin()
+            if self.groups:  # its last group may have been half written
+                self.read[ROLLOUTS] = self.groups.pop().start
+            for _, _, line in self._new(QUESTIONS):
+                self.questions[json.loads(line)["item"]] = line
+            for _, _, line in self._new(ALARMS):
+                alarm = json.loads(line)
+                self.alarms.setdefault(alarm["step"], []).append(alarm)
+            group: list[tuple[int, int, dict[str, Any]]] = []
+            for start, end, line in self._new(ROLLOUTS):
+                row = self._row(start, line)
+                if row["number"] == 0 and group:
+                    self._add(group)
+                    group = []
+                group.append((start, end, row))
+            if group:
+                self._add(group)
+
+    def _row(self, start: int, line: bytes) -> dict[str, Any]:
+        row = json.loads(line)
+        if missing := {"step", "item", "number", "boxes", "rewards"} - row.keys():
+            raise ValueError(
+                f"{self.folder / ROLLOUTS}: at byte {start}: no {min(missing)}; it is the log of an older training, run"
+                " that again"
+            )
+        self.parts += [name for name in row["rewards"] if name not in self.parts]
+        return row
+
+    def _new(self, name: str) -> Iterator[tuple[int, int, bytes]]:
+        """(start, end, line) of whole lines that were not read before."""
+        path = self.folder / name
+        if not path.is_file():
+            return
+        with path.open("rb") as file:
+            file.seek(self.read[name])
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                start, self.read[name] = self.read[name], self.read[name] + len(line)
+                yield start, self.read[name], line
+
+    def _add(self, rows: Sequence[tuple[int, int, dict[str, Any]]]) -> None:
+        said = [row for _, _, row in rows]
+        unread = sum(any(not part["parsed"] for part in row["rewards"].values()) for row in said)
+        first = said[0]
+        self.groups.append(
+            Group(
+                len(self.groups),
+                first["step"],
+                first["item"],
+                first["source"],
+                rows[0][0],
+                rows[-1][1],
+                tuple(row["reward"] for row in said),
+                tuple(row["judged"] for row in said),
+                unread,
+                sum(row["truncated"] for row in said),
+            )
+        )
+
+    def rows(self, group: Group) -> list[dict[str, Any]]:
+        """The group's lines of the log."""
+        with (self.folder / ROLLOUTS).open("rb") as file:
+            file.seek(group.start)
+            return [json.loads(line) for line in file.read(group.end - group.start).splitlines()]
+
+    def question(self, group: Group) -> tuple[Sample, Path]:
+        """What was asked, and the folder of its pictures. Raises ValueError where the run did not keep it."""
+        line = self.questions.get(group.item)
+        if line is None:
+            raise ValueError(f"{self.folder / QUESTIONS}: no item {group.item}; the file is not this run's")
+        kept = json.loads(line)
+        return from_json(kept), self.images or Path(kept["images"])
+
+    def picture(self, group: Group, place: int) -> tuple[bytes, str]:
+        """One of the question's pictures: its file's bytes and its format. Raises ValueError where there is none."""
+        sample, folder = self.question(group)
+        if not 0 <= place < len(sample.images):
+            raise ValueError(f"group {group.number} has {len(sample.images)} pictures")
+        path = inside(folder, sample.images[place])
+        with open_picture(path) as picture:
+            return path.read_bytes(), f"image/{(picture.format or '').lower()}"
+
+    def steps(self) -> list[dict[str, Any]]:
+        """Every step's figures over its groups, for the curve."""
+        found: dict[int, list[Group]] = {}
+        for group in self.groups:
+            found.setdefault(group.step, []).append(group)
+        return [
+            {
+                "step": step,
+                "reward": sum(group.mean for group in groups) / len(groups),
+                "zero_variance": sum(group.zero_variance for group in groups) / len(groups),
+                "alarms": [alarm["message"] for alarm in self.alarms.get(step, [])],
+            }
+            for step, groups in sorted(found.items())
+        ]
+
+    def brief(self, group: Group) -> dict[str, Any]:
+        """A group as a line of a list."""
+        sample, _ = self.question(group)
+        return {
+            "number": group.number,
+            "step": group.step,
+            "source": group.source,
+            "id": sample.id,
+            "question": text_of(sample),
+            "mean": group.mean,
+            "rewards": group.rewards,
+            "unread": group.unread,
+            "truncated": group.truncated,
+            "wrong": not any(group.judged),
+            "zero_variance": group.zero_variance,
+            "alarm": group.step in self.alarms,
+        }
+
+    def whole(self, group: Group) -> dict[str, Any]:
+        """A group with its question, its truth and every completion."""
+        sample, _ = self.question(group)
+        return self.brief(group) | {
+            "task": sample.task,
+            "problem": sample.problem,
+            "method": sample.reward,
+            "truth": sample.solution,
+            "true_boxes": truth_boxes(sample),
+            "size": list(sample.sizes[0]) if sample.sizes else None,
+            "pictures": len(sample.images),
+            "alarms": [alarm["message"] for alarm in self.alarms.get(group.step, [])],
+            "completions": self.rows(group),
+        }
+
+
+def _folder(run: Path) -> Path:
+    for place in PLACES:
+        if (run / place / ROLLOUTS).is_file():
+            return run / place
+    raise FileNotFoundError(
+        f"{run}: no {ROLLOUTS} in it; name a training's folder (work/grpo, logs/grpo or --output), and train with"
+        " log_rollouts: true"
+    )

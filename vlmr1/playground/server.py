@@ -1,0 +1,220 @@
+"""The page's server: its own files, questions to models, and a training's rollouts. `command.py` starts it.
+
+No part of an address reaches the file system: the page's files are read at the start, pictures come in the request or
+are named by numbers. Only requests under the names given to `page` are answered, and what is sent must say that it is
+JSON, so that no page of another site can make a browser ask for it. Left out on purpose: accounts and keys, for the
+page is for whoever sits at the machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from vlmr1.playground.asking import Asked, Stopped
+from vlmr1.playground.choosing import FILTERS, ORDERS, chosen
+from vlmr1.playground.examples import examples
+from vlmr1.playground.questions import Question, about_tasks, question_of, read, truth_boxes
+from vlmr1.playground.rollouts import Group, Run
+from vlmr1.playground.rollouts_table import write_parquet
+
+MOST_BYTES = 64 << 20  # of a question with its pictures
+PAGE = 50  # groups that are listed at once
+KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; connect-src 'self' data:;"
+    " frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+FAULTS = (ValueError, OSError, FloatingPointError, RuntimeError)  # what a model or a picture may be guilty of
+
+
+def page(models: Sequence[Asked], run: Run | None, names: Sequence[str] | None) -> ASGIApp:
+    """The application. `names` are the hosts it answers to, None for any."""
+    files = {one.name: one.read_bytes() for one in resources.files("vlmr1.playground").joinpath("page").iterdir()}
+
+    def file(name: str) -> Callable[[Request], Response]:
+        return lambda _: Response(files[name], media_type=KINDS[Path(name).suffix])
+
+    async def facts(_: Request) -> Response:
+        about = [{"name": model.name, "note": model.note} for model in models]
+        shows = {"filters": FILTERS, "orders": ORDERS, "run": None if run is None else run.name}
+        return JSONResponse({"models": about, "tasks": about_tasks(), "rollouts": shows})
+
+    async def show_examples(_: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(examples))
+
+    async def ask(request: Request) -> Response:
+        sent = await _json(request)
+        question = await run_in_threadpool(question_of, sent)
+        number = sent.get("model", 0)
+        if type(number) is not int or not 0 <= number < len(models):
+            raise ValueError(f"model: a number from 0 to {len(models) - 1} is needed")
+        return StreamingResponse(_answer(models[number], question), media_type="application/x-ndjson")
+
+    routes = [Route("/", file("index.html")), Route("/facts", facts), Route("/examples", show_examples)]
+    routes += [Route(f"/{name}", file(name)) for name in files]
+    routes += [Route("/ask", ask, methods=["POST"])] if models else []
+    routes += _rollout_routes(run) if run is not None else []
+    return Guard(Starlette(routes=routes, exception_handlers=dict.fromkeys(FAULTS, _fault)), names)
+
+
+async def _fault(_: Request, error: Exception) -> Response:
+    """A fault in a sentence, for the page to show."""
+    return PlainTextResponse(str(error) or type(error).__name__, status_code=400)
+
+
+async def _json(request: Request) -> dict[str, Any]:
+    if request.headers.get("content-type", "").partition(";")[0] != "application/json":
+        raise ValueError("Content-Type: application/json is needed")
+    content = bytearray()
+    async for part in request.stream():
+        content += part
+        if len(content) > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES >> 20} MB; give smaller pictures")
+    value = json.loads(content)
+    if not isinstance(value, dict):
+        raise ValueError("a JSON object is needed")
+    return value
+
+
+async def _answer(model: Asked, question: Question) -> AsyncIterator[str]:
+    """Lines of JSON: {"text"} as it grows, then {"done"} with all that was read of it, or {"error"}.
+
+    The model is asked in a thread, which stops at the next token when nobody waits any more.
+    """
+    lines: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    stop, loop, started = threading.Event(), asyncio.get_running_loop(), time.monotonic()
+
+    def put(line: dict[str, Any]) -> None:
+        if not stop.is_set():
+            loop.call_soon_threadsafe(lines.put_nowait, line)
+
+    def told(text: str) -> None:
+        if stop.is_set():
+            raise Stopped
+        put({"text": text})
+
+    def work() -> None:
+        last: dict[str, Any] = {"error": "the model failed; the terminal says why"}  # of a fault that nobody foresaw
+        try:
+            said = model.ask(question, told)
+            shown = read(question, said.text, said.frame, said.tokens)
+            more = {"text": said.text, "seconds": round(time.monotonic() - started, 2), "frame": said.frame}
+            last = {"done": shown | more | {"true_boxes": truth_boxes(question.sample)}}
+        except Stopped:
+            pass  # there is nobody to tell
+        except FAULTS as error:
+            last = {"error": str(error) or type(error).__name__}
+        finally:
+            put(last)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        while True:
+            line = await lines.get()
+            yield json.dumps(line) + "\n"
+            if "text" not in line:
+                return
+    finally:
+        stop.set()
+
+
+def _rollout_routes(run: Run) -> list[Route]:
+    def reading(answer: Callable[[Request], Response]) -> Callable[[Request], Response]:
+        def locked(request: Request) -> Response:
+            with run.reading:
+                return answer(request)
+
+        return locked
+
+    def about(_: Request) -> Response:
+        run.refresh()
+        sources = sorted({group.source for group in run.groups})
+        return JSONResponse({"name": run.name, "groups": len(run.groups), "steps": run.steps(), "sources": sources})
+
+    def groups(request: Request) -> Response:
+        wanted = dict(request.query_params)
+        found = chosen(run, wanted)
+        offset = wanted.get("offset", "0")
+        if not offset.isdecimal():
+            raise ValueError(f"offset: a whole number is needed, it is {offset[:40]!r}")
+        listed = [run.brief(group) for group in found[int(offset) : int(offset) + PAGE]]
+        return JSONResponse({"total": len(found), "groups": listed})
+
+    def one(request: Request) -> Response:
+        return JSONResponse(run.whole(_group(run, request)))
+
+    def picture(request: Request) -> Response:
+        content, kind = run.picture(_group(run, request), request.path_params["place"])
+        return Response(content, media_type=kind)
+
+    def parquet(_: Request) -> Response:
+        folder = tempfile.TemporaryDirectory()
+        path = Path(folder.name, "rollouts.parquet")
+        write_parquet(run, path)
+        return FileResponse(path, filename=path.name, background=BackgroundTask(folder.cleanup))
+
+    return [
+        Route("/rollouts/about", reading(about)),
+        Route("/rollouts/groups", reading(groups)),
+        Route("/rollouts/group/{number:int}", reading(one)),
+        Route("/rollouts/group/{number:int}/picture/{place:int}", reading(picture)),
+        Route("/rollouts.parquet", reading(parquet)),
+    ]
+
+
+def _group(run: Run, request: Request) -> Group:
+    number = request.path_params["number"]
+    if number >= len(run.groups):
+        raise ValueError(f"the run has {len(run.groups)} groups")
+    return run.groups[number]
+
+
+class Guard:
+    """Answers only requests for the named hosts, and puts the same headers on every answer."""
+
+    def __init__(self, app: ASGIApp, names: Sequence[str] | None) -> None:
+        self.app, self.names = app, names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+        if self.names is not None and _bare(host) not in self.names:
+            refusal = PlainTextResponse(f"the page is not served as {host}", status_code=403)
+            await refusal(scope, receive, send)
+            return
+
+        async def headed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message["headers"],
+                    *((k.lower().encode(), v.encode()) for k, v in HEADERS.items()),
+                ]
+            await send(message)
+
+        await self.app(scope, receive, headed)
+
+
+def _bare(host: str) -> str:
+    """A Host header without its port."""
+    return host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]
