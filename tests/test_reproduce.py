@@ -128,6 +128,9 @@ def test_a_release_is_a_tag_by_which_dvc_finds_the_model(project, tmp_path):
         run(["dvc", "artifacts", "get", "-q", ".", "toy", which, "-o", str(tmp_path / which)], project)
         facts = one.manifest["files"]["model.safetensors"]
         assert sha256(tmp_path / which / "model.safetensors") == facts["sha256"]
+    said = vlmr1(project, "promote", "toy", "prod", "--remove")  # GTO's goes from every version that ever had it
+    assert f"toy#prod no longer stands for toy@{found[1].version}" in said and "tagged toy#prod!#4 toy#prod!#5" in said
+    assert run(["gto", "show", "toy#prod", "--version"], project).strip() == ""
 
 
 def test_a_release_is_run_again_and_compared(template, project, tmp_path):

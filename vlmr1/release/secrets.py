@@ -1,4 +1,7 @@
-"""No secret leaves with a release: its texts are searched for this computer's own, and for the shapes of usual ones."""
+"""No secret leaves with a release: its texts are searched for this computer's own, and for the shapes of usual ones.
+
+Those texts are the manifest, the card, and the reasons that its log keeps.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ def refuse_secrets(text: str, what: str, environment: Mapping[str, str] = os.env
     """Raises ValueError where a text that is to be published holds a secret; the sentence names its kind alone."""
     for name, value in environment.items():
         if _NAMED.search(name) and len(value) >= _SHORTEST and value in text:
-            raise ValueError(f"{what} would hold the value of {name}; take it out of params.yaml and the scores")
+            raise ValueError(f"{what} would hold the value of {name}; take it out")
     for kind, shape in _SHAPES.items():
         if shape.search(text):
-            raise ValueError(f"{what} would hold {kind}; take it out of params.yaml and the scores")
+            raise ValueError(f"{what} would hold {kind}; take it out")
