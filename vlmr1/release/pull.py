@@ -39,9 +39,7 @@ def pull(store: Store, wanted: str, target: Path, said: Callable[[str], None]) -
     landed = _landed(target)
     name, version = resolve(store, wanted)
     if landed is not None:
-        _verify(landed, name, version, target)
-        said(f"{name}@{version} is in {target} already, every byte as its manifest says")
-        return landed
+        return _verified(landed, name, version, target, said)
     try:
         text = store.read(f"{name}/{version}/{MANIFEST}", MOST_BYTES)
     except FileNotFoundError:
@@ -54,8 +52,9 @@ def pull(store: Store, wanted: str, target: Path, said: Callable[[str], None]) -
     _room(manifest, half)
     with _alone(half):
         try:
-            if _landed(target) is not None:  # before this one had the lock
-                raise ValueError(f"{target}: another pull landed something there at this moment; the same again tells")
+            if (landed := _landed(target)) is not None:  # by another pull, before this one had the lock
+                shutil.rmtree(half, ignore_errors=True)
+                return _verified(landed, name, version, target, said)
             _fetch_all(store, manifest, half, said)
         except ValueError:
             shutil.rmtree(half, ignore_errors=True)  # another may just be making it again
@@ -69,7 +68,7 @@ def pull(store: Store, wanted: str, target: Path, said: Callable[[str], None]) -
 
 
 def _landed(target: Path) -> dict[str, Any] | None:
-    """The manifest of the release that a folder holds, None for a new or empty one; ValueError where it holds others."""
+    """The manifest of the release that a folder holds, None for a new or empty one. Raises ValueError for any other."""
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise ValueError(f"{target} already holds something; give a new folder")
     if not target.is_dir() or not any(target.iterdir()):
@@ -79,12 +78,14 @@ def _landed(target: Path) -> dict[str, Any] | None:
             text = within(file.read(MOST_BYTES + 1), MOST_BYTES, MANIFEST)
         said = json.loads(text)
         return check_manifest(text, said["name"], said["version"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise ValueError(f"{target} already holds something, and no release; give a new folder") from None
 
 
-def _verify(manifest: dict[str, Any], name: str, version: str, target: Path) -> None:
-    """Raises ValueError where a folder holds another release than is wanted, or not every byte of it."""
+def _verified(
+    manifest: dict[str, Any], name: str, version: str, target: Path, said: Callable[[str], None]
+) -> dict[str, Any]:
+    """The manifest of what landed before. Raises ValueError where it is another release, or not every byte of it."""
     there = f"{manifest['name']}@{manifest['version']}"
     if there != f"{name}@{version}":
         raise ValueError(
@@ -95,8 +96,10 @@ def _verify(manifest: dict[str, Any], name: str, version: str, target: Path) -> 
         if not path.is_file() or path.stat().st_size != facts["size"] or sha256(path) != facts["sha256"]:
             fault = "was changed" if path.exists() else "is gone"
             raise ValueError(
-                f"{target} holds {there}, but {key} {fault}; remove it and pull again, or give a new folder"
+                f"{target} holds {there}, but {key} {fault}; remove {target} and pull again, or give a new folder"
             )
+    said(f"nothing to fetch: {target} holds {there}, every byte as its manifest says")
+    return manifest
 
 
 @contextlib.contextmanager
