@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -165,7 +166,16 @@ class Pretrained(Block):
     """A published or local checkpoint to start from."""
 
     model: str  # a hub id such as Qwen/Qwen2.5-VL-3B-Instruct, or a local folder
-    revision: str | None  # of a hub id the full commit hash, of a folder its digest (a run says which)
+    revision: str | None  # of a hub id the full commit hash, of a folder its digest; null is refused before a run
+
+    @model_validator(mode="after")
+    def _pinned(self) -> Pretrained:
+        if self.revision is not None and re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", self.revision) is None:
+            raise ValueError(
+                f"revision: {self.revision!r} is neither a model's full commit on the hub, of 40 hex digits, nor a"
+                " folder's digest, of 64, which a run says"
+            )
+        return self
 
 
 class Warmup(Block):
