@@ -53,6 +53,7 @@ FLOORS = [
         "joining",
         "watching",
         "products",
+        "under_way",
     }
     | {"interruptions"},
     {"answers", "sample", "rows", "policies", "measures", "serving"},

@@ -47,9 +47,8 @@ def test_what_dvc_left_is_told_from_what_it_holds(tmp_path):
     dead.wait()
     noted = {"write": {"/p/models": {"pid": dead.pid, "cmd": "dvc repro"}}, "read": {}}
     (place / "rwlock").write_text(json.dumps(noted))
-    with between_runs(tmp_path):  # it was killed
-        with (place / "lock").open() as file, pytest.raises(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # none can begin meanwhile
+    with between_runs(tmp_path), (place / "lock").open() as file, pytest.raises(BlockingIOError):  # it was killed
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # and none can begin meanwhile
     noted["read"] = {"/p/data": [{"pid": os.getpid(), "cmd": "dvc repro grpo"}]}
     (place / "rwlock").write_text(json.dumps(noted))
     with pytest.raises(ValueError, match=r"`dvc repro grpo`, process \d+, is under way"), between_runs(tmp_path):
