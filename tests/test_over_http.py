@@ -43,13 +43,10 @@ def settings(*urls, **more):
 
 @pytest.fixture(scope="module")
 def served(trained, tmp_path_factory):
-    """(checkpoint, source): the tiny model with the tower's positions as vLLM has them, whatever a config says."""
+    """(checkpoint, source): the tiny model by the name it is served by."""
     checkpoint, source = trained
     folder = tmp_path_factory.mktemp("served") / "tiny"
     shutil.copytree(checkpoint, folder)
-    config = json.loads((folder / "config.json").read_text())
-    config["vision_config"]["rope_parameters"]["rope_theta"] = 10_000.0
-    (folder / "config.json").write_text(json.dumps(config))
     samples = [replace(one, problem=f"{one.problem} {i}") for i, one in enumerate(source.samples[:QUESTIONS])]
     return folder, Source("s", "evaluate", source.images, tuple(samples))
 
