@@ -148,6 +148,7 @@ class TinyModel(Block):
     vision_hidden_size: Count
     vision_intermediate_size: Count
     vision_depth: Count
+    vision_heads: Count
     initializer_range: Rate
     tie_word_embeddings: bool
 
@@ -157,8 +158,8 @@ class TinyModel(Block):
             raise ValueError(f"vocabulary: at least {SMALLEST_VOCABULARY}: bytes, numbers and marks take so many")
         if self.hidden_size % (2 * self.heads) or self.hidden_size // self.heads < 8:
             raise ValueError("heads: hidden_size must be an even multiple of it, of at least 8 a head")
-        if self.vision_hidden_size % (4 * self.heads):
-            raise ValueError("heads: vision_hidden_size must be a multiple of four times as many")
+        if self.vision_hidden_size % (4 * self.vision_heads):
+            raise ValueError("vision_heads: vision_hidden_size must be a multiple of four times as many")
         return self
 
 
