@@ -54,6 +54,7 @@ FLOORS = [
         "watching",
         "products",
         "under_way",
+        "unpickled",
     }
     | {"interruptions"},
     {"answers", "sample", "rows", "policies", "measures", "serving"},
