@@ -86,6 +86,7 @@ def _releases(chosen: argparse.Namespace) -> None:
     from vlmr1.release import compare
     from vlmr1.release.publish import clean
     from vlmr1.release.registry import known, names, releases, resolve
+    from vlmr1.release.showing import clean_text
     from vlmr1.settings.releases import NAME
 
     store = store_of(chosen)
@@ -102,7 +103,7 @@ def _releases(chosen: argparse.Namespace) -> None:
             lines = compare.said(found)
         case ["clean", name]:
             found = clean(store, name)
-            lines = [f"{name}/{version}: {len(files)} files removed" for version, files in found.items()]
+            lines = [clean_text(f"{name}/{version}: {len(files)} files removed") for version, files in found.items()]
             lines = lines or ["nothing to remove"]
         case [verb, *more] if verb in FORMS and (verb, len(more)) != ("list", 1):
             raise ValueError(f"{verb}: write `vlmr1 releases {verb} {FORMS[verb]}`; a RELEASE is {WANTED}")

@@ -20,7 +20,7 @@ from vlmr1.release.manifest import (
     version_of,
 )
 from vlmr1.release.registry import note, promoted
-from vlmr1.release.secrets import refuse_secrets
+from vlmr1.release.secrets import refuse_secrets, refuse_secrets_in
 from vlmr1.release.store import Store
 
 GUARD = 3600.0  # seconds for which an unfinished version is left alone: somebody may be publishing it
@@ -45,6 +45,7 @@ def publish(
     version = version_of(files, about)
     base = f"{name}/{version}"
     if store.size(f"{base}/{MANIFEST}") is None:
+        refuse_secrets_in(checkpoint)
         with tempfile.TemporaryDirectory() as folder:
             shown = Path(folder) / CARD
             shown.write_text(card(version), encoding="utf-8")
