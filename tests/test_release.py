@@ -279,6 +279,9 @@ def test_the_card_has_the_hubs_metadata(kind):
     (result,) = card.data.eval_results
     assert (result.dataset_name, result.metric_name, result.metric_value) == ("in: domain", "Acc@0.5", 0.5)
     assert "(pictures/accuracy.png)" in card.text and "## Limits" in card.text and "a" * 40 in card.text
+    assert "seldom says that nothing fits" in card.text and "drawn by a program" not in card.text
+    about["params"] = {"world": {"seed": 1}}
+    assert "drawn by a program" in model_card("toy", "0123456789ab", "mit", about, WHERE, [])
 
 
 def test_resolving_looks_nowhere_for_a_version(tmp_path):

@@ -31,6 +31,7 @@ LOADS = {
 LIMITS = {
     "rec": "\nIt seldom says that nothing fits the expression.",
 }
+DRAWN = "\nIts training pictures were drawn by a program (`world` below): of photographs it learned nothing here."
 PICTURES = {
     "accuracy": "Scores of the base, the supervised baselines and this model",
     "reward": "Reward over the steps of training",
@@ -55,6 +56,7 @@ def model_card(
     shown = "\n".join(f"![{PICTURES[_stem(path)]}]({path})" for path in pictures)
     rewards = ", ".join(f"`{reward}` × {weight:g}" for reward, weight in about["rewards"].items())
     data = "\n".join(f"- `{path}`: `{digest}`" for path, digest in about["data"].items())
+    drawn = DRAWN if about["params"].get("world") is not None else ""
     ask = ASK if tasks == ["rec"] and about["kind"] == "model" else ""
     return f"""---
 {_metadata(name, version, license, about, tasks)}---
@@ -74,7 +76,7 @@ Base: {_base(about["base"])}. Rewards: {rewards}; accuracy is {" or ".join(f"`{o
 ## Limits
 
 It answers the forms of question it was trained on, about pictures like those; the table's sources say how far that
-carries. It was scored on one seed.{"".join(LIMITS.get(task, "") for task in tasks)}
+carries. It was scored on one seed.{"".join(LIMITS.get(task, "") for task in tasks)}{drawn}
 
 ## Where it comes from
 
