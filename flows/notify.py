@@ -15,6 +15,7 @@ from typing import Any
 
 from prefect.events import emit_event
 from prefect.runtime import flow_run
+from prefect.utilities.urls import url_for
 
 from flows.graph import data_stages
 from vlmr1.settings import load_params
@@ -51,7 +52,7 @@ def alarm_raised(stage: str, alarm: Mapping[str, Any]) -> None:
 
 def _page() -> str:
     """The address of the present run's page, for who is told of it."""
-    return flow_run.ui_url or ""
+    return (flow_run.id and url_for("flow-run", obj_id=flow_run.id)) or ""
 
 
 def main() -> None:

@@ -61,7 +61,7 @@ def start(chosen: argparse.Namespace) -> None:
             command, env=os.environ | {MARK: mark}, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
         )
     begun, told = time.monotonic(), ""
-    print("coming up: half a minute, or two minutes the first time, on a small machine", flush=True)
+    print("coming up: seconds, or up to two minutes at a slow machine's first start", flush=True)
     while (noted := read_note(path)) is None or noted["mark"] != mark or not noted["ready"]:
         passed = time.monotonic() - begun
         if process.poll() is not None or passed > COMING:
