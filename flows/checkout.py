@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -93,10 +94,17 @@ def check(project: Path, revision: str | None, recipe: str | None, sets: list[st
 
 
 def lay_over(project: Path, recipe: str | None, sets: list[str]) -> list[str]:
-    """Lay recipe and sets over this folder's params.yaml, as committed. Returns a line for each changed key."""
+    """Lay recipe and sets over this folder's params.yaml, as committed. Returns a line for each changed key.
+
+    Raises ValueError, which calls a fault of `sets` so.
+    """
     if recipe is not None and not Path(recipe).is_file() and (project / recipe).is_file():
         raise ValueError(f"{recipe}: not in the commit that is retrained on; commit it")
-    return apply(None if recipe is None else Path(recipe), sets)
+    try:
+        return apply(None if recipe is None else Path(recipe), sets)
+    except ValueError as error:  # in a retraining's words: no option -S, and no other recipe lies over params.yaml
+        lines = [re.sub(r"^-S ", "sets: ", line) for line in str(error).splitlines()]
+        raise ValueError("\n".join(line for line in lines if "git checkout" not in line)) from None
 
 
 @contextmanager

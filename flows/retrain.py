@@ -23,7 +23,7 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import StateType
 from prefect.runtime import flow_run
-from prefect.states import Completed, State
+from prefect.states import State
 from prefect.tasks import exponential_backoff
 
 from flows import checkout, judging
@@ -92,15 +92,27 @@ def retrain(
         digest = inputs_digest(params.gate.model_dump(), promote)
         done = json.loads(DONE.read_text(encoding="utf-8")) if DONE.is_file() else {}
         if digest in done and not force:
-            return Completed(name="Nothing to do", message=f"the same data, code and parameters gave {done[digest]}")
+            return ended("Nothing to do", f"the same data, code and parameters gave {done[digest]}")
         pipeline(parallel=parallel)
-        verdict = gate()
+        found = gate(return_state=True)
+        verdict = found.result(raise_on_failure=found.name != judging.REFUSED)
         branch = save(name, verdict)
         push()
         title = conclude(store, verdict, branch, promote)
         write_json(DONE, {**done, digest: branch})
-        kind = StateType.CANCELLED if title == judging.REFUSED else StateType.COMPLETED
-        return State(type=kind, name=title, message=f"{verdict.release}, {branch}: {verdict.says}")
+        return ended(title, f"{verdict.release}, {branch}: {verdict.says}")
+
+
+def ended(title: str, says: str) -> State[Any]:
+    """The state that a run ends in, and the same on its page."""
+    show_text("outcome", f"## {title}\n\n{says}\n", f"How it ended: {title.lower()}")
+    return state_of(title, says)
+
+
+def state_of(title: str, says: str, data: Any = None) -> State[Any]:
+    """A state with a name; that of a refusal is grey."""
+    kind = StateType.CANCELLED if title == judging.REFUSED else StateType.COMPLETED
+    return State(type=kind, name=title, message=says, data=data)
 
 
 @step(name="new data", task_run_name="new data")
@@ -115,12 +127,12 @@ def fetch() -> list[str]:
 
 
 @step(name="gate", task_run_name="gate")
-def gate() -> judging.Verdict:
-    """Compare the candidate with the promoted version on the same items."""
+def gate() -> State[judging.Verdict]:
+    """Compare the candidate with the promoted version on the same items. A state with the outcome's name."""
     verdict = judging.judge()
     judging.show(verdict)
     get_run_logger().info(f"gate: {verdict.outcome}: {verdict.says}")
-    return verdict
+    return state_of(verdict.outcome, verdict.says, verdict)
 
 
 @step(name="experiment", task_run_name="experiment")

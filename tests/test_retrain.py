@@ -145,6 +145,7 @@ def test_retraining_promotes_what_passes_and_keeps_what_does_not(place, api):
     said = retrain(place, api)  # better, but within noise
     (run_of_it,) = ask(api, "flow_runs", {"flow_runs": {"state": {"name": {"any_": ["Refused"]}}}})
     assert run_of_it["name"] == "retrain-nightly" and run_of_it["state_type"] == "CANCELLED"  # grey, not green or red
+    assert [one["state_name"] for one in ask(api, "task_runs", {}) if one["name"] == "gate"].count("Refused") == 1
     assert "Refused" in said and f"compared with toy@{first}: larger: wanted is better by more than noise" in said
     assert promoted(store, "toy", "prod") == first
     newest = releases(store, "toy")[-1]
@@ -159,6 +160,7 @@ def test_retraining_promotes_what_passes_and_keeps_what_does_not(place, api):
 
     assert everything(project) == before
     shown = {one["key"]: one["data"] for one in ask(api, "artifacts", {"sort": "CREATED_DESC", "limit": 200})[::-1]}
+    assert "## Refused" in shown["outcome"] and "may well be noise" in shown["outcome"]
     there = f"{project / 'releases'}/toy/{newest.version}"
     assert there in shown["release"] and "file://" not in shown["release"]
     assert f"vlmr1 releases show toy@{newest.version} --store {project / 'releases'}" in shown["release"]
@@ -174,7 +176,7 @@ def test_retraining_promotes_what_passes_and_keeps_what_does_not(place, api):
         ("no-such", None, [], "revision no-such: no commit of"),
         (None, "recipes/none.yaml", [], "recipes/none.yaml: no such recipe"),
         (None, "mine.yaml", [], "mine.yaml: not in the commit that is retrained on; commit it"),
-        (None, None, ["grpo.sed=2"], "grpo.sed"),
+        (None, None, ["grpo.sed=2"], "sets: grpo.sed=2: grpo.sed: params.yaml has no such key"),
     ],
 )
 def test_what_a_retraining_would_stop_at_is_said_before_a_server_starts(place, revision, recipe, sets, said):
