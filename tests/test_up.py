@@ -156,8 +156,9 @@ def test_deployments_schedules_limit_and_notifications_are_there_and_told_of(up,
     assert subjects == ["grpo: signs of reward hacking", "retrain-manual no-such failed", "toy@v1 was refused"]
     (told,) = [one["text"] for one in mailbox[1] if "no-such failed" in one["subject"]]
     assert "no-such.yaml: no such recipe" in told and f"127.0.0.1:{port}/runs/flow-run/{failed}" in told
-    (shown,) = ask(port, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [failed]}}})
-    assert shown["key"] == "failure" and "no-such.yaml: no such recipe" in shown["data"]
+    wanted = {"flow_run_id": {"any_": [failed]}, "key": {"any_": ["failure"]}}
+    (shown,) = ask(port, "artifacts/filter", {"artifacts": wanted})
+    assert "no-such.yaml: no such recipe" in shown["data"]
     kept = [p for p in (project / ".prefect").rglob("*") if p.is_file()]
     assert not any(b"planted-secret" in p.read_bytes() for p in kept)
 
