@@ -77,6 +77,7 @@ def tiny(tmp_path_factory):
         vision_hidden_size=32,
         vision_intermediate_size=48,
         vision_depth=2,
+        vision_heads=2,
         initializer_range=0.05,
         tie_word_embeddings=True,
     )

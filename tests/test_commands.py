@@ -10,6 +10,7 @@ from vlmr1.cli import main
 from vlmr1.doctor import examine
 from vlmr1.errors import TransientError
 from vlmr1.provenance import folder_digest
+from vlmr1.recipes import apply
 from vlmr1.settings import Pretrained, load_params
 from vlmr1.stages import BASE, warmup
 
@@ -44,7 +45,7 @@ def test_a_local_base_is_copied_whole_and_pinned_by_its_hashes(project, tiny):
 
 @pytest.mark.parametrize(
     ("revision", "said"),
-    [(None, "full 40-digit commit"), ("main", "full 40-digit commit"), ("a" * 40, "could not be fetched")],
+    [(None, "full 40-digit commit"), ("a" * 64, "full 40-digit commit"), ("a" * 40, "could not be fetched")],
 )
 def test_a_hub_base_needs_a_pinned_revision_and_a_network(project, revision, said):
     with pytest.raises(TransientError if "fetched" in said else ValueError, match=said):
@@ -84,6 +85,18 @@ def test_doctor_names_a_missing_list_and_a_bad_key(project):
         "grpo.betta: unknown key; did you mean beta?",
         "grpo.beta: missing; add it, every key is said",
     ]
+
+
+def test_doctor_says_that_a_base_is_not_pinned(project, tmp_path):
+    def pin():
+        return {f.what: f.says for f in examine(wake_torch=False) if not f.good}.get("warmup.pretrained.revision")
+
+    apply(project / "recipes/rec-3b.yaml", [])
+    assert pin() == "Qwen/Qwen2.5-VL-3B-Instruct is not pinned; give its full commit of 40 hex digits"
+    apply(None, [f"warmup.pretrained.revision={'a' * 40}"])
+    assert pin() is None
+    apply(None, [f"warmup.pretrained={{model: {tmp_path}, revision: null}}"])
+    assert "its digest of 64 hex digits" in pin()
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,8 @@ FLOORS = [
         "joining",
         "watching",
         "products",
+        "under_way",
+        "unpickled",
     }
     | {"interruptions"},
     {"answers", "sample", "rows", "policies", "measures", "serving"},

@@ -80,7 +80,7 @@ REFUSED = {
         ("compute.quantize=4bit", LORA, PAIR, zero(3)),
         "compute: quantize: ZeRO-3 cannot shard quantized weights",
     ),
-    "bits that are none": (("compute.quantize=3bit", LORA), r"compute.quantize: Input should be '4bit' or '8bit'"),
+    "bits that are none": (("compute.quantize=3bit", LORA), r"compute.quantize: should be '4bit' or '8bit'"),
 }
 
 

@@ -5,11 +5,23 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.releases import make_checkpoint, other, release
 from vlmr1.cli import main
 from vlmr1.release.compare import differences, said
-from vlmr1.release.registry import note, promote, promoted, read_log, refuse, releases, resolve, roll_back
+from vlmr1.release.registry import (
+    note,
+    promote,
+    promoted,
+    read_log,
+    refuse,
+    releases,
+    remove_label,
+    resolve,
+    roll_back,
+)
 from vlmr1.release.store import open_store
+from vlmr1.settings import Gate, load_params
 
 
 @pytest.fixture
@@ -30,7 +42,11 @@ def test_labels_move_forward_and_back(store_url, checkpoint):
     assert roll_back(store, "toy", "prod", "a fault in the field") == a == promoted(store, "toy", "prod")
     with pytest.raises(ValueError, match="no earlier version"):
         roll_back(store, "toy", "prod")
-    promote(store, "toy", c, "prod")
+    with pytest.raises(ValueError, match=rf"toy@{c} was refused \(worse on larger\); .* --reason"):
+        promote(store, "toy", c, "prod")
+    assert [r.refused for r in releases(store, "toy")] == [None, None, "worse on larger"]
+    promote(store, "toy", c, "prod", "better elsewhere")
+    assert releases(store, "toy")[2].refused is None
     assert roll_back(store, "toy", "prod") == a
     assert [entry.event for entry in read_log(store, "toy")] == [
         *("published", "published", "published", "promoted", "promoted"),  # twice the same is once
@@ -38,7 +54,7 @@ def test_labels_move_forward_and_back(store_url, checkpoint):
     ]
     found = releases(store, "toy")
     assert [(r.version, r.number, r.labels) for r in found] == [(a, 1, ("prod",)), (b, 2, ()), (c, 3, ())]
-    assert [note.reason for note in found[2].notes] == [None, "worse on larger", None]
+    assert [note.reason for note in found[2].notes] == [None, "worse on larger", "better elsewhere"]
     assert [resolve(store, f"toy@v{i}")[1] for i in (1, 2, 3)] == [a, b, c]
     with pytest.raises(ValueError, match="has 3 versions"):
         resolve(store, "toy@v4")
@@ -63,12 +79,51 @@ def test_many_who_write_at_once_take_a_number_each(store_url, checkpoint):
 
 def test_what_is_not_there_cannot_be_promoted(store_url, checkpoint):
     store = open_store(store_url)
-    version = release(store_url, checkpoint)
+    release(store_url, checkpoint)
     for act in (lambda v: promote(store, "toy", v, "prod"), lambda v: refuse(store, "toy", v, "why")):
         with pytest.raises(ValueError, match="lists those there are"):
             act("0123456789ab")
+
+
+@pytest.mark.parametrize("label", ["../prod", "Prod", "", "_x", "x-", "latest", "v1", "v02", "abcdefabcdef"])
+def test_what_is_no_label_or_could_be_a_version_is_refused_everywhere(tmp_path, checkpoint, label):
+    version = release(str(tmp_path), checkpoint)
     with pytest.raises(ValueError, match="label"):
-        promote(store, "toy", version, "../prod")
+        promote(open_store(str(tmp_path)), "toy", version, label)
+    gate = load_params(ROOT / "params.yaml").gate.model_dump()
+    with pytest.raises(ValueError, match="label"):
+        Gate(**gate | {"label": label})
+    assert Gate(**gate | {"label": "my_label-2"}).label == "my_label-2"
+
+
+def test_a_label_can_be_removed_and_a_mistyped_one_is_told_of_those_there_are(store_url, checkpoint):
+    store = open_store(store_url)
+    a, b = (release(store_url, checkpoint, other(a=i)) for i in range(2))
+    with pytest.raises(ValueError, match=r"promoted to prod; toy has no label; `vlmr1 promote toy@VERSION LABEL`"):
+        resolve(store, "toy#prod")
+    promote(store, "toy", a, "prod")
+    promote(store, "toy", b, "prod")
+    promote(store, "toy", b, "my_label")
+    with pytest.raises(ValueError, match=rf"promoted to pord; toy has #prod \({b}\), #my_label \({b}\)"):
+        resolve(store, "toy#pord")
+    assert remove_label(store, "toy", "prod", "out of service") == b
+    assert promoted(store, "toy", "prod") is None and resolve(store, "toy#my_label") == ("toy", b)
+    assert read_log(store, "toy")[-1].event == "removed"
+    for act in (remove_label, roll_back):
+        with pytest.raises(ValueError, match=rf"toy has #my_label \({b}\)"):
+            act(store, "toy", "prod")
+    promote(store, "toy", a, "prod")
+    assert promoted(store, "toy", "prod") == a
+
+
+def test_a_secret_or_a_book_is_no_reason(tmp_path, checkpoint, monkeypatch):
+    monkeypatch.setenv("MY_SERVICE_TOKEN", "planted-in-the-environment")
+    store, version = open_store(str(tmp_path)), release(str(tmp_path), checkpoint)
+    for reason, why in (("see planted-in-the-environment", "value of MY_SERVICE_TOKEN"), ("x" * 99_999, "larger")):
+        with pytest.raises(ValueError, match=why) as told:
+            promote(store, "toy", version, "prod", reason)
+        assert "planted" not in str(told.value)
+    assert len(read_log(store, "toy")) == 1
 
 
 @pytest.mark.parametrize(
@@ -109,9 +164,37 @@ def test_the_command_lists_shows_and_tells_differences(tmp_path, checkpoint, cap
     assert "score   in: 0.500 [0.400, 0.600] n 100 -> 0.900 [0.850, 0.940] n 100 (+0.400, clear)" in lines
     assert json.loads(told("releases", "diff", "toy@v1", "toy@v2", "--json"))["params"] == {"grpo.steps": [10, 20]}
     assert json.loads(told("releases", "--json"))["toy"][1]["scores"]["in"]["value"] == 0.9
+    refuse(open_store(url), "toy", b, "worse\x1b[31m on larger")
+    assert told("releases", "list", "toy").splitlines()[1].endswith("REFUSED: worse?[31m on larger")
+    assert json.loads(told("releases", "toy", "--json"))[1]["refused"].startswith("worse")
+    with pytest.raises(SystemExit, match=r"was refused \(worse\?\[31m on larger\); .* --reason"):
+        main(["promote", "toy@v2", "prod", "--store", url])
+    told("promote", "toy@v2", "prod", "--store", url, "--reason", "wanted all the same")
+    assert "REFUSED" not in told("releases", "list")
+    assert told("promote", "toy", "prod", "--remove") == f"toy#prod no longer stands for toy@{b}\n"
     assert told("releases", "clean", "toy") == "nothing to remove\n"
     assert said(differences(*(release.manifest for release in [releases(open_store(url), "toy")[0]] * 2))) == [
         "no difference"
     ]
-    with pytest.raises(SystemExit, match="nothing is published as other"):
-        main(["releases", "other", "--store", url])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["other"], "nothing is published as 'other' in .*; there is: toy"),
+        (["toi"], "did you mean toy"),
+        (["list", "toi"], "did you mean toy"),
+        (["list", "a", "b"], r"write `vlmr1 releases list \[NAME\]`"),
+        (["show"], "write `vlmr1 releases show RELEASE`; a RELEASE is NAME@VERSION"),
+        (["diff", "toy@v1"], "write `vlmr1 releases diff RELEASE RELEASE`"),
+        (["clean"], "write `vlmr1 releases clean NAME`"),
+        (["toy@latest"], "`vlmr1 releases show toy@latest` tells of it"),
+        (["../x"], r"nothing is published as '\.\./x'"),
+        (["show", "toy"], "'toy': give NAME@VERSION"),
+        (["a", "b"], "give nothing, NAME, `list"),
+    ],
+)
+def test_words_that_are_missing_or_too_many_are_told(tmp_path, checkpoint, words, said):
+    release(str(tmp_path / "store"), checkpoint)
+    with pytest.raises(SystemExit, match=said):
+        main(["releases", *words, "--store", str(tmp_path / "store")])

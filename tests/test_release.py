@@ -175,6 +175,32 @@ def test_pull_refuses_a_folder_that_holds_something_or_is_a_link(store_url, chec
     pull(open_store(store_url), f"toy@{version}", tmp_path / "empty", quiet)
 
 
+def test_the_same_again_is_verified_and_not_fetched_and_another_is_refused(
+    store_url, checkpoint, tmp_path, monkeypatch
+):
+    store, target, said = open_store(store_url), tmp_path / "landed", []
+    one, two = release(store_url, checkpoint), release(store_url, checkpoint, other(a=2))
+    pull(store, f"toy@{one}", target, quiet)
+    before = fingerprint_of(target)
+    monkeypatch.setattr(type(store), "blocks", None)  # nothing of a file may be asked for
+    (target / "notes.txt").write_text("mine")
+    for wanted in (one, "v1"):
+        assert pull(store, f"toy@{wanted}", target, said.append)["version"] == one
+    assert said == [f"nothing to fetch: {target} holds toy@{one}, every byte as its manifest says"] * 2
+    assert fingerprint_of(target).items() >= before.items()
+    with pytest.raises(ValueError, match=rf"landed holds toy@{one}; toy@{two} goes to a folder of its own"):
+        pull(store, "toy@latest", target, quiet)
+    (target / "model.safetensors").write_bytes(b"x" * 25_600)
+    with pytest.raises(ValueError, match=r"but model\.safetensors was changed; remove .*landed and"):
+        pull(store, "toy@v1", target, quiet)
+    (target / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"but model\.safetensors is gone"):
+        pull(store, "toy@v1", target, quiet)
+    (target / "manifest.json").write_text('{"name": "toy"}')
+    with pytest.raises(ValueError, match="already holds something, and no release"):
+        pull(store, "toy@v1", target, quiet)
+
+
 def test_a_pull_that_was_stopped_goes_on(store_url, checkpoint, tmp_path, monkeypatch):
     import vlmr1.release.pull as module
 

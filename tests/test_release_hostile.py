@@ -6,11 +6,13 @@ import logging
 import pytest
 
 from tests.conftest import default_params
-from tests.releases import ABOUT, WHERE, make_checkpoint, other, release
+from tests.releases import ABOUT, SCORE, WHERE, make_checkpoint, other, release
+from vlmr1.cli import main
 from vlmr1.release.manifest import check_manifest, version_of
 from vlmr1.release.names import check_names
 from vlmr1.release.publish import publish
 from vlmr1.release.pull import pull
+from vlmr1.release.registry import releases
 from vlmr1.release.secrets import refuse_secrets
 from vlmr1.release.store import FolderStore, open_store
 from vlmr1.settings import load_params
@@ -37,6 +39,36 @@ def test_a_name_out_of_place_is_refused(name):
         check_manifest(text, "toy", version)
 
 
+def test_a_hostile_manifest_leaves_no_trace_anywhere(tmp_path):
+    """Through the whole pull, each from a store whose server would send the bytes."""
+    (tmp_path / "home/work").mkdir(parents=True)
+    for name in HOSTILE:
+        text, version = manifest_of({"ok": FINE, name: FINE})
+        put_manifest(tmp_path, text, version)
+        with pytest.raises(ValueError) as told:
+            pull(open_store(str(tmp_path / "store")), f"toy@{version}", tmp_path / "home/work/landed", print)
+        assert str(told.value).isprintable()
+    assert [path.name for path in (tmp_path / "home").rglob("*")] == ["work"]
+    assert {path.name for path in tmp_path.iterdir()} == {"home", "store"}
+
+
+@pytest.mark.parametrize("files", [{"a\x1b[2Jb": {"size": -1}}, {"\u202etxt": FINE}, {"a\nb": FINE}])
+def test_what_is_said_of_a_hostile_manifest_steers_no_terminal(tmp_path, files, capsys):
+    text, version = manifest_of(files)
+    put_manifest(tmp_path, text, version)
+    with pytest.raises(SystemExit) as told:
+        main(["pull", f"toy@{version}", "--to", str(tmp_path / "x"), "--store", str(tmp_path / "store")])
+    assert str(told.value).isprintable() and not capsys.readouterr().out
+
+
+def test_an_entry_of_the_log_steers_no_terminal(tmp_path):
+    store = open_store(str(tmp_path))
+    store.put_new(b'{"event": "published", "\\u001b[2J": 1}', "toy/log/00000001.json")
+    with pytest.raises(ValueError, match=r"00000001\.json: not an entry") as told:
+        releases(store, "toy")
+    assert str(told.value).isprintable()
+
+
 @pytest.mark.parametrize("names", [("a", "A"), ("x/a", "X/b"), ("a", "a/b"), ("A", "a/b"), ("straße", "STRASSE")])
 def test_names_that_are_one_on_another_computer_are_refused(names):
     with pytest.raises(ValueError, match=r"differ only by case|a file and a folder"):
@@ -57,6 +89,7 @@ def test_names_that_are_one_on_another_computer_are_refused(names):
         ({"files": {"b": FINE}}, "names other content"),
         ({"about": ABOUT | {"params": {"a": 2}}}, "names other content"),
         ({"about": ABOUT | {"scores": {"in": {"task": "rec", "judged": "x", "n": 1}}}}, "interval"),
+        ({"about": ABOUT | {"scores": {"in": SCORE | {"acc_0.5_low": float("nan")}}}}, "interval"),
         ({"name": "other"}, "is of other"),
         ({"surplus": 1}, "surplus"),
         ({"where": {**WHERE, "parent": None, "dvc_lock": {"grpo": {"models/grpo": "../../etc/passwd"}}}}, "dvc_lock"),
@@ -125,7 +158,7 @@ def test_links_in_a_store_lead_nowhere_else(tmp_path):
     assert not list((tmp_path / "outside").iterdir())
 
 
-def test_a_checkpoint_with_pickles_or_links_out_is_not_published(tmp_path):
+def test_a_checkpoint_with_pickles_is_not_published(tmp_path):
     checkpoint = make_checkpoint(tmp_path / "checkpoint", 1024)
     (checkpoint / "training_args.bin").write_bytes(b"x")
     with pytest.raises(ValueError, match="pickled code"):
@@ -152,6 +185,18 @@ def test_a_planted_secret_is_not_published_and_not_repeated(tmp_path, monkeypatc
         with pytest.raises(ValueError, match=kind) as told:
             publish(store, "toy", checkpoint, about, WHERE, lambda v, card=card: card, {})
         assert SECRETS[kind] not in str(told.value) + caplog.text + "".join(capfd.readouterr())
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_secret_is_found_as_json_writes_it_and_in_the_files_themselves(tmp_path, monkeypatch):
+    checkpoint, store = make_checkpoint(tmp_path / "checkpoint", 1024), open_store(str(tmp_path / "store"))
+    for secret in ('quote"and\\slash', "schlüssel-geheim", "two\nlines-of-it"):
+        monkeypatch.setenv("MY_SERVICE_TOKEN", secret)
+        with pytest.raises(ValueError, match="the value of MY_SERVICE_TOKEN"):
+            publish(store, "toy", checkpoint, other(a=[secret]), WHERE, lambda version: "a card", {})
+    (checkpoint / "sub/config.json").write_text(json.dumps({"key": SECRETS["a token of GitHub"]}))
+    with pytest.raises(ValueError, match=r"^sub/config\.json would hold a token of GitHub"):
+        release(str(tmp_path / "store"), checkpoint)
     assert not (tmp_path / "store").exists()
 
 

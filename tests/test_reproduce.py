@@ -128,13 +128,21 @@ def test_a_release_is_a_tag_by_which_dvc_finds_the_model(project, tmp_path):
         run(["dvc", "artifacts", "get", "-q", ".", "toy", which, "-o", str(tmp_path / which)], project)
         facts = one.manifest["files"]["model.safetensors"]
         assert sha256(tmp_path / which / "model.safetensors") == facts["sha256"]
+    said = vlmr1(project, "promote", "toy", "prod", "--remove")  # GTO's goes from every version that ever had it
+    assert f"toy#prod no longer stands for toy@{found[1].version}" in said and "tagged toy#prod!#4 toy#prod!#5" in said
+    assert run(["gto", "show", "toy#prod", "--version"], project).strip() == ""
 
 
 def test_a_release_is_run_again_and_compared(template, project, tmp_path):
     """First the same comes out, with the parameters that were changed beside the commit; then something else."""
     before = sorted(path.name for path in (project / "releases/toy").iterdir())
     shutil.rmtree(project / "models")  # nothing of it is needed
+    run(["dvc", "remote", "add", "-q", "-d", "kept", "../remote"], project)
+    run(["dvc", "push", "-q", "data.dvc"], project)
+    (project / ".dvc/cache").rename(tmp_path / "cache")  # its inputs come from the remote then
     said = vlmr1(project, "reproduce", "toy@latest")
+    shutil.rmtree(project / ".dvc/cache", ignore_errors=True)
+    (tmp_path / "cache").rename(project / ".dvc/cache")
     assert "brought data" in said and "grpo: identical" in said and said.rstrip().endswith(": identical")
     assert sorted(path.name for path in (project / "releases/toy").iterdir()) == before
     assert len(run(["git", "worktree", "list"], project).splitlines()) == 1
@@ -145,6 +153,8 @@ def test_a_release_is_run_again_and_compared(template, project, tmp_path):
     assert "model.safetensors: weights differ by at most 0.25, in w" in said
     assert "figures differ: reward was 8, is 8.25" in said
     assert (tmp_path / "kept/project/models/grpo/model.safetensors").is_file()
+    local = tmp_path / "kept/project/.dvc/config.local"
+    assert "this-cache" in local.read_text() and local.stat().st_mode & 0o077 == 0  # credentials are nobody else's
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import default_params
+from vlmr1.plan import params_with
 from vlmr1.recipes import apply
 from vlmr1.settings import load_params
 
@@ -46,7 +47,11 @@ def test_every_recipe_gives_valid_params(params, recipe):
         ("  num_iterations: 2", "  num_iterations: 1", r"grpo: epsilon: .*no effect"),
         ("  steps: 480", "  steps: 481", r"grpo: steps: must be a multiple of num_iterations"),
         ("  decay_share: 0.15", "  decay_share: null", r"decay_share: belongs to"),
-        ("  pretrained: null", "  pretrained: {model: a/b, revision: c}", r"warmup: tiny, training: have no meaning"),
+        (
+            "  pretrained: null",
+            "  pretrained: {model: a/b, revision: null}",
+            r"warmup: tiny, training: have no meaning",
+        ),
         ("role: train,", "role: evaluate,", r"no source has role train"),
         ("role: warmup,", "role: train,", r"data\.sources: no source has role warmup"),
         ("split: train}", "splt: train}", r"data\.sources\.train\.splt: unknown key; did you mean split"),
@@ -112,6 +117,51 @@ def test_a_recipe_that_does_not_fit_changes_nothing(params, tmp_path):
     with pytest.raises(ValueError, match="no such key"):
         apply(ROOT / "recipes/smoke.yaml", ["grpo.nonsense=1"], params)
     assert params.read_bytes() == before
+
+
+@pytest.mark.parametrize("revision", ["abc", "main", "A" * 40, "a" * 39, "a" * 41, "FULL_40_DIGIT_COMMIT"])
+def test_a_base_is_pinned_by_a_full_commit_or_a_digest(params, revision):
+    key = f"warmup.pretrained.revision={revision}"
+    with pytest.raises(ValueError, match=rf"^-S {key}: warmup\.pretrained: revision: '{revision}' is neither"):
+        apply(ROOT / "recipes/rec-3b.yaml", [key], params)
+
+
+@pytest.mark.parametrize("revision", ["a1" * 20, "b2" * 32])
+def test_a_full_commit_and_a_digest_are_taken(params, revision):
+    apply(ROOT / "recipes/rec-3b.yaml", [f"warmup.pretrained.revision={revision}"], params)
+    assert load_params(params).warmup.pretrained.revision == revision
+
+
+@pytest.mark.parametrize(
+    ("recipe", "sets", "said"),
+    [
+        (None, ["grpo.num_generations=0"], ["-S grpo.num_generations=0: grpo.num_generations: should be greater"]),
+        ("grpo: {seed: 2}", ["grpo.steps=4", "grpo.seed=x"], ["-S grpo.seed=x: grpo.seed: should be a valid integer"]),
+        ("grpo: {steps: 0}", ["grpo.seed=2"], ["r.yaml: grpo.steps: should be", "if another recipe lies over"]),
+        ("grpo: {steps: 0}", ["grpo.seed=x"], ["-S grpo.seed=x: grpo.seed", "r.yaml: grpo.steps", "if another"]),
+        (None, ["publish.merge=true"], ["-S publish.merge=true: publish.merge: true or false under trained.lora"]),
+        (None, ["grpo=1"], ["-S grpo=1: grpo: a block of keys is needed (it is 1)"]),
+        (None, ["=1"], ["-S =1: write KEY=VALUE"]),
+    ],
+)
+def test_a_fault_is_laid_at_the_door_of_what_brought_it(params, tmp_path, recipe, sets, said):
+    path = tmp_path / "r.yaml"
+    path.write_text(recipe or "")
+    with pytest.raises(ValueError) as told:
+        (apply if len(sets) > 1 else params_with)(recipe and path, sets, params)  # as `doctor --plan` does
+    lines = str(told.value).splitlines()
+    assert len(lines) == len(said)
+    for line, wanted in zip(lines, said, strict=True):
+        assert line.removeprefix(f"{tmp_path}/").startswith(wanted)
+
+
+def test_a_fault_that_was_there_before_is_the_files_own(params):
+    edit(params, "  steps: 480", "  steps: 481")
+    with pytest.raises(ValueError, match=rf"^{params}: grpo: steps: must be a multiple[^\n]*$"):
+        apply(None, ["grpo.seed=2"], params)
+    params.write_text("grpo: [")
+    with pytest.raises(ValueError, match=rf"{params}: not YAML"):
+        apply(None, ["grpo.seed=2"], params)
 
 
 def test_setting_one_key_of_a_map_leaves_its_others(params):

@@ -197,10 +197,10 @@ def test_a_column_that_a_parquet_table_lacks_is_named(tmp_path):
         ({"columns": REC | {"text": "a,b"}}, "columns: text: one column, or, for the box of task rec, four"),
         ({"columns": REC | {"box": "a,b"}}, "columns: box: one column"),
         ({"task": "ovd", "columns": OVD | {"box": "a,b,c,d"}}, "columns: box: one column"),
-        ({"task": "vqa"}, "Input should be 'rec', 'ovd', 'math' or 'gui'"),
+        ({"task": "vqa"}, "should be 'rec', 'ovd', 'math' or 'gui'"),
         ({"file": "/x.csv"}, "annotations\n.*it leaves data.root; give a path below that"),
         ({"file": "a/../../x.csv"}, "leaves data.root"),
-        ({"columns": REC | {"picture": "f"}}, "Input should be 'image'"),
+        ({"columns": REC | {"picture": "f"}}, "should be 'image'"),
     ],
 )
 def test_settings_that_contradict_themselves_are_refused(change, said):

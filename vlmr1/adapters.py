@@ -87,6 +87,8 @@ def merge(adapter: Path, base: Path | None, output: Path) -> None:
     """Make a full checkpoint of a saved adapter and its base, by default the one it names. Refuses any other base."""
     if not (adapter / BASE).is_file():
         raise ValueError(f"{adapter}: no {BASE}; a folder as training leaves its adapter in is needed")
+    if not (adapter / WEIGHTS).is_file():  # peft would look for a pickle in its place
+        raise ValueError(f"{adapter}: no {WEIGHTS}, the only kind of weights that is read")
     card = json.loads((adapter / BASE).read_text(encoding="utf-8"))
     found = _local(card["base"], card["revision"]) if base is None else base
     if digest_of_weights(found) != card["sha256"]:

@@ -38,7 +38,7 @@ def examine(wake_torch: bool = True) -> list[Finding]:
         findings.append(_device(params))
         if findings[-1].good:
             findings += [_processes(params), *_base(params)]
-    return [*findings, _rewards(params), *_data(params), _store(params)]
+    return [*findings, *_pin(params), _rewards(params), *_data(params), _store(params)]
 
 
 def _python() -> Finding:
@@ -87,6 +87,15 @@ def _processes(params: Params) -> Finding:
     except ValueError as error:
         return Finding(False, "params.yaml", str(error))
     return Finding(True, "processes", f"{params.compute.processes} for training")
+
+
+def _pin(params: Params) -> list[Finding]:
+    """Whether a base from elsewhere is pinned at all, which warmup refuses only after the data is converted."""
+    base = params.warmup.pretrained
+    if base is None or (base.revision is not None and (Path(base.model).is_dir() or len(base.revision) == 40)):
+        return []
+    wanted = "its digest of 64 hex digits" if Path(base.model).is_dir() else "its full commit of 40 hex digits"
+    return [Finding(False, "warmup.pretrained.revision", f"{base.model} is not pinned; give {wanted}")]
 
 
 def _base(params: Params) -> list[Finding]:

@@ -32,6 +32,7 @@ from vlmr1.launch import is_first
 from vlmr1.prompts import Prompts, UnreadablePicture
 from vlmr1.sample import Source, write_jsonl
 from vlmr1.settings import Compute, Optimisation, Trained
+from vlmr1.unpickled import know_deepspeed, plain
 from vlmr1.watching import JOURNAL, WatchedRun, label, logged_rows
 from vlmr1.work import excuse
 
@@ -271,7 +272,9 @@ class VlmTrainer(Trainer):
             self.forget_after(0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2]))
         if checkpoint is not None:
             self.load_more(checkpoint)
-        with in_order(self):
+        if self.is_deepspeed_enabled:
+            know_deepspeed()
+        with in_order(self), plain(checkpoint):
             self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         return logged_rows(self.state)
 

@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from vlmr1.tasks import TASKS
 
 LOG = logging.getLogger(__name__)
 GIVES_IDS = ("vllm",)  # who, by /v1/models, gives token ids when asked
+JUDGED_AT_ONCE = 16
 KNOWS_MORE = ("vllm", "sglang", "xllm")  # and who knows more fields than OpenAI's own
 
 
@@ -49,6 +53,8 @@ class OverHttp:
     def ask(self, chunks: Sequence[Chunk], keep: Keep) -> None:
         """Have chunks of one item each answered, each kept as soon as its answer comes."""
         prompts: dict[int, Prompt] = {}  # of those under way
+        scored: deque[Future[None]] = deque()
+        alone = threading.Lock()
 
         def requests() -> Iterator[Request]:
             for place, chunk in enumerate(chunks):
@@ -70,14 +76,25 @@ class OverHttp:
         def told(place: int, reply: Reply) -> None:
             chunk, prompt = chunks[place], prompts.pop(place)
             self._check(chunk, prompt, reply)
+            scored.append(scoring.submit(score, chunk, prompt, reply))
+            while scored and scored[0].done():
+                scored.popleft().result()  # what it raised ends the asking
+
+        def score(chunk: Chunk, prompt: Prompt, reply: Reply) -> None:
             said = [self._text(one) for one in reply.completions]
             lengths = [self._length(one) for one in reply.completions]
-            keep(chunk, rows_of(chunk.samples, [prompt.size], [said], [lengths]))
+            rows = rows_of(chunk.samples, [prompt.size], [said], [lengths])
+            with alone:
+                keep(chunk, rows)
 
-        try:
-            chat(self.servers, requests(), told)
-        except ConnectionError as error:
-            raise TransientError(f"{error}; mend or start it again, and the same command goes on") from error
+        # Many at once, for a row may wait for the language model that judges it; left only when all are kept.
+        with ThreadPoolExecutor(JUDGED_AT_ONCE) as scoring:
+            try:
+                chat(self.servers, requests(), told)
+                for one in scored:
+                    one.result()
+            except ConnectionError as error:
+                raise TransientError(f"{error}; mend or start it again, and the same command goes on") from error
 
     def _neutral(self) -> dict[str, Any]:
         """The ends of training, and no sampling of the server's own making, e.g. a penalty that a checkpoint names."""

@@ -104,11 +104,14 @@ def build_model(tokenizer: PreTrainedTokenizerFast, sizes: TinyModel, seed: int)
             "depth": sizes.vision_depth,
             "hidden_size": sizes.vision_hidden_size,
             "intermediate_size": sizes.vision_intermediate_size,
-            "num_heads": sizes.heads,
+            "num_heads": sizes.vision_heads,
             "out_hidden_size": sizes.hidden_size,
             "fullatt_block_indexes": list(range(sizes.vision_depth)),
             "initializer_range": sizes.initializer_range,
-            "rope_parameters": {"rope_type": "axial", "rope_theta": 100.0},
+            "rope_parameters": {
+                "rope_type": "axial",
+                "rope_theta": 10_000.0,
+            },  # the published one, which servers assume
         },
         image_token_id=ids("<|image_pad|>"),
         video_token_id=ids("<|video_pad|>"),

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import math
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,8 +20,8 @@ from pydantic import ValidationError
 from vlmr1.plan.hours import SAID, Speed, hours, seconds_a_step
 from vlmr1.plan.memory import RESERVE, Load, Memory, Place, estimate
 from vlmr1.plan.shapes import Shape, from_tiny, shape_of
-from vlmr1.recipes import apply
-from vlmr1.settings import PARAMS, Launch, Params, Training, load_params
+from vlmr1.recipes import laid
+from vlmr1.settings import PARAMS, Launch, Params, Training
 
 TEXT = 128  # tokens of a prompt besides its pictures, assumed
 FEW = 16  # and of the model built from nothing, to which a question's set phrases are a token each
@@ -57,17 +55,7 @@ def bytes_of(said: str) -> float:
 
 def params_with(recipe: Path | None, sets: list[str], params: Path = PARAMS) -> Params:
     """params.yaml as it would be with a recipe and KEY=VALUE pairs over it; the file stays as it is."""
-    if recipe is None and not sets:
-        return load_params(params)
-    with tempfile.TemporaryDirectory() as folder:
-        draft = Path(folder) / params.name
-        if not params.is_file():
-            raise ValueError(f"no {params} here; run from the project's folder")
-        shutil.copy(params, draft)
-        empty = Path(folder) / "none.yaml"
-        empty.write_text("{}\n")
-        apply(recipe or empty, sets, draft)
-        return load_params(draft)
+    return laid(recipe, sets, params)[1]
 
 
 @dataclass(frozen=True)

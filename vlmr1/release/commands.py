@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 STORE = "folder, file:///… or s3://bucket/prefix (default: params.yaml's publish.store)"
 WANTED = "NAME@VERSION, NAME@v3, NAME@latest or NAME#prod"
+FORMS = {"list": "[NAME]", "show": "RELEASE", "diff": "RELEASE RELEASE", "clean": "NAME"}
 
 
 def add_verbs(verbs: Any) -> None:
@@ -28,18 +30,20 @@ def add_verbs(verbs: Any) -> None:
         "words",
         nargs="*",
         metavar="WORD",
-        help="nothing, NAME, `show RELEASE`, `diff RELEASE RELEASE`, or `clean NAME`, which removes what interrupted"
-        " publications left",
+        help="nothing or `list`, NAME or `list NAME`, `show RELEASE`, `diff RELEASE RELEASE`, or `clean NAME`, which"
+        " removes what interrupted publications left",
     )
     releases.add_argument("--store", help=STORE)
     releases.add_argument("--json", action="store_true", help="as JSON, for programs")
     releases.set_defaults(run=_releases)
 
-    promote = verbs.add_parser("promote", help="let a label stand for a release, or for the one before")
-    promote.add_argument("release", help=f"{WANTED}; with --back the NAME alone")
+    promote = verbs.add_parser("promote", help="let a label stand for a release, for the one before, or for none")
+    promote.add_argument("release", help=f"{WANTED}; with --back or --remove the NAME alone")
     promote.add_argument("label", help="e.g. prod")
-    promote.add_argument("--back", action="store_true", help="roll back to what the label stood for before")
-    promote.add_argument("--reason", help="kept in the log")
+    away = promote.add_mutually_exclusive_group()
+    away.add_argument("--back", action="store_true", help="roll back to what the label stood for before")
+    away.add_argument("--remove", action="store_true", help="let the label stand for nothing any more")
+    promote.add_argument("--reason", help="kept in the log; needed for what was refused")
     promote.add_argument("--store", help=STORE)
     promote.set_defaults(run=_promote)
 
@@ -82,10 +86,12 @@ def _releases(chosen: argparse.Namespace) -> None:
     from vlmr1.release import compare
     from vlmr1.release.publish import clean
     from vlmr1.release.registry import known, names, releases, resolve
+    from vlmr1.release.showing import clean_text
+    from vlmr1.settings.releases import NAME
 
     store = store_of(chosen)
     match chosen.words:
-        case []:
+        case [] | ["list"]:
             shown = {name: releases(store, name) for name in names(store)}
             found: Any = {name: [compare.plain(release) for release in of] for name, of in shown.items()}
             lines = [compare.line(release) for of in shown.values() for release in of]
@@ -97,32 +103,49 @@ def _releases(chosen: argparse.Namespace) -> None:
             lines = compare.said(found)
         case ["clean", name]:
             found = clean(store, name)
-            lines = [f"{name}/{version}: {len(files)} files removed" for version, files in found.items()]
+            lines = [clean_text(f"{name}/{version}: {len(files)} files removed") for version, files in found.items()]
             lines = lines or ["nothing to remove"]
-        case [name]:
-            of = releases(store, name)
+        case [verb, *more] if verb in FORMS and (verb, len(more)) != ("list", 1):
+            raise ValueError(f"{verb}: write `vlmr1 releases {verb} {FORMS[verb]}`; a RELEASE is {WANTED}")
+        case ["list", name] | [name]:
+            of = releases(store, name) if re.fullmatch(NAME, name) else []
             if not of:
-                raise ValueError(f"nothing is published as {name} in {store.url}; `vlmr1 releases` lists the names")
+                raise ValueError(_nothing(store, name, names(store)))
             found, lines = [compare.plain(release) for release in of], [compare.line(release) for release in of]
         case _:
-            raise ValueError("give nothing, NAME, `show RELEASE`, `diff RELEASE RELEASE` or `clean NAME`")
+            raise ValueError("give nothing, NAME, " + ", ".join(f"`{verb} {words}`" for verb, words in FORMS.items()))
     print(json.dumps(found, indent=2, ensure_ascii=False) if chosen.json else "\n".join(lines or ["nothing yet"]))
 
 
 def _promote(chosen: argparse.Namespace) -> None:
-    from vlmr1.release.register import assign
-    from vlmr1.release.registry import promote, resolve, roll_back
+    from vlmr1.release.register import assign, unassign
+    from vlmr1.release.registry import promote, remove_label, resolve, roll_back
+    from vlmr1.settings.releases import NAME
 
-    store = store_of(chosen)
-    if chosen.back:
-        name, version = chosen.release, roll_back(store, chosen.release, chosen.label, chosen.reason)
+    store, label = store_of(chosen), chosen.label
+    if chosen.back or chosen.remove:
+        if re.fullmatch(NAME, chosen.release) is None:
+            raise ValueError(f"{chosen.release!r}: with --{'back' if chosen.back else 'remove'} give the NAME alone")
+        name, act = chosen.release, roll_back if chosen.back else remove_label
+        version = act(store, name, label, chosen.reason)
     else:
         name, version = resolve(store, chosen.release)
-        promote(store, name, version, chosen.label, chosen.reason)
-    print(f"{name}#{chosen.label} is {name}@{version}")
-    tag = assign(store, name, version, chosen.label)
-    if tag is not None:
-        print(f"tagged {tag}; `git push origin {tag}` shares it")
+        promote(store, name, version, label, chosen.reason)
+    print(f"{name}#{label} {'no longer stands for' if chosen.remove else 'is'} {name}@{version}")
+    tags = unassign(name, label) if chosen.remove else assign(store, name, version, label)
+    if tags:
+        print(f"tagged {' '.join(tags)}; `git push origin {' '.join(tags)}` shares it")
+
+
+def _nothing(store: Store, name: str, known: list[str]) -> str:
+    """What to say where nothing is published under a name."""
+    import difflib
+
+    if "@" in name or "#" in name:
+        return f"{name!r}: is a release; `vlmr1 releases show {name}` tells of it, a NAME alone lists its versions"
+    near = difflib.get_close_matches(name, known, n=1)
+    mend = f"did you mean {near[0]}?" if near else f"there is: {', '.join(known[:20]) or 'nothing yet'}"
+    return f"nothing is published as {name!r} in {store.url}; {mend}"
 
 
 def _register(chosen: argparse.Namespace) -> None:
@@ -137,8 +160,10 @@ def _register(chosen: argparse.Namespace) -> None:
 def _reproduce(chosen: argparse.Namespace) -> None:
     from vlmr1.release.registry import known, resolve
     from vlmr1.release.reproduce import reproduce
+    from vlmr1.release.showing import clean_text
 
     store = store_of(chosen)
-    same = reproduce(known(store, *resolve(store, chosen.release)), chosen.keep, lambda line: print(line, flush=True))
+    manifest = known(store, *resolve(store, chosen.release))
+    same = reproduce(manifest, chosen.keep, lambda line: print(clean_text(line), flush=True))
     if not same:
         raise SystemExit(1)

@@ -1,7 +1,4 @@
-"""Releases in words: a line in a list, all about one, and what differs between two.
-
-What a store holds may be written by anybody: characters that would steer a terminal are shown as `?`.
-"""
+"""Releases in words: a line in a list, all about one, and what differs between two."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ from typing import Any
 
 from vlmr1.measures import TITLES
 from vlmr1.release.registry import Entry, Release
+from vlmr1.release.showing import clean_text
 
 
 def plain(release: Release) -> dict[str, Any]:
@@ -18,13 +16,14 @@ def plain(release: Release) -> dict[str, Any]:
         "version": release.version,
         "number": release.number,
         "labels": release.labels,
+        "refused": release.refused,
         "scores": {source: _score(f) for source, f in release.manifest["about"]["scores"].items()},
         "log": [note.model_dump() for note in release.notes],
     }
 
 
 def line(release: Release) -> str:
-    """A release in a line: number, version, labels, size, commit and its first score."""
+    """A release in a line: number, version, labels, size, commit, its first score, and why it was refused."""
     where, about = release.manifest["where"], release.manifest["about"]
     size = sum(facts["size"] for facts in release.manifest["files"].values())
     commit = (where["commit"] or "no commit")[:9] + ("+" if where["dirty"] else "")
@@ -32,7 +31,8 @@ def line(release: Release) -> str:
     scores = [f"{source} {_words(f)}" for source, f in list(about["scores"].items())[:1]]
     published = release.notes[0].at[:16].replace("T", " ")
     cells = [f"{release.name}@v{release.number}", release.version, published, f"{size / 1e6:,.1f} MB", commit, labels]
-    return clean_text("  ".join(cell for cell in [*cells, *scores] if cell))
+    refused = [] if release.refused is None else [f"REFUSED: {release.refused}"]
+    return clean_text("  ".join(cell for cell in [*cells, *scores, *refused] if cell))
 
 
 def told(release: Release) -> list[str]:
@@ -108,10 +108,6 @@ def said(found: dict[str, Any]) -> list[str]:
 def _event(note: Entry) -> str:
     said = f"{note.at[:19]} {note.event}" + (f" #{note.label}" if note.label else "")
     return f"{said}: {note.reason}" if note.reason else said
-
-
-def clean_text(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _changed(one: Any, other: Any, key: str = "") -> dict[str, list[Any]]:

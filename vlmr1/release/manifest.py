@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,7 +17,9 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from vlmr1.files import sha256, write_json
 from vlmr1.release.names import MOST_FILES, check_names
+from vlmr1.release.showing import clean_text
 from vlmr1.settings.base import Block
+from vlmr1.settings.releases import ReleaseName, Version
 
 FORMAT = 2
 MANIFEST, CARD, PICTURES = "manifest.json", "README.md", "pictures/"
@@ -54,8 +57,10 @@ class Score(Block):
     @model_validator(mode="after")
     def _interval(self) -> Score:
         figures = self.model_extra or {}
-        if not all(isinstance(figures.get(f"{self.judged}{end}"), int | float) for end in ("", "_low", "_high")):
-            raise ValueError(f"{self.judged}: the figure or an end of its interval is missing")
+        for end in ("", "_low", "_high"):
+            figure = figures.get(f"{self.judged}{end}")
+            if not isinstance(figure, int | float) or not math.isfinite(figure):
+                raise ValueError("the judged figure or an end of its interval is missing")
         return self
 
 
@@ -80,13 +85,13 @@ class Where(Block):
     dvc_lock: dict[str, dict[str, Md5]]  # by stage and path, what it read and what it made
     packages: dict[str, Text]
     hardware: dict[str, Any]
-    parent: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")] | None  # what NAME#prod named then
+    parent: Version | None  # what NAME#prod named then
 
 
 class Manifest(Block):
     format: Literal[2]
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]*[a-z0-9])?$", max_length=100)]
-    version: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
+    name: ReleaseName
+    version: Version
     files: Annotated[dict[str, File], Field(min_length=1, max_length=MOST_FILES)]
     about: About
     where: Where
@@ -128,7 +133,7 @@ def check_manifest(text: bytes | str, name: str, version: str) -> dict[str, Any]
         Manifest.model_validate_json(text)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, fault["loc"]))[:200]
+        where = clean_text(".".join(map(str, fault["loc"]))[:200])
         raise ValueError(f"{name}@{version}: not a release manifest of this format: {where}: {fault['msg']}") from None
     manifest: dict[str, Any] = json.loads(text)
     try:

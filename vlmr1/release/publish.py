@@ -20,7 +20,7 @@ from vlmr1.release.manifest import (
     version_of,
 )
 from vlmr1.release.registry import note, promoted
-from vlmr1.release.secrets import refuse_secrets
+from vlmr1.release.secrets import refuse_secrets, refuse_secrets_in
 from vlmr1.release.store import Store
 
 GUARD = 3600.0  # seconds for which an unfinished version is left alone: somebody may be publishing it
@@ -45,10 +45,11 @@ def publish(
     version = version_of(files, about)
     base = f"{name}/{version}"
     if store.size(f"{base}/{MANIFEST}") is None:
+        refuse_secrets_in(checkpoint)
         with tempfile.TemporaryDirectory() as folder:
             shown = Path(folder) / CARD
             shown.write_text(card(version), encoding="utf-8")
-            refuse_secrets(shown.read_text(encoding="utf-8"), "the card")
+            refuse_secrets(shown.read_text(encoding="utf-8"), "the card, of params.yaml and scores,")
             sent = {key: checkpoint / key for key in files} | dict(pictures) | {CARD: shown}
             beside = {key: describe(path) for key, path in sent.items() if key not in files or key == CARD}
             where = {**where, "parent": promoted(store, name, "prod")}
@@ -64,7 +65,7 @@ def _send(store: Store, files: Mapping[str, Path], manifest: dict[str, Any]) -> 
     name, version = manifest["name"], manifest["version"]
     text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     check_manifest(text, name, version)
-    refuse_secrets(text, "the manifest")
+    refuse_secrets(text, "the manifest, of params.yaml and scores,")
     base = f"{name}/{version}"
     try:
         for key, path in files.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 import threading
@@ -20,7 +21,7 @@ from vlmr1.errors import TransientError
 from vlmr1.files import inside, sha256
 from vlmr1.release.manifest import MANIFEST, MOST_BYTES, check_manifest, stored_as
 from vlmr1.release.registry import resolve
-from vlmr1.release.store import Store
+from vlmr1.release.store import Store, within
 
 RANGE = 16 << 20  # bytes
 SIDE_BY_SIDE = 8
@@ -29,13 +30,16 @@ SPARE = 64 << 20  # bytes of disk that stay free
 
 
 def pull(store: Store, wanted: str, target: Path, said: Callable[[str], None]) -> dict[str, Any]:
-    """Land NAME@VERSION|@vN|@latest or NAME#LABEL in `target`, which must not hold anything yet. Returns the manifest.
+    """Land NAME@VERSION|@vN|@latest or NAME#LABEL in `target`, a new or empty folder. Returns the manifest.
 
-    Raises ValueError where the name, the store's content or the target is at fault: nothing is kept then. Raises
-    TransientError where the store failed; the same pull goes on later.
+    Where that very version is there already its bytes are verified, and nothing is fetched. Raises ValueError where the
+    name, the store's content or the target is at fault: nothing is kept then. Raises TransientError where the store
+    failed; the same pull goes on later.
     """
-    _new(target)
+    landed = _landed(target)
     name, version = resolve(store, wanted)
+    if landed is not None:
+        return _verified(landed, name, version, target, said)
     try:
         text = store.read(f"{name}/{version}/{MANIFEST}", MOST_BYTES)
     except FileNotFoundError:
@@ -48,7 +52,9 @@ def pull(store: Store, wanted: str, target: Path, said: Callable[[str], None]) -
     _room(manifest, half)
     with _alone(half):
         try:
-            _new(target)  # another pull may have landed it before this one had the lock
+            if (landed := _landed(target)) is not None:  # by another pull, before this one had the lock
+                shutil.rmtree(half, ignore_errors=True)
+                return _verified(landed, name, version, target, said)
             _fetch_all(store, manifest, half, said)
         except ValueError:
             shutil.rmtree(half, ignore_errors=True)  # another may just be making it again
@@ -61,9 +67,39 @@ def pull(store: Store, wanted: str, target: Path, said: Callable[[str], None]) -
     return manifest
 
 
-def _new(target: Path) -> None:
-    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
+def _landed(target: Path) -> dict[str, Any] | None:
+    """The manifest of the release that a folder holds, None for a new or empty one. Raises ValueError for any other."""
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise ValueError(f"{target} already holds something; give a new folder")
+    if not target.is_dir() or not any(target.iterdir()):
+        return None
+    try:
+        with inside(target, MANIFEST).open("rb") as file:
+            text = within(file.read(MOST_BYTES + 1), MOST_BYTES, MANIFEST)
+        said = json.loads(text)
+        return check_manifest(text, said["name"], said["version"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise ValueError(f"{target} already holds something, and no release; give a new folder") from None
+
+
+def _verified(
+    manifest: dict[str, Any], name: str, version: str, target: Path, said: Callable[[str], None]
+) -> dict[str, Any]:
+    """The manifest of what landed before. Raises ValueError where it is another release, or not every byte of it."""
+    there = f"{manifest['name']}@{manifest['version']}"
+    if there != f"{name}@{version}":
+        raise ValueError(
+            f"{target} holds {there}; {name}@{version} goes to a folder of its own, or remove that one first"
+        )
+    for key, facts in manifest["files"].items():
+        path = inside(target, key)
+        if not path.is_file() or path.stat().st_size != facts["size"] or sha256(path) != facts["sha256"]:
+            fault = "was changed" if path.exists() else "is gone"
+            raise ValueError(
+                f"{target} holds {there}, but {key} {fault}; remove {target} and pull again, or give a new folder"
+            )
+    said(f"nothing to fetch: {target} holds {there}, every byte as its manifest says")
+    return manifest
 
 
 @contextlib.contextmanager

@@ -40,17 +40,32 @@ def register(store: Store, name: str, version: str) -> str:
     return tag
 
 
-def assign(store: Store, name: str, version: str, label: str) -> str | None:
-    """Give a registered release the label as GTO's stage; the tag, or None where it is not registered here."""
+def assign(store: Store, name: str, version: str, label: str) -> list[str]:
+    """Give a registered release the label as GTO's stage; the tag, none where it is not registered here."""
     if util.find_spec("gto") is None or not _git("rev-parse", "--git-dir", check=False):
-        return None
+        return []
     number = _version(store, name, version)
     if not _git("tag", "--list", f"{name}@{number}"):
-        return None
+        return []
+    return [_tagged(name, label, "assign", name, "--version", number, "--stage", label, "--force")]
+
+
+def unassign(name: str, label: str) -> list[str]:
+    """Take GTO's stage from every release that has it here; the tags that say so."""
+    made: list[str] = []
+    if util.find_spec("gto") is not None and _git("tag", "--list", f"{name}#{label}#*", check=False):
+        while number := _gto(
+            "show", f"{name}#{label}", "--version"
+        ):  # without the last the one before it has the stage
+            made.append(_tagged(name, label, "deprecate", name, number, label))
+    return made
+
+
+def _tagged(name: str, label: str, *words: str) -> str:
+    """The tag that a command of GTO makes for a label."""
     before = set(_git("tag", "--list", f"{name}#{label}*").split())
-    _gto("assign", name, "--version", number, "--stage", label, "--force")
-    made = set(_git("tag", "--list", f"{name}#{label}*").split()) - before
-    return made.pop()
+    _gto(*words)
+    return (set(_git("tag", "--list", f"{name}#{label}*").split()) - before).pop()
 
 
 def _version(store: Store, name: str, version: str) -> str:
@@ -65,10 +80,11 @@ def _committed(file: str) -> Any:
     return YAML(typ="safe", pure=True).load(StringIO(text))
 
 
-def _gto(*arguments: str) -> None:
+def _gto(*arguments: str) -> str:
     done = subprocess.run(["gto", *arguments], capture_output=True, text=True)
     if done.returncode:
         raise ValueError(f"gto {arguments[0]}: {(done.stderr or done.stdout).strip()}")
+    return done.stdout.strip()
 
 
 def _git(*arguments: str, check: bool = True) -> str:

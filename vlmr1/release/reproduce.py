@@ -100,16 +100,14 @@ def _bring_inputs(folder: Path, said: Said) -> None:
         return
     from dvc.repo import Repo
 
-    with Repo() as here:
-        cache, remotes = (
-            Path(here.cache.local.path).parents[1],
-            {name: one["url"] for name, one in here.config["remote"].items()},
-        )
-    if Path(".dvc/config.local").is_file():
-        shutil.copyfile(".dvc/config.local", folder / ".dvc/config.local")
-    for name, url in remotes.items():  # a relative one would be looked for beside the worktree
-        _run(["dvc", "remote", "modify", "--local", name, "url", str(url)], folder, said)
-    _run(["dvc", "remote", "add", "--local", "this-cache", str(cache)], folder, said)
+    with Repo() as here:  # whose relative remotes are told by their full paths
+        cache, remotes = Path(here.cache.local.path).parents[1], dict(here.config["remote"])
+        default = here.config["core"].get("remote")
+    with Repo(str(folder)) as there, there.config.edit("local") as local:
+        local["remote"] = {name: dict(one) for name, one in remotes.items()} | {"this-cache": {"url": str(cache)}}
+        if default is not None:
+            local["core"]["remote"] = default
+    (folder / ".dvc/config.local").chmod(0o600)  # it may hold credentials
     for one in inputs:
         try:
             _run(["dvc", "pull", "--quiet", "--remote", "this-cache", one], folder, lambda _: None)

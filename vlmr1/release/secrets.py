@@ -1,10 +1,15 @@
-"""No secret leaves with a release: its texts are searched for this computer's own, and for the shapes of usual ones."""
+"""No secret leaves with a release: its texts are searched for this computer's own, and for the shapes of usual ones.
+
+Those texts are the manifest, the card, the small texts among its files, and the reasons that its log keeps.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 _NAMED = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|ACCESS_KEY|API_KEY|PRIVATE", re.IGNORECASE)
 _SHAPES = {
@@ -15,14 +20,26 @@ _SHAPES = {
     "an API key": re.compile(r"\bsk-[A-Za-z0-9_-]{20,}\b"),
     "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
 }
+_TEXTS = {".json", ".jinja", ".md", ".txt", ".yaml", ".yml"}
+_SMALL = 1 << 20  # bytes; larger ones are vocabularies
 _SHORTEST = 8  # characters; shorter values of the environment are words that any text has
 
 
 def refuse_secrets(text: str, what: str, environment: Mapping[str, str] = os.environ) -> None:
     """Raises ValueError where a text that is to be published holds a secret; the sentence names its kind alone."""
     for name, value in environment.items():
-        if _NAMED.search(name) and len(value) >= _SHORTEST and value in text:
-            raise ValueError(f"{what} would hold the value of {name}; take it out of params.yaml and the scores")
+        if not _NAMED.search(name) or len(value) < _SHORTEST:
+            continue
+        written = {value, *(json.dumps(value, ensure_ascii=ascii_)[1:-1] for ascii_ in (True, False))}  # as JSON has it
+        if any(one in text for one in written):
+            raise ValueError(f"{what} would hold the value of {name}; take it out")
     for kind, shape in _SHAPES.items():
         if shape.search(text):
-            raise ValueError(f"{what} would hold {kind}; take it out of params.yaml and the scores")
+            raise ValueError(f"{what} would hold {kind}; take it out")
+
+
+def refuse_secrets_in(folder: Path) -> None:
+    """The same of the small texts of a folder: configurations, templates, notes. Raises ValueError naming the file."""
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in _TEXTS and path.is_file() and path.stat().st_size <= _SMALL:
+            refuse_secrets(path.read_text(encoding="utf-8", errors="replace"), path.relative_to(folder).as_posix())

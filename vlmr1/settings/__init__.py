@@ -205,12 +205,12 @@ def load_params(path: Path = PARAMS) -> Params:
         raise ValueError("\n".join(explain(path, fault) for fault in faults)) from None
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML 1.2 mapping. Raises ValueError that names the file and the place."""
+def read_yaml(path: Path, reader: YAML | None = None) -> dict[str, Any]:
+    """A YAML 1.2 mapping, by a reader that keeps comments where one is given. Raises ValueError naming the place."""
     if not path.is_file():
         raise ValueError(f"{path}: not found; run from the project's folder")
     try:
-        value = YAML(typ="safe", pure=True).load(path)
+        value = (reader or YAML(typ="safe", pure=True)).load(path)
     except YAMLError as error:
         raise ValueError(f"{path}: not YAML: {error}") from error
     if not isinstance(value, dict):
@@ -240,7 +240,9 @@ def explain(path: Path, fault: Any) -> str:
         return f"{head}unknown key" + (f"; did you mean {near[0]}?" if near else "; remove it")
     if fault["type"] == "missing":
         return f"{head}missing; add it, every key is said"
-    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{head}a block of keys is needed (it is {fault['input']!r})"
+    message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
     given = "" if isinstance(fault["input"], dict | BaseModel) else f" (it is {fault['input']!r})"
     return f"{head}{message}{given}"
 

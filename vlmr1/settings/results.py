@@ -7,7 +7,8 @@ from urllib.parse import urlparse
 
 from pydantic import Field, model_validator
 
-from vlmr1.settings.base import Block, Count, Few, Name, Names, Rate, Share
+from vlmr1.settings.base import Block, Count, Few, Names, Rate, Share
+from vlmr1.settings.releases import Label, ReleaseName
 
 
 class Asking(Block):
@@ -88,7 +89,7 @@ class Report(Block):
 class Gate(Block):
     """What a retrained candidate must show against the promoted version, on the same items (`vlmr1.gate`)."""
 
-    label: Name  # of the promoted version, e.g. prod
+    label: Label  # of the promoted version, e.g. prod
     improve: Few  # evaluation sources on each of which it must be better by more than noise
     keep: dict[str, Share]  # source: how much of the judged figure may be lost there at most
 
@@ -116,7 +117,7 @@ def check_url(url: str) -> None:
 
 
 class Publish(Block):
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]*[a-z0-9])?$", max_length=100)]
+    name: ReleaseName
     store: str  # a folder, file:///… or s3://bucket/prefix
     license: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]  # as the hub calls it
     merge: bool | None  # under lora: the whole checkpoint instead of the adapter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -147,6 +148,7 @@ class TinyModel(Block):
     vision_hidden_size: Count
     vision_intermediate_size: Count
     vision_depth: Count
+    vision_heads: Count
     initializer_range: Rate
     tie_word_embeddings: bool
 
@@ -156,8 +158,8 @@ class TinyModel(Block):
             raise ValueError(f"vocabulary: at least {SMALLEST_VOCABULARY}: bytes, numbers and marks take so many")
         if self.hidden_size % (2 * self.heads) or self.hidden_size // self.heads < 8:
             raise ValueError("heads: hidden_size must be an even multiple of it, of at least 8 a head")
-        if self.vision_hidden_size % (4 * self.heads):
-            raise ValueError("heads: vision_hidden_size must be a multiple of four times as many")
+        if self.vision_hidden_size % (4 * self.vision_heads):
+            raise ValueError("vision_heads: vision_hidden_size must be a multiple of four times as many")
         return self
 
 
@@ -165,7 +167,16 @@ class Pretrained(Block):
     """A published or local checkpoint to start from."""
 
     model: str  # a hub id such as Qwen/Qwen2.5-VL-3B-Instruct, or a local folder
-    revision: str | None  # of a hub id the full commit hash, of a folder its digest (a run says which)
+    revision: str | None  # of a hub id the full commit hash, of a folder its digest; null is refused before a run
+
+    @model_validator(mode="after")
+    def _pinned(self) -> Pretrained:
+        if self.revision is not None and re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", self.revision) is None:
+            raise ValueError(
+                f"revision: {self.revision!r} is neither a model's full commit on the hub, of 40 hex digits, nor a"
+                " folder's digest, of 64, which a run says"
+            )
+        return self
 
 
 class Warmup(Block):

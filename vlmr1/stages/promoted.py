@@ -1,8 +1,9 @@
 """promoted: what a release answers to the candidate's very items, for the gate of a retraining; no stage of the graph.
 
 Run: `python -m vlmr1.stages.promoted --release NAME@VERSION --to FOLDER`, in a project whose pipeline has run. The
-release is pulled and verified, and asked as the evaluate stage asks. FOLDER names version, data, settings and code
-(`place_of`), so that nothing is asked twice.
+release is pulled and verified into work/promoted/NAME-VERSION, and asked as the evaluate stage asks; with
+`evaluate.engine: http` a server must serve that folder, and where none does the message says how. FOLDER names version,
+data, settings and code (`place_of`), so that nothing is asked twice.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from vlmr1.evaluation.running import evaluate, settings_of
 from vlmr1.launch import is_first, wait_for_all
 from vlmr1.release.pull import pull
+from vlmr1.release.registry import resolve
 from vlmr1.release.store import open_store
 from vlmr1.settings import Params
 from vlmr1.stages import CONVERTED, run_stage
@@ -32,7 +34,8 @@ def place_of(params: Params, version: str) -> Path:
 
 
 def main(params: Params, release: str, target: Path) -> None:
-    checkpoint = PLACE / "checkpoint"
+    name, version = resolve(open_store(params.publish.store), release)
+    checkpoint = PLACE / f"{name}-{version}"
     if is_first():
         shutil.rmtree(checkpoint, ignore_errors=True)
         manifest = pull(open_store(params.publish.store), release, checkpoint, print)
