@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,12 +80,11 @@ def _publication() -> None:
 
 
 def show_release(store: str, name: str, version: str, how: str) -> None:
-    """Where a release lies, and how to get it."""
-    where = (
-        f"{store.rstrip('/')}/{name}/{version}" if "://" in store else (Path(store) / name / version).resolve().as_uri()
-    )
-    line = f"vlmr1 pull {name}@{version} --to checkpoints/{name}"
-    text = f"## {name}@{version}\n\n{how}: [{where}]({where})\n\n```\n{line}\n```\n"
+    """Where a release lies, and how to look at it and get it. No link: browsers open neither file:// nor s3://."""
+    root = store.rstrip("/") if "://" in store else str(Path(store).resolve())
+    lines = [f"vlmr1 releases show {name}@{version}", f"vlmr1 pull {name}@{version} --to checkpoints/{name}"]
+    told = "\n".join(f"{line} --store {shlex.quote(root)}" for line in lines)
+    text = f"## {name}@{version}\n\n{how}; it lies in `{root}/{name}/{version}`\n\n```\n{told}\n```\n"
     show_text("release", text, f"{name}@{version}: {how}, and how to get it")
 
 

@@ -1,8 +1,8 @@
 """Notifications by the Prefect server: a run failed, the gate refused a candidate, a training raised an alarm.
 
 They go to the URL in VLMR1_NOTIFY_URL as a POST of {"text", "subject", "body"}, which chat tools' incoming webhooks
-take. The server keeps the URL as a secret. Made once, brought up to date after that; without the variable nothing is
-made, and what was made before stays.
+take; text and body end in the address of the run's page. The server keeps the URL as a secret. Made once, brought up
+to date after that; without the variable nothing is made, and what was made before stays.
 Left out on purpose: other channels, which Prefect's UI can add to the same events.
 """
 
@@ -38,14 +38,14 @@ WANTED: dict[str, tuple[set[str], Any, Any, str, str]] = {
         EVERY,
         {},
         "{{ event.resource['prefect.resource.name'] }} was refused",
-        "{{ event.payload.says }}",
+        "{{ event.payload.says }} {{ event.payload.run }}",
     ),
     "vlmr1 alarm": (
         {ALARM},
         EVERY,
         {},
         "{{ event.resource['prefect.resource.name'] }}: signs of reward hacking",
-        "{{ event.payload.says }}",
+        "{{ event.payload.says }} {{ event.payload.run }}",
     ),
 }
 

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
+import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager
@@ -18,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlparse
 
 from flows import running
+from vlmr1.recipes import apply
 
 PLACE = ".retrain"
 TRANSIENT = ("could not connect", "connection", "timed out", "timeout", "temporarily", "503", "slow down", "throttl")
@@ -77,6 +81,30 @@ def _commit(project: Path, revision: str | None) -> str:
         )
     except CommandFailed:
         raise ValueError(f"revision {revision or 'HEAD'}: no commit of {project}") from None
+
+
+def check(project: Path, revision: str | None, recipe: str | None, sets: list[str]) -> None:
+    """Raises ValueError for a revision, a recipe or sets that a retraining would stop at. Leaves nothing behind."""
+    commit = _commit(project, revision)
+    with tempfile.TemporaryDirectory() as folder:
+        call("git", "archive", "--format=zip", f"--output={folder}/tree.zip", commit, folder=project)
+        shutil.unpack_archive(f"{folder}/tree.zip", folder)
+        with chdir(folder):
+            lay_over(project, recipe, sets)
+
+
+def lay_over(project: Path, recipe: str | None, sets: list[str]) -> list[str]:
+    """Lay recipe and sets over this folder's params.yaml, as committed. Returns a line for each changed key.
+
+    Raises ValueError, which calls a fault of `sets` so.
+    """
+    if recipe is not None and not Path(recipe).is_file() and (project / recipe).is_file():
+        raise ValueError(f"{recipe}: not in the commit that is retrained on; commit it")
+    try:
+        return apply(None if recipe is None else Path(recipe), sets)
+    except ValueError as error:  # in a retraining's words: no option -S, and no other recipe lies over params.yaml
+        lines = [re.sub(r"^-S ", "sets: ", line) for line in str(error).splitlines()]
+        raise ValueError("\n".join(line for line in lines if "git checkout" not in line)) from None
 
 
 @contextmanager

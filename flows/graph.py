@@ -27,15 +27,27 @@ def read_graph() -> tuple[dict[str, list[str]], set[str]]:
         raise ValueError(f"{Path.cwd()}: DVC cannot read the pipeline: {error}") from error
 
 
-def inputs_digest() -> str:
-    """One digest of all that the graph's results follow from: data, code, parameters and commands.
+def data_stages() -> list[Any]:
+    """What DVC tracks in this folder besides the graph. Raises ValueError where this folder is no DVC repository."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo() as repo:
+            return [stage for stage in repo.index.stages if not stage.cmd]
+    except DvcException as error:
+        raise ValueError(f"{Path.cwd()}: DVC cannot read what it tracks: {error}") from error
+
+
+def inputs_digest(*more: Any) -> str:
+    """One digest of all that the graph's results follow from: data, code, parameters and commands; and of `more`.
 
     Raises ValueError that names an input that is not there.
     """
     from dvc.dependency import ParamsDependency
     from dvc.repo import Repo
 
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"more": more}
     with Repo() as repo:
         stages = [stage for stage in repo.index.stages if stage.cmd]
         made = [Path(out.fs_path) for stage in stages for out in stage.outs]

@@ -90,7 +90,8 @@ def show(verdict: Verdict) -> None:
     text += "".join(f"- {reason}\n" for reason in reasons)
     if verdict.decision is not None:
         rows = verdict.decision.table
-        text += f"\n| {' | '.join(rows[0])} |\n|{'---|' * len(rows[0])}\n"
+        heads = ["promoted" if key == verdict.rival and "@" in key else key for key in rows[0]]  # so that it fits
+        text += f"\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}\n"
         text += "".join(f"| {' | '.join(map(str, row.values()))} |\n" for row in rows)
         show_table("gate-table", rows, f"{verdict.release} against {verdict.rival}, greedy")
     show_text("gate", text, f"{verdict.release}: {verdict.outcome.lower()}, and why")

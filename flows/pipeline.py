@@ -21,6 +21,7 @@ from flows import running
 from flows.artifacts import AFTER
 from flows.graph import read_graph
 from flows.running import StageFailedForNow
+from flows.showing import failure_shown
 
 RETRIES, DELAY = 3, 10  # of a failure that trying again may mend; seconds before the first, twice as many each time
 
@@ -63,6 +64,11 @@ def pipeline(retries: int = RETRIES, retry_delay_seconds: int = DELAY, parallel:
     A stage whose failure may mend itself is tried `retries` times more, a training from its last checkpoint; any other
     failure fails the run. What does not wait for a failed stage still runs.
     """
+    with failure_shown():
+        _run_graph(retries, retry_delay_seconds, parallel)
+
+
+def _run_graph(retries: int, retry_delay_seconds: int, parallel: int) -> None:
     waits, changed = read_graph()
     slots = threading.BoundedSemaphore(parallel)
     futures: dict[str, Any] = {}
@@ -88,7 +94,10 @@ def pipeline(retries: int = RETRIES, retry_delay_seconds: int = DELAY, parallel:
     failed = [name for name, state in states.items() if state.is_final() and not state.is_completed()]
     held = [name for name, state in states.items() if not state.is_final()]
     if failed or held:
-        raise RuntimeError(f"failed: {', '.join(failed)}; not run because of it: {', '.join(held) or 'nothing'}")
+        reasons = "\n".join(f"- {states[name].result(raise_on_failure=False)}" for name in failed)
+        raise RuntimeError(
+            f"failed: {', '.join(failed)}; not run because of it: {', '.join(held) or 'nothing'}\n\n{reasons}"
+        )
 
 
 if __name__ == "__main__":

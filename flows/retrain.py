@@ -4,7 +4,8 @@
 
 It works in a clone of the project (`flows.checkout`), so that the working tree stays as it is. Its end is a state with
 a name: Promoted, Refused, Passed (promotion was not wanted), Already promoted, Nothing to do. A refused candidate is
-kept: published, noted in the store's log with the reason, its branch called refused/….
+kept: published, noted in the store's log with the reason, its branch called refused/…. Its run is grey on the page,
+neither green like one that promoted nor red like one that failed; to Prefect that is the type Cancelled.
 Left out on purpose: merging branches, which is a person's to decide.
 """
 
@@ -20,8 +21,9 @@ from typing import Any
 
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import StateType
 from prefect.runtime import flow_run
-from prefect.states import Completed, State
+from prefect.states import State
 from prefect.tasks import exponential_backoff
 
 from flows import checkout, judging
@@ -29,15 +31,15 @@ from flows.artifacts import show_release
 from flows.graph import inputs_digest
 from flows.notify import candidate_refused
 from flows.pipeline import DELAY, RETRIES, pipeline
-from flows.showing import show_text
+from flows.showing import failure_shown, show_text
 from vlmr1.errors import transient
 from vlmr1.files import write_json
-from vlmr1.recipes import apply
 from vlmr1.release import registry
 from vlmr1.release.store import open_store
 from vlmr1.settings import load_params
 
-DONE = Path("work/retrained.json")  # in the clone: {digest of all inputs: the branch it gave}
+LONGEST = 120  # letters of a run's name
+DONE = Path("work/retrained.json")  # in the clone: {digest of all inputs, gate and wish to promote: the branch}
 
 
 def may_mend(task: Any, task_run: Any, state: State[Any]) -> bool:
@@ -56,8 +58,11 @@ step: Any = partial(
 
 
 def run_name() -> str:
-    """E.g. nightly: what started it."""
-    return f"retrain-{flow_run.parameters.get('name', 'manual')}"
+    """What started it, and what is laid over the params: `retrain-manual smoke grpo.seed=2`."""
+    given = flow_run.parameters
+    recipe = [Path(given["recipe"]).stem] if given.get("recipe") else []
+    words = " ".join([f"retrain-{given.get('name', 'manual')}", *recipe, *(given.get("sets") or [])])
+    return words if len(words) <= LONGEST else f"{words[: LONGEST - 1]}…"
 
 
 @flow(name="retrain", flow_run_name=run_name)
@@ -77,23 +82,37 @@ def retrain(
     at most `parallel` stages run side by side.
     """
     said = get_run_logger().info
-    with checkout.copy_of(Path.cwd(), revision, said):
-        changed = apply(None if recipe is None else Path(recipe), sets or [])
+    with failure_shown(), checkout.copy_of(Path.cwd(), revision, said):
+        changed = checkout.lay_over(Path.cwd().parent, recipe, sets or [])
         said(f"params: {'; '.join(changed) or 'as committed'}")
-        store = load_params().publish.store
+        params = load_params()
+        store = params.publish.store
         checkout.share_store(Path.cwd().parent, store)
         fetch()
-        digest = inputs_digest()
+        digest = inputs_digest(params.gate.model_dump(), promote)
         done = json.loads(DONE.read_text(encoding="utf-8")) if DONE.is_file() else {}
         if digest in done and not force:
-            return Completed(name="Nothing to do", message=f"the same data, code and parameters gave {done[digest]}")
+            return ended("Nothing to do", f"the same data, code and parameters gave {done[digest]}")
         pipeline(parallel=parallel)
-        verdict = gate()
+        found = gate(return_state=True)
+        verdict = found.result(raise_on_failure=found.name != judging.REFUSED)
         branch = save(name, verdict)
         push()
         title = conclude(store, verdict, branch, promote)
         write_json(DONE, {**done, digest: branch})
-        return Completed(name=title, message=f"{verdict.release}, {branch}: {verdict.says}")
+        return ended(title, f"{verdict.release}, {branch}: {verdict.says}")
+
+
+def ended(title: str, says: str) -> State[Any]:
+    """The state that a run ends in, and the same on its page."""
+    show_text("outcome", f"## {title}\n\n{says}\n", f"How it ended: {title.lower()}")
+    return state_of(title, says)
+
+
+def state_of(title: str, says: str, data: Any = None) -> State[Any]:
+    """A state with a name; that of a refusal is grey."""
+    kind = StateType.CANCELLED if title == judging.REFUSED else StateType.COMPLETED
+    return State(type=kind, name=title, message=says, data=data)
 
 
 @step(name="new data", task_run_name="new data")
@@ -108,12 +127,12 @@ def fetch() -> list[str]:
 
 
 @step(name="gate", task_run_name="gate")
-def gate() -> judging.Verdict:
-    """Compare the candidate with the promoted version on the same items."""
+def gate() -> State[judging.Verdict]:
+    """Compare the candidate with the promoted version on the same items. A state with the outcome's name."""
     verdict = judging.judge()
     judging.show(verdict)
     get_run_logger().info(f"gate: {verdict.outcome}: {verdict.says}")
-    return verdict
+    return state_of(verdict.outcome, verdict.says, verdict)
 
 
 @step(name="experiment", task_run_name="experiment")
@@ -159,6 +178,7 @@ def main() -> None:
     parser.add_argument("--parallel", type=int, default=2, help="stages at once")
     chosen = parser.parse_args()
     try:
+        checkout.check(Path.cwd(), chosen.revision, chosen.recipe, chosen.set_param)  # before a server starts
         state = retrain(
             chosen.recipe,
             chosen.set_param,
@@ -172,7 +192,7 @@ def main() -> None:
     except (RuntimeError, ValueError) as error:
         sys.exit(f"retrain: {error}")
     print(f"retrain: {state.name}: {state.message}")
-    if not state.is_completed():
+    if not state.is_completed() and state.name != judging.REFUSED:
         sys.exit(1)
 
 

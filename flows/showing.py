@@ -1,10 +1,12 @@
-"""The forms in which the UI shows things: keys, pictures, tables and text, each an artifact of the present task."""
+"""The forms in which the UI shows things: keys, pictures, tables and text, each an artifact of the present run."""
 
 from __future__ import annotations
 
 import base64
+import html
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,17 @@ def show_table(key: str, rows: Sequence[dict[str, Any]], description: str) -> No
 def show_picture(key: str, path: Path, description: str, below: str = "") -> None:
     # As Markdown: an image artifact would print the whole data URL below the picture.
     show_text(key, f"![{description}]({data_url(path)})\n{below}", description)
+
+
+@contextmanager
+def failure_shown() -> Iterator[None]:
+    """Around a flow's body: what stops it is shown on its page in its own words, and goes on its way."""
+    try:
+        yield
+    except Exception as error:  # not the call to stop, which needs no explaining
+        said = html.escape(str(error), quote=False) or type(error).__name__
+        show_text("failure", f"## What stopped the run\n\n{said}\n", "What stopped the run")
+        raise
 
 
 def data_url(path: Path) -> str:

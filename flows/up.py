@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
+import shlex
 import signal
 import subprocess
 import sys
@@ -43,6 +44,7 @@ def start(chosen: argparse.Namespace) -> None:
     if noted is not None and keeper(noted) is not None:
         print(f"already up at {noted['url']}; bringing the deployments up to date")
         deploy(noted["url"], chosen.device, settle=False, log=None)
+        print(f"for Prefect's own commands, in any shell: {in_a_shell(noted['url'])}")
         return
     if noted is not None:
         end_all(ours(noted["mark"]), PATIENCE)  # what one that was killed left behind
@@ -58,14 +60,20 @@ def start(chosen: argparse.Namespace) -> None:
         process = subprocess.Popen(
             command, env=os.environ | {MARK: mark}, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
         )
-    deadline = time.monotonic() + COMING
+    begun, told = time.monotonic(), ""
+    print("coming up: seconds, or up to two minutes at a slow machine's first start", flush=True)
     while (noted := read_note(path)) is None or noted["mark"] != mark or not noted["ready"]:
-        if process.poll() is not None or time.monotonic() > deadline:
+        passed = time.monotonic() - begun
+        if process.poll() is not None or passed > COMING:
             end_all(ours(mark), 20)
             raise RuntimeError(f"it did not come up: {' '.join(log.read_text()[begin:].split())[-600:]}; see {log}")
+        if noted is not None and noted["mark"] == mark and noted["doing"] != told:
+            told = noted["doing"]
+            print(f"{passed:4.0f} s  {told} ...", flush=True)
         time.sleep(0.3)
-    print(noted["said"])
+    print(f"{time.monotonic() - begun:4.0f} s  {noted['said']}")
     print(f"up at {url}; `make down` ends it; {log} has what it says")
+    print(f"for Prefect's own commands, in any shell: {in_a_shell(url)}")
 
 
 def stay(chosen: argparse.Namespace) -> None:
@@ -75,7 +83,11 @@ def stay(chosen: argparse.Namespace) -> None:
     stopped: list[int] = []
     for kind in (signal.SIGTERM, signal.SIGINT):
         signal.signal(kind, lambda number, _: stopped.append(number))
-    note(path, mark, os.getpid(), url=url, ready=False)
+
+    def doing(what: str) -> None:
+        note(path, mark, os.getpid(), url=url, ready=False, doing=what)
+
+    doing("the server starts; the first time it makes its tables")
     variables = environment(url, chosen.device)
     variables.pop("VLMR1_NOTIFY_URL", None)  # a secret of the server's store: no run needs it
     log = home() / "up.log"
@@ -94,6 +106,7 @@ def stay(chosen: argparse.Namespace) -> None:
                 raise RuntimeError(f"the Prefect server did not answer at {url} within {COMING:.0f} s")
             time.sleep(0.3)
         if not stopped:
+            doing("the server answers; work pool, limit, deployments and notifications are made")
             said.append(deploy(url, chosen.device, settle=True, log=log))
 
     def ready() -> bool:
@@ -138,6 +151,11 @@ def deploy(url: str, device: str, settle: bool, log: Path | None) -> str:
     if log is None:
         print(done.stdout.strip())
     return done.stdout.strip()
+
+
+def in_a_shell(url: str) -> str:
+    """What a shell must be told before `prefect` in it means this server and this installation."""
+    return f"export PREFECT_API_URL={url}/api PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
 
 
 def environment(url: str, device: str) -> dict[str, str]:

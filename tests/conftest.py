@@ -16,6 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["DVC_NO_ANALYTICS"] = "1"  # else every repository made here starts a process that asks for the network
 
 from vlmr1.settings import Compute, Trained
 
@@ -194,7 +195,11 @@ def environment(**more: str) -> dict[str, str]:
     """The environment of a command in a project: this interpreter first, nothing of the tester's own settings."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "AWS_", "DVC_"))}
     # The copy's own package, not the one installed from the repository under test.
-    return kept | {"PATH": f"{BIN}:{os.environ['PATH']}", "DO_NOT_TRACK": "1", "PYTHONPATH": "."} | more
+    return (
+        kept
+        | {"PATH": f"{BIN}:{os.environ['PATH']}", "DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "1", "PYTHONPATH": "."}
+        | more
+    )
 
 
 def run(command: list[str], folder: Path, **more: str) -> str:

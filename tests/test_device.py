@@ -163,15 +163,17 @@ def named(tree):
 
 @pytest.mark.parametrize("folder", ["vlmr1", "flows", "benchmarks"])
 def test_no_other_file_names_a_makers_namespace(folder):
-    choice = ["cuda", "npu", "mps"]  # of compute.device, in the settings
+    excused = {  # the choices of compute.device, and words of another program's command line
+        "vlmr1/settings/training.py": ["cuda", "npu", "mps"],
+        "vlmr1/serving/commands.py": ["/usr/local/bin/npu-smi", "--communication_backend=hccl", "npu:"],
+    }
     for path in sorted((ROOT / folder).rglob("*.py")):
         found = list(named(ast.parse(path.read_text())))
         if path == ROOT / "vlmr1/device.py":
             assert found
-        elif path == ROOT / "vlmr1/settings/training.py":
-            assert found == choice
         else:
-            assert not found, f"{path}: {found}"
+            name = path.relative_to(ROOT).as_posix()
+            assert found == excused.get(name, []), name
 
 
 ENTRY = {"METADATA": "Metadata-Version: 2.1\nName: torch_npu\nVersion: 2.13.0\n"}

@@ -220,10 +220,7 @@ def test_an_adapter_and_its_merging(engine, folder, tmp_path):
 def test_a_picture_sent_to_a_server_is_seen_as_in_training(engine, size):
     """What the server's processor does to it once more changes no pixel."""
     image = Image.effect_noise(size, 90).convert("L")
-    try:
-        here = engine.family.picture(image, "a").inputs
-    except ValueError:
-        return  # too thin for the processor
+    here = engine.family.picture(image, "a").inputs
     there = engine.family.picture(engine.family.seen(image), "a").inputs
     assert here.keys() == there.keys() and all(torch.equal(here[name], there[name]) for name in here)
 

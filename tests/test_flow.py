@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from prefect.settings import get_current_settings
 
 from flows.following import spell
 from flows.graph import read_graph
@@ -84,6 +85,10 @@ def test_a_folder_without_a_pipeline_is_named(tmp_path, monkeypatch):
         read_graph()
 
 
+def test_a_server_that_prefect_starts_itself_has_time_for_its_first_start():
+    assert get_current_settings().server.ephemeral.startup_timeout_seconds >= 120
+
+
 def test_a_failing_stage_fails_the_run_at_once_and_leaves_the_others_results(project, api):
     done = flow(project, api, "--retries", "3", "--delay", "1")
     assert done.returncode != 0
@@ -94,6 +99,8 @@ def test_a_failing_stage_fails_the_run_at_once_and_leaves_the_others_results(pro
     assert "last" not in tasks  # named only when it starts
     assert (project / "three").exists() and not (project / "four").exists()
     assert "the reason" in done.stdout + done.stderr
+    (shown,) = [one["data"] for one in ask(api, "artifacts", {}) if one["key"] == "failure" and one["flow_run_id"]]
+    assert "failed: breaks; not run because of it: last" in shown and "breaks: the reason" in shown
 
     (project / "mended").touch()
     assert flow(project, api).returncode == 0

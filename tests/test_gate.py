@@ -1,11 +1,14 @@
 """The gate on plain scores: what passes, what is refused and why, what is told."""
 
 import json
+import re
 
 import pytest
 
+from tests.conftest import ROOT, default_params
 from vlmr1.gate import Decision, Scores, decide, scores_of
-from vlmr1.settings import Gate
+from vlmr1.recipes import apply
+from vlmr1.settings import Gate, load_params
 
 GATE = Gate(label="prod", improve=("hard",), keep={"easy": 0.02})
 
@@ -76,10 +79,24 @@ def test_scores_are_read_as_the_evaluation_leaves_them(tmp_path):
     assert scores_of(tmp_path) == {"in": Scores("mean AP", {7: 0.5, 8: 0.25})}
 
 
-def test_a_source_in_both_lists_or_of_no_such_name_is_refused(tmp_path):
-    from tests.conftest import default_params
-    from vlmr1.settings import load_params
+def test_the_trial_of_the_docs_is_refused_as_it_is_and_passes_with_its_sets(tmp_path):
+    """The smoke recipe's models answer one of 24 items rightly, or none."""
+    text = (ROOT / "docs/operations.md").read_text()
+    (sets,) = [json.loads(found) for found in re.findall(r"-p 'sets=(.*gate.*)'", text)]
+    base, one = ({name: scores(n, 24) for name in ("larger", "in_domain", "new_colours")} for n in (0, 1))
+    params = tmp_path / "params.yaml"
+    for laid, passes in (([], False), (sets, True)):
+        params.write_text(default_params())
+        apply(ROOT / "recipes/smoke.yaml", laid, params)
+        assert decide(one, base, "the base", load_params(params).gate).allowed == passes
 
+
+def test_a_gate_that_asks_nothing_is_refused():
+    with pytest.raises(ValueError, match="a gate that asks nothing is none"):
+        Gate(label="prod", improve=(), keep={})
+
+
+def test_a_source_in_both_lists_or_of_no_such_name_is_refused(tmp_path):
     with pytest.raises(ValueError, match="improve asks more of it already"):
         Gate(label="prod", improve=("a",), keep={"a": 0.1})
     params = tmp_path / "params.yaml"

@@ -6,16 +6,13 @@ import sys
 import time
 
 import pytest
+from safetensors.torch import load_file
 
-from tests.conftest import ROOT, environment, free_port, run
+from tests.conftest import ROOT, environment, free_port, make_project, run
+from tests.processes import apart, largest
 from vlmr1 import joining
 from vlmr1.cli import main
-
-GRAPH = """
-stages:
-  one: {cmd: python -m tests.meeting one, outs: [{one-0: {cache: false}}, {one-1: {cache: false}}]}
-  two: {cmd: python -m tests.meeting two, deps: [one-0], outs: [{two-0: {cache: false}}, {two-1: {cache: false}}]}
-"""
+from vlmr1.sample import read_jsonl
 
 
 def test_a_stage_is_joined_once_and_only_while_it_waits(tmp_path, monkeypatch, capsys):
@@ -46,24 +43,66 @@ def test_nobody_answers_at_a_free_port():
     assert not joining._answers(f"127.0.0.1:{free_port()}")
 
 
+TURNS = """
+import os, time
+from vlmr1.launch import first_alone
+for turn in range(3):
+    with first_alone():
+        time.sleep(0.5 * (os.environ["RANK"] == "0"))
+        print(turn, os.environ["RANK"], flush=True)
+"""
+
+
 @pytest.mark.slow
-def test_two_nodes_go_through_the_stages_of_a_graph(tmp_path):
+def test_the_first_process_goes_alone(tmp_path):
+    (tmp_path / "turns.py").write_text(TURNS)
+    torchrun = ["python", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3", "turns.py"]
+    said = [line.split() for line in run(torchrun, tmp_path, PYTHONPATH=str(ROOT)).splitlines() if line[:1] in "012"]
+    assert len(said) == 9
+    for turn in "012":
+        assert next(rank for when, rank in said if when == turn) == "0"
+
+
+STAGES = ("sft@samples", "evaluate@grpo")  # and what they need
+JOINED = ("warmup", "sft-samples", "grpo", "evaluate-grpo")
+SHORT = ("grpo.steps=4", "grpo.save_steps=2", "sft.save_steps=2")
+
+
+def left(project):
+    """Rows and weights of the trainings, and what the trained policy answered."""
+    rows = [read_jsonl(project / f"logs/{name}/metrics.jsonl") for name in ("warmup", "sft-samples", "grpo")]
+    weights = [load_file(project / f"models/{name}/model.safetensors") for name in ("base", "sft-samples", "grpo")]
+    answers = {path.name: read_jsonl(path) for path in (project / "predictions/grpo").glob("*.jsonl")}
+    return rows, weights, answers
+
+
+@pytest.mark.slow
+def test_stages_of_two_nodes_leave_what_one_process_leaves(tmp_path):
     """`dvc repro` on one, `vlmr1 join` on the other; here both are this machine."""
-    (tmp_path / "params.yaml").touch()
-    (tmp_path / "dvc.yaml").write_text(GRAPH)
-    (tmp_path / "work").mkdir()
-    more = {"PYTHONPATH": str(ROOT), "MEETING_PORT": str(free_port())}
-    run(["dvc", "init", "--no-scm", "-q"], tmp_path, **more)
+    project = make_project(tmp_path / "project")
+    sets = [word for pair in SHORT for word in ("-S", pair)]
+    run(["vlmr1", "apply", "recipes/smoke.yaml", *sets], project)
+    run(["dvc", "repro", *STAGES], project)
+    rows, weights, answers = left(project)
+    launch = f"compute.launch={{nnodes: 2, nproc_per_node: 1, rendezvous: '127.0.0.1:{free_port()}'}}"
+    run(["vlmr1", "apply", "recipes/smoke.yaml", *sets, "-S", launch], project)
     with (tmp_path / "said").open("w") as file:
         words = [sys.executable, "-m", "vlmr1.cli", "join"]
-        node = subprocess.Popen(words, cwd=tmp_path, env=environment(**more), stdout=file, stderr=subprocess.STDOUT)
+        node = subprocess.Popen(words, cwd=project, env=environment(), stdout=file, stderr=subprocess.STDOUT)
     try:
-        run(["dvc", "repro"], tmp_path, **more)
-        for name in ("one", "two"):
-            assert {(tmp_path / f"{name}-{rank}").read_text() for rank in (0, 1)} == {f"vlmr1-{name}"}
+        run(["dvc", "repro", *STAGES], project)
         time.sleep(5)
     finally:
         node.send_signal(signal.SIGINT)
         node.wait(30)
-    said = (tmp_path / "said").read_text()
-    assert [line for line in said.splitlines() if line.endswith(": joined")] == ["one: joined", "two: joined"], said
+    said = (tmp_path / "said").read_text().splitlines()
+    for name in JOINED:
+        assert said.index(f"{name}: joined") < said.index(f"{name}: done")
+    assert [line for line in said if line.endswith(": joined")] == [f"{name}: joined" for name in JOINED]
+    together = left(project)
+    for ours, theirs in zip(together[0], rows, strict=True):
+        assert max(apart(ours, theirs).values()) < 1e-5
+    for ours, theirs in zip(together[1], weights, strict=True):
+        difference, name = largest(ours, theirs)
+        assert difference < 1e-4, name
+    assert together[2] == answers and answers

@@ -73,6 +73,8 @@ def test_the_settings_are_the_published_ones(params, name):
     assert chosen.compute.deepspeed.stage == stage and chosen.compute.activation_checkpointing
     assert chosen.compute.launch.nnodes == (2 if name == "ovd-32b" else 1)
     assert (chosen.evaluate.protocol == "paper") == (name in ("rec-3b", "rec-3b-lora"))
+    if chosen.evaluate.protocol is None:  # else completions that may be 2,048 tokens in training are cut
+        assert chosen.evaluate.max_new_tokens == (1024 if name == "rec-internvl-4b" else 2048)  # as the original's
     assert (chosen.trained.lora is not None) == name.endswith("lora")
     rewards = {s.reward for s in chosen.data.sources.values() if s.role == "train" and hasattr(s, "reward")}
     kind = {"rec": "iou", "ovd": "odLength", "math": "math"}.get(name.split("-")[0])

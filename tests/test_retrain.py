@@ -1,12 +1,18 @@
 """Retraining a real repository on a real server, over a graph that is cheap: what is allowed, refused, left alone."""
 
 import json
+import re
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 
+from flows.checkout import check
+from flows.notify import data_updated, known_data
+from flows.retrain import run_name
 from flows.ui import server
 from tests.conftest import ROOT, default_params, environment, free_port, run
+from tests.test_flow import ask, wait_for
 from vlmr1.files import sha256
 from vlmr1.release.registry import promoted, releases
 from vlmr1.release.store import open_store
@@ -137,6 +143,9 @@ def test_retraining_promotes_what_passes_and_keeps_what_does_not(place, api):
 
     origin.write_text("72")
     said = retrain(place, api)  # better, but within noise
+    (run_of_it,) = ask(api, "flow_runs", {"flow_runs": {"state": {"name": {"any_": ["Refused"]}}}})
+    assert run_of_it["name"] == "retrain-nightly" and run_of_it["state_type"] == "CANCELLED"  # grey, not green or red
+    assert [one["state_name"] for one in ask(api, "task_runs", {}) if one["name"] == "gate"].count("Refused") == 1
     assert "Refused" in said and f"compared with toy@{first}: larger: wanted is better by more than noise" in said
     assert promoted(store, "toy", "prod") == first
     newest = releases(store, "toy")[-1]
@@ -150,6 +159,55 @@ def test_retraining_promotes_what_passes_and_keeps_what_does_not(place, api):
     assert "path: right" in run(["git", "show", f"{refused}:data/right.dvc"], project)
 
     assert everything(project) == before
+    shown = {one["key"]: one["data"] for one in ask(api, "artifacts", {"sort": "CREATED_DESC", "limit": 200})[::-1]}
+    assert "## Refused" in shown["outcome"] and "may well be noise" in shown["outcome"]
+    there = f"{project / 'releases'}/toy/{newest.version}"
+    assert there in shown["release"] and "file://" not in shown["release"]
+    assert f"vlmr1 releases show toy@{newest.version} --store {project / 'releases'}" in shown["release"]
+    asked = {"filter": {"event": {"name": ["vlmr1.gate.refused"]}}}
+    wait_for(lambda: ask(api, "events", asked)["events"])
+    (event,) = ask(api, "events", asked)["events"]
+    assert event["payload"]["run"] == f"{api.removesuffix('/api')}/runs/flow-run/{run_of_it['id']}"
+
+
+@pytest.mark.parametrize(
+    "revision, recipe, sets, said",
+    [
+        ("no-such", None, [], "revision no-such: no commit of"),
+        (None, "recipes/none.yaml", [], "recipes/none.yaml: no such recipe"),
+        (None, "mine.yaml", [], "mine.yaml: not in the commit that is retrained on; commit it"),
+        (None, None, ["grpo.sed=2"], "sets: grpo.sed=2: grpo.sed: params.yaml has no such key"),
+        (None, None, ["grpo.seed=2", "grpo.steps=-2"], "sets: grpo.steps=-2: grpo.steps: Input should be"),
+    ],
+)
+def test_what_a_retraining_would_stop_at_is_said_before_a_server_starts(place, revision, recipe, sets, said):
+    project, _ = place
+    (project / "mine.yaml").write_text("grpo: {seed: 2}")
+    with pytest.raises(ValueError, match=re.escape(said)):
+        check(project, revision, recipe, sets)
+    (project / "mine.yaml").unlink()
+    check(project, None, None, ["grpo.seed=2"])
+
+
+def test_new_data_is_a_source_or_what_dvc_tracks(place, monkeypatch):
+    monkeypatch.chdir(place[0])
+    assert known_data()[0] == "warmup" and known_data()[-1] == "data/right"
+    with pytest.raises(ValueError, match=r"data/left: no source .* nothing that DVC tracks; there is: "):
+        data_updated("data/left")
+
+
+@pytest.mark.parametrize(
+    "recipe, sets, name",
+    [
+        (None, [], "retrain-nightly"),
+        ("recipes/smoke.yaml", ["grpo.seed=2"], "retrain-nightly smoke grpo.seed=2"),
+        (None, [f"grpo.rewards={'x' * 200}"], f"retrain-nightly grpo.rewards={'x' * 90}…"),
+    ],
+)
+def test_a_run_is_called_after_what_it_was_given(monkeypatch, recipe, sets, name):
+    given = SimpleNamespace(parameters={"name": "nightly", "recipe": recipe, "sets": sets})
+    monkeypatch.setattr("flows.retrain.flow_run", given)
+    assert run_name() == name
 
 
 @pytest.mark.slow
@@ -161,6 +219,6 @@ def test_promotion_can_be_left_out_and_force_repeats_what_was_done(place, api):
     origin.write_text("95")
     before = promoted(store, "toy", "prod")
     assert "Passed" in retrain(place, api, "--no-promotion") and promoted(store, "toy", "prod") == before
-    assert "Promoted to prod" in retrain(place, api, "--force")
+    assert "Promoted to prod" in retrain(place, api)  # the wish is another, so it is no repetition
     assert promoted(store, "toy", "prod") == releases(store, "toy")[-1].version
     assert "Already promoted" in retrain(place, api, "--force")

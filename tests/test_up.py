@@ -141,7 +141,8 @@ def test_deployments_schedules_limit_and_notifications_are_there_and_told_of(up,
     assert set(deployments) == {"nightly", "on-new-data", "manual"}
     assert "training-local" in [limit["name"] for limit in ask(port, "v2/concurrency_limits/filter", {})]
     wait_for(lambda: ask(port, "flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}), 90)
-    assert "already up" in call()
+    said = call()
+    assert "already up" in said and f"export PREFECT_API_URL=http://127.0.0.1:{port}/api" in said
     names = [one["name"] for one in ask(port, "automations/filter", {})]
     assert sorted(names) == ["vlmr1 alarm", "vlmr1 candidate refused", "vlmr1 new data", "vlmr1 run failed"]
 
@@ -152,8 +153,12 @@ def test_deployments_schedules_limit_and_notifications_are_there_and_told_of(up,
     wait_for(lambda: state(port, failed) == "Failed", 120)
     wait_for(lambda: len(mailbox[1]) >= 3, 60)
     subjects = sorted(one["subject"] for one in mailbox[1])
-    assert subjects == ["grpo: signs of reward hacking", "retrain-manual failed", "toy@v1 was refused"]
-    assert any("no-such.yaml: no such recipe" in one["text"] for one in mailbox[1])
+    assert subjects == ["grpo: signs of reward hacking", "retrain-manual no-such failed", "toy@v1 was refused"]
+    (told,) = [one["text"] for one in mailbox[1] if "no-such failed" in one["subject"]]
+    assert "no-such.yaml: no such recipe" in told and f"127.0.0.1:{port}/runs/flow-run/{failed}" in told
+    wanted = {"flow_run_id": {"any_": [failed]}, "key": {"any_": ["failure"]}}
+    (shown,) = ask(port, "artifacts/filter", {"artifacts": wanted})
+    assert "no-such.yaml: no such recipe" in shown["data"]
     kept = [p for p in (project / ".prefect").rglob("*") if p.is_file()]
     assert not any(b"planted-secret" in p.read_bytes() for p in kept)
 

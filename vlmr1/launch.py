@@ -17,6 +17,8 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
+from itertools import count
 from typing import TYPE_CHECKING
 
 from vlmr1.joining import announce
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 MARK = "TORCHELASTIC_RUN_ID"  # torchrun sets it in the processes it starts
 PATIENCE = 86_400  # seconds a node waits for the others
 _farewell = threading.Event()  # whether this process has left the others
+_turns = count()  # how often the first process went alone, which every process counts alike
 
 
 def start_processes(compute: Compute, name: str, module: str, arguments: Sequence[str], told: bool = False) -> None:
@@ -113,13 +116,22 @@ def wait_for_all() -> None:
 
 @contextmanager
 def first_alone() -> Iterator[None]:
-    """The first process passes before the others."""
+    """The first process passes before the others. It tells them by torchrun's store, before any process group is made.
+
+    (accelerate's `main_process_first` lets every process pass at once where it finds no accelerator.)
+    """
     if "RANK" not in os.environ:
         yield
         return
-    from accelerate import PartialState
+    from torch.distributed.rendezvous import rendezvous
 
-    with PartialState().main_process_first():
+    turn = f"first-{next(_turns)}"
+    store, *_ = next(rendezvous("env://"))
+    if is_first():
+        yield
+        store.set(turn, "done")
+    else:
+        store.wait([turn], timedelta(seconds=PATIENCE))
         yield
 
 

@@ -147,6 +147,8 @@ def changes(plan: Plan) -> Iterator[tuple[str, Plan]]:
                 sharded = {"stage": stage, "offload": offload}
                 said = f'"compute.deepspeed={{stage: {stage}, offload: {offload}}}"'
                 yield said, to("compute", deepspeed=sharded)
+    if trained.lora is not None and trained.lora.dropout > 0:  # which keeps prompts apart
+        yield "trained.lora.dropout=0.0", to("trained", lora=trained.lora.model_copy(update={"dropout": 0.0}))
     quantized: dict[str, Any] = {"quantize": "4bit"}
     few = "compute.quantize=4bit"
     if compute.deepspeed is not None and compute.deepspeed.stage == 3:  # which shards no quantized weights
@@ -200,7 +202,8 @@ def say(plan: Plan, asked: Asked) -> tuple[str, bool]:
         )
     fits = asked.memory is None or memory.total <= asked.memory
     if asked.memory is not None:
-        lines.append(f"{'fits' if fits else 'does NOT fit'} {asked.memory / unit:.4g} {name}")
+        room = f"{asked.memory / 1e9:g} GB" if asked.memory >= 1e9 else f"{asked.memory / 1e6:g} MB"
+        lines.append(f"{'fits' if fits else 'does NOT fit'} {room}")
     if not fits and asked.memory is not None:
         lines += _suggestions(plan, asked.memory, unit, name)
     took = hours(plan.shape, chosen, load, speed, asked.seconds)
@@ -224,10 +227,16 @@ def _instead(plan: Plan, unit: float) -> list[str]:
     """What activations would take with prompts shared where they are not, and the other way round."""
     if plan.shape.breaks is not None:
         return []
-    share = not plan.chosen.grpo.share_prefix
-    other = Plan(plan.shape, _changed(plan.chosen, "grpo", share_prefix=share), plan.load, plan.place)
+    grpo, lora = plan.chosen.grpo, plan.chosen.trained.lora
+    if grpo.share_prefix and lora is not None and lora.dropout > 0:  # which keeps them apart
+        said = "trained.lora.dropout 0.0"
+        changed = _changed(plan.chosen, "trained", lora=lora.model_copy(update={"dropout": 0.0}))
+    else:
+        said = f"share_prefix {str(not grpo.share_prefix).lower()}"
+        changed = _changed(plan.chosen, "grpo", share_prefix=not grpo.share_prefix)
+    other = Plan(plan.shape, changed, plan.load, plan.place)
     takes = sum(size for name, size in other.memory.parts.items() if name.startswith("activations"))
-    return [f"  {takes / unit:8.2f}  instead, activations with share_prefix {str(share).lower()}"]
+    return [f"  {takes / unit:8.2f}  instead, activations with {said}"]
 
 
 def _suggestions(plan: Plan, capacity: float, unit: float, name: str) -> list[str]:

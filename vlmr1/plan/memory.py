@@ -16,7 +16,7 @@ from vlmr1.plan.shapes import Shape
 from vlmr1.settings import Training
 
 PIECE = 2**25  # logits held at once, as vlmr1.grpo.logprobs has it
-BUCKET = 500_000_000  # numbers that ZeRO reduces at once, its default
+BUCKET = 500_000_000  # numbers that ZeRO reduces at once, its default; their buffer is laid out whole at any size
 LIVE = 1_000_000_000  # weights that ZeRO-3 keeps gathered during a pass, its default
 RESERVE = 2e9  # on an accelerator: its driver's context, the processes' buffers, fragmentation; an assumption
 SCRATCH = 2e7  # on a CPU: the libraries' scratch space and small blocks, as measured
@@ -82,11 +82,14 @@ def estimate(shape: Shape, chosen: Training, load: Load, place: Place) -> Memory
         moments = gradients = 0.0
     if sharding is not None and sharding.offload == "all":
         held = reference = 0.0
-    buckets = 0.0
-    if stage:
-        buckets = wide * min(BUCKET, learning) * (2 if processes > 1 else 1)
+    buffer = wide * (BUCKET if place.accelerator else min(BUCKET, learning))  # a CPU has what of it is touched
+    kept, passing = 0.0, gradients  # for good, and from the backward pass to the step
+    if stage == 3:
+        kept, passing = gradients + buffer, 0.0  # laid out at the start
+    elif stage == 2:
+        passing += 2 * buffer  # one is filled while the other is sent
     elif processes > 1:
-        buckets = wide * learning  # DDP's own copy of the gradients
+        passing += wide * learning  # DDP's own copy of the gradients
     gathered = wide * min(LIVE, shape.weights) if stage == 3 else 0.0
     halves = 2.0 * shape.weights if place.half and sharding is None and compute.quantize is None else 0.0
     language, vision, working = activations(shape, chosen, load, place)
@@ -97,14 +100,14 @@ def estimate(shape: Shape, chosen: Training, load: Load, place: Place) -> Memory
     keeps = _keeps_reading(chosen, passes)
     reading = (language * load.together * load.prompt / _tokens(chosen, load) + vision) if keeps else 0.0
     laid = 4.0 * shape.linear if place.lays_out and not place.half else 0.0
-    base = held + reference + moments + (RESERVE if place.accelerator else SCRATCH)
-    first = _first_gradients(shape, chosen, gradients, wide)
-    waiting = gradients if passes > 1 else 0.0  # of the passes before
+    base = held + reference + moments + kept + (RESERVE if place.accelerator else SCRATCH)
+    first = 0.0 if kept else _first_gradients(shape, chosen, gradients, wide)
+    waiting = gradients if passes > 1 and not kept else 0.0  # of the passes before
     lasting = 4.0 * shape.embedding if shape.tied and not adapters and not stage else 0.0
     parts = {
         "weights": held + halves,
         "reference": reference,
-        "gradients": gradients + buckets,
+        "gradients": kept + passing,
         "optimizer": moments,
         "activations, language": language,
         "activations, vision": vision,
@@ -116,8 +119,8 @@ def estimate(shape: Shape, chosen: Training, load: Load, place: Place) -> Memory
     phases = {
         "rollout": base + whole + (0.0 if stage == 3 else halves) + sampling + laid + reading,
         "forward": base + halves + gathered + language + vision + max(logits, working) + max(first, waiting),
-        "backward": base + halves + gathered + gradients + buckets + lasting,
-        "step": base + gradients + buckets,
+        "backward": base + halves + gathered + passing + lasting,
+        "step": base + passing,
     }
     return Memory(parts, phases, _host(shape, chosen, learning, wide))
 

@@ -7,7 +7,7 @@ from urllib.parse import urlparse
 
 from pydantic import Field, model_validator
 
-from vlmr1.settings.base import Block, Count, Names, Rate, Share
+from vlmr1.settings.base import Block, Count, Few, Names, Rate, Share
 from vlmr1.settings.releases import Label, ReleaseName
 
 
@@ -90,13 +90,15 @@ class Gate(Block):
     """What a retrained candidate must show against the promoted version, on the same items (`vlmr1.gate`)."""
 
     label: Label  # of the promoted version, e.g. prod
-    improve: Names  # evaluation sources on each of which it must be better by more than noise
+    improve: Few  # evaluation sources on each of which it must be better by more than noise
     keep: dict[str, Share]  # source: how much of the judged figure may be lost there at most
 
     @model_validator(mode="after")
     def _once(self) -> Gate:
         if both := set(self.improve) & set(self.keep):
             raise ValueError(f"keep.{min(both)}: improve asks more of it already; name it in one of the two")
+        if not self.improve and not self.keep:
+            raise ValueError("improve, keep: a gate that asks nothing is none; name a source in one of the two")
         return self
 
 
