@@ -177,7 +177,7 @@ def test_retraining_promotes_what_passes_and_keeps_what_does_not(place, api):
         (None, "recipes/none.yaml", [], "recipes/none.yaml: no such recipe"),
         (None, "mine.yaml", [], "mine.yaml: not in the commit that is retrained on; commit it"),
         (None, None, ["grpo.sed=2"], "sets: grpo.sed=2: grpo.sed: params.yaml has no such key"),
-        (None, None, ["grpo.seed=2", "grpo.steps=-2"], "sets: grpo.steps=-2: grpo.steps: Input should be"),
+        (None, None, ["grpo.seed=2", "grpo.steps=-2"], "sets: grpo.steps=-2: grpo.steps: should be"),
     ],
 )
 def test_what_a_retraining_would_stop_at_is_said_before_a_server_starts(place, revision, recipe, sets, said):
