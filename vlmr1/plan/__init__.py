@@ -64,9 +64,10 @@ def params_with(recipe: Path | None, sets: list[str], params: Path = PARAMS) -> 
         if not params.is_file():
             raise ValueError(f"no {params} here; run from the project's folder")
         shutil.copy(params, draft)
-        empty = Path(folder) / "none.yaml"
-        empty.write_text("{}\n")
-        apply(recipe or empty, sets, draft)
+        try:
+            apply(recipe, sets, draft)
+        except ValueError as error:
+            raise ValueError(str(error).replace(str(draft), str(params))) from None
         return load_params(draft)
 
 
