@@ -108,7 +108,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, sizes: TinyModel, seed: int)
             "out_hidden_size": sizes.hidden_size,
             "fullatt_block_indexes": list(range(sizes.vision_depth)),
             "initializer_range": sizes.initializer_range,
-            "rope_parameters": {"rope_type": "axial", "rope_theta": 100.0},
+            "rope_parameters": {"rope_type": "axial", "rope_theta": 1e4},
         },
         image_token_id=ids("<|image_pad|>"),
         video_token_id=ids("<|video_pad|>"),

@@ -17,7 +17,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
@@ -42,6 +42,7 @@ class Server:
     tries: int = 4
     pause: float = 1.0  # seconds before the second try; doubled before each further one
     at_once: int = 16  # requests under way together
+    versioned: bool = False  # vLLM's weight version is asked before and after each answer, which it does not say itself
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
@@ -53,6 +54,11 @@ class Server:
     def address(self, path: str) -> str:
         """The address of a path such as "chat/completions"."""
         return f"{self.url.rstrip('/')}/{path}"
+
+    @property
+    def root(self) -> str:
+        """The address without /v1, where a server is told what is not of OpenAI's protocol."""
+        return self.url.rstrip("/").removesuffix("/v1")
 
     @property
     def headers(self) -> dict[str, str]:
@@ -206,20 +212,35 @@ class Stumbled(Exception):
 
 async def post(client: httpx.AsyncClient, server: Server, body: dict[str, Any]) -> Reply:
     """One request, sent once. Raises Stumbled for a fault that may pass, ConnectionError for a refusal."""
+    version = None
     try:
         async with asyncio.timeout(server.timeout):
+            before = await _version(client, server) if server.versioned else None
             answer = await client.post(
                 server.address("chat/completions"), json={"model": server.model} | body, headers=server.headers
             )
+            if before is not None and before == await _version(client, server):
+                version = before  # versions are never used twice: what lies between the two is of these weights
     except TimeoutError as error:
         raise Stumbled(f"no answer within {server.timeout:g} s") from error
     except httpx.TransportError as error:
         raise Stumbled(str(error) or type(error).__name__) from error
     check(server, answer)
     try:
-        return reply_of(answer.text)
+        reply = reply_of(answer.text)
+        return replace(reply, weight_version=version) if server.versioned else reply
     except ValueError as error:
         raise ConnectionError(f"{server}: {error}; is it an OpenAI-compatible server's address?") from error
+
+
+async def _version(client: httpx.AsyncClient, server: Server) -> str:
+    """The version of a vLLM server's weights, "default" where it was never told one."""
+    answer = await client.get(f"{server.root}/weight_info", headers=server.headers)
+    check(server, answer)
+    try:
+        return str(answer.json()["weight_version"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise ConnectionError(f"{server}: its answer about its weights cannot be read ({error!r})") from error
 
 
 def check(server: Server, answer: httpx.Response) -> None:
