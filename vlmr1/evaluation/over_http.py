@@ -23,6 +23,7 @@ from vlmr1.files import digest_of_weights
 from vlmr1.prompts import encode, opened
 from vlmr1.serving.as_trained import check_prompt, neutral, question, seed_of
 from vlmr1.serving.client import DIGITS, Completion, Reply, Request, Server, chat, listing, server_at
+from vlmr1.serving.vllm import was_told_others
 from vlmr1.settings import Evaluate
 
 LOG = logging.getLogger(__name__)
@@ -112,6 +113,8 @@ def _serving(checkpoint: Path, settings: Evaluate) -> tuple[list[Server], str]:
             continue
         if other := [one for one in served if one.startswith(f"{name}@") and one != f"{name}@{digest}"]:
             raise ValueError(f"{url}: serves {other[0]}, and {checkpoint} is {name}@{digest} now; start it again")
+        if served.get(name) == "vllm" and was_told_others(server):
+            raise ValueError(f"{url}: was brought other weights by GRPO than {name}'s; start it again")
         if name in served:
             found.append(server)
             kinds.append(served[name])

@@ -32,7 +32,7 @@ from vlmr1.errors import TransientError
 from vlmr1.files import digest_of_weights, whole_folder
 from vlmr1.launch import is_first, place
 from vlmr1.serving.client import DIGITS, Reply, Request, Server, chat, server_at
-from vlmr1.serving.vllm import Away, load_adapter, reload, served_by, unload_adapters, version_of
+from vlmr1.serving.vllm import Away, load_adapter, reload, served_by, unload_adapters, version_of, was_told_others
 from vlmr1.settings import OverVllm
 from vlmr1.watching import label
 
@@ -118,7 +118,7 @@ class WeightsOut(ABC):
             if not self.current(server):
                 self.give(server)
             if server.url not in self.looked_at:
-                self._look_at(server)
+                self.look_at(server)
         except Away as error:
             if server.url not in self.lost and len(self.servers) > len(self.lost) + 1:
                 LOG.warning("%s is left out until it comes back: %s", server.url, error)
@@ -129,7 +129,7 @@ class WeightsOut(ABC):
             LOG.warning("%s is back, with the present weights", server.url)
         return True
 
-    def _look_at(self, server: Server) -> None:
+    def look_at(self, server: Server) -> None:
         """Raises ValueError, naming the mend, for a server of another base, or whose log-probs are not the policy's."""
         names, model = served_by(server), self.settings.model
         if model not in names:
@@ -141,7 +141,10 @@ class WeightsOut(ABC):
             )
         (token,) = self.trainer.family.end_ids[:1]
         only = Request("", max_tokens=1, temperature=1.0, logprobs=True, extra={"allowed_token_ids": [token]})
-        (reply,) = chat([self.asked(server)], [only])
+        try:
+            (reply,) = chat([self.asked(server)], [only])
+        except ConnectionError as error:
+            raise Away(str(error)) from error
         if [round(logp, 6) for one in reply.completions for logp in one.logprobs or ()] != [0.0]:
             raise ValueError(
                 f"{server.url}: gives log-probs from before temperature and barred tokens; start it by vlmr1 serve …"
@@ -213,6 +216,11 @@ class ByAdapter(InFolder):
 
     def asked(self, server: Server) -> Server:
         return replace(server, model=self.name)
+
+    def look_at(self, server: Server) -> None:
+        super().look_at(server)
+        if was_told_others(server):
+            raise ValueError(f"{server.url}: holds weights of a run by checkpoint or nccl; start it again")
 
     def number_of(self, reply: Reply) -> int | None:
         beginning, _, number = (reply.model or "").rpartition(".")

@@ -107,7 +107,10 @@ async def chat_async(servers: Sequence[Server], requests: Iterable[Request], tol
     asking = _Asking(servers, requests, told)
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     async with httpx.AsyncClient(timeout=None, limits=limits) as client:
-        workers = [asyncio.create_task(asking.work(client, one)) for one in servers for _ in range(one.at_once)]
+        turns = range(max(one.at_once for one in servers))  # in turn, so that few requests too go to all servers
+        workers = [
+            asyncio.create_task(asking.work(client, one)) for turn in turns for one in servers if turn < one.at_once
+        ]
         try:
             await asyncio.gather(*workers)  # the first to raise ends the call
         finally:

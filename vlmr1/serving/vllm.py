@@ -16,7 +16,7 @@ from vlmr1.serving.client import Server, Stumbled, check
 SOON = 10.0  # seconds in which a server that is up says what it has
 
 
-class Away(Exception):
+class Away(ConnectionError):
     """The server cannot be reached, or broke off."""
 
 
@@ -37,6 +37,14 @@ def tell(server: Server, path: str, body: dict[str, Any] | None = None, **query:
 def version_of(server: Server) -> str:
     """The version its weights were last called, "default" where never. Raises as `tell`."""
     return str(_get(server, "weight_info")["weight_version"])
+
+
+def was_told_others(server: Server) -> bool:
+    """Whether it may have other weights than it was started with. Raises as `tell`."""
+    try:
+        return version_of(server) != "default"
+    except ConnectionError:  # a server that knows no versions cannot be told of any
+        return False
 
 
 def served_by(server: Server) -> set[str]:
