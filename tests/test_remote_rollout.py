@@ -1,9 +1,9 @@
 """GRPO over servers: that what is trained on is what a server with the present weights sampled, whatever happens to it.
 
-The servers here are `tests.little_vllm`, which answer by this project's own engine. The real one: test_vllm_rollouts.
+A whole run asks `tests.little_vllm`, which answers by this project's own engine; what may befall servers is tried on
+one trainer that never steps, with answers that are always the same. The real one: test_vllm_rollouts.
 """
 
-import shutil
 import threading
 import time
 from dataclasses import replace
@@ -11,13 +11,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.conftest import ALL, COMPUTE
+from tests.conftest import ALL
+from tests.fake_server import FakeVllm
 from tests.little_vllm import LittleVllm
 from tests.test_training import GRPO, Killed, grpo
 from vlmr1.errors import TransientError
-from vlmr1.grpo import weights_out
+from vlmr1.grpo.remote_rollout import RemoteRollout
 from vlmr1.sample import Source
-from vlmr1.settings import Correction, Lora, OverVllm, Training
+from vlmr1.settings import Correction, Lora, OverVllm
+from vlmr1.tasks import TASKS
 
 OFF = Correction(level="off", cap=None)
 LORA = ALL.model_copy(update={"lora": Lora(r=4, alpha=8.0, dropout=0.0, target_modules="all-linear", vision=False)})
@@ -47,7 +49,14 @@ def asked(server):
     return [body for body in server.requests if "seed" in body]
 
 
-@pytest.mark.parametrize(("weights", "what"), [("checkpoint", ALL), ("checkpoint", LORA), ("adapter", LORA)])
+WAYS = [
+    ("checkpoint", ALL),
+    pytest.param("checkpoint", LORA, marks=pytest.mark.slow),
+    pytest.param("adapter", LORA, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("weights", "what"), WAYS)
 def test_every_set_is_sampled_with_the_present_weights(place, tmp_path, weights, what):
     with LittleVllm(*place) as server:
         trainer = run(place, tmp_path / "w", over(server, weights=weights, path=str(tmp_path / "brought")), what)
@@ -77,6 +86,7 @@ def test_every_set_is_sampled_with_the_present_weights(place, tmp_path, weights,
     assert list((tmp_path / "brought").iterdir()) == []  # nothing is left behind
 
 
+@pytest.mark.slow
 def test_weights_that_were_not_brought_show_in_the_figures(place, tmp_path, monkeypatch):
     monkeypatch.setattr(LittleVllm, "_load", lambda self, folder, load=LittleVllm._load: load(self, self.base))
     with LittleVllm(*place) as server:
@@ -85,6 +95,7 @@ def test_weights_that_were_not_brought_show_in_the_figures(place, tmp_path, monk
     assert rows[-1]["sampler/kl"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overlap", [False, True])
 def test_a_killed_run_goes_on_to_the_very_same(place, tmp_path, overlap):
     with LittleVllm(*place) as server:
@@ -103,88 +114,128 @@ def test_a_killed_run_goes_on_to_the_very_same(place, tmp_path, overlap):
     assert (rows[-1]["sampler/difference_max"] > 1e-3) == overlap  # weights of one set before
 
 
-def test_a_dying_server_leaves_its_questions_to_the_others(place, tmp_path, caplog):
-    with LittleVllm(*place) as first, LittleVllm(*place) as second:
-        answer, seen = second.answer, []
-
-        def dying(body):
-            if "seed" in body:
-                seen.append(body)
-                threading.Thread(target=second.stop).start()
-                second.faults = ["cut"] * 1_000
-                time.sleep(0.3)
-                return 500
-            return answer(body)
-
-        second.answer = dying
-        trainer = run(place, tmp_path / "w", over(first, second, path=str(tmp_path)))
-        rows = trainer.run()
-    assert seen and len(asked(first)) >= 3 and rows[-1]["staleness"] == 0
-    assert max(row["sampler/difference_max"] for row in rows) < 1e-4
-    assert caplog.text.count("is left out until it comes back") == 1
+# One trainer that stands at its first step, and servers that befalls what may.
 
 
-def test_a_server_that_was_started_again_is_brought_the_weights_before_it_is_asked(place, tmp_path, caplog):
-    """The only server dies in the second set; training waits; one without any of its weights comes up at its port."""
-    with LittleVllm(*place) as first:
-        answer, count, later = first.answer, [], []
+@pytest.fixture(scope="module")
+def trainer(place, tmp_path_factory):
+    return grpo(place, tmp_path_factory.mktemp("standing"), settings=SMALL)
 
-        def dying(body):
-            count.append("seed" in body)
-            if sum(count) == 3:
-                threading.Thread(target=restart).start()
-                first.faults = ["cut"] * 1_000
-                return 500
-            return answer(body)
 
-        def restart():
-            first.stop()
-            time.sleep(0.5)
-            later.append(LittleVllm(*place, port=first.server_port).__enter__())
+@pytest.fixture
+def canned(trainer):
+    """Answers that are always the same: three tokens and the end, at one nat each."""
+    prompts = {TASKS[one.task].prompt(one): i for i, (_, one) in enumerate(trainer.prompts.items)}
+    tokens = [30, 31, 32, trainer.family.end_ids[0]]
 
-        first.answer = dying
-        trainer = run(place, tmp_path / "w", over(first, path=str(tmp_path)))
-        rows = trainer.run()
+    def answer(body):
+        ids = trainer.encode(prompts[body["messages"][0]["content"][-1]["text"]]).ids
+        said = {"message": {"content": ""}, "token_ids": tokens, "finish_reason": "stop"}
+        said["logprobs"] = {"content": [{"logprob": -1.0}] * len(tokens)}
+        choices = [said | {"index": i} for i in range(body["n"])]
+        return {"prompt_token_ids": ids, "usage": {"prompt_tokens": len(ids)}, "choices": choices}
+
+    return answer
+
+
+def remote(trainer, *servers, **more):
+    """The rollouts of a trainer over servers, which are given up at once."""
+    made = RemoteRollout(trainer, over(*servers, path=str(trainer.work / "brought"), **more))
+    made.weights.servers = [replace(one, tries=1, pause=0.01) for one in made.weights.servers]
+    return made
+
+
+def sample(rollout, items=(0, 1, 2, 3)):
+    return rollout.sample({index: rollout.trainer.encode(index) for index in items})
+
+
+def test_a_dying_server_leaves_its_questions_to_the_others(trainer, canned, caplog):
+    with FakeVllm(canned, ["base"], slow=0.02) as first, FakeVllm(canned, ["base"], slow=0.02) as second:
+        rollout = remote(trainer, first, second)
+        assert len(sample(rollout)) == 4 and asked(first) and asked(second)  # both have a part
+        second.faults = [503, *["cut"] * 100]
+        threading.Timer(0.01, second.stop).start()
+        found = sample(rollout)
+        rest = len(asked(first))
+        assert [group.tokens for group in found] == 4 * [3 * [[30, 31, 32, trainer.family.end_ids[0]]]]
+        assert len(sample(rollout)) == 4 and len(asked(first)) == rest + 4
+    assert caplog.text.count("is left out until it comes back") == 1 and rollout.refused_of_set == 0
+
+
+def test_a_server_that_was_started_again_is_brought_the_weights_before_it_is_asked(trainer, canned, caplog):
+    """The only server dies in the middle of a set; one without any of its weights comes up at its port."""
+    later = []
+
+    def dying(body):
+        if len(asked(first)) < 3:
+            return canned(body)
+        first.faults = ["cut"] * 100
+        threading.Thread(target=restart).start()
+        return 500
+
+    def restart():
+        first.stop()
+        time.sleep(0.3)
+        later.append(FakeVllm(canned, ["base"], port=first.server_port).__enter__())
+
+    with FakeVllm(dying, ["base"]) as first:
+        rollout = remote(trainer, first)
+        rollout.weights.servers = [replace(one, at_once=1) for one in rollout.weights.servers]
+        assert len(sample(rollout)) == 4 and rollout.refused_of_set == 0
+        told = [path for path, _ in later[0].told]
+        assert told.index("/collective_rpc") < told.index("/resume") and len(asked(later[0])) == 2
+        assert later[0].version.startswith(f"{rollout.weights.run}.0.") and later[0].version != first.version
         later[0].stop()
-    assert max(row["sampler/difference_max"] for row in rows) < 1e-4 and len(rows) == 4
     assert caplog.text.count("no server is left to sample from; waiting up to 5 s") == 1
-    assert all(version != "default" for version, _ in later[0].by) and len(later[0].by) == 2
+    assert "is back, with the present weights" in caplog.text
 
 
-def test_nobody_to_ask_ends_the_run_for_another_start(place, tmp_path):
-    with LittleVllm(*place) as server:
-        rollout = over(server, path=str(tmp_path), patience=0.6)
-    with pytest.raises(
-        TransientError, match=r"http.* gives no answer: .*start one again, and the same command goes on"
-    ):
-        run(place, tmp_path / "w", rollout).run()
+def test_nobody_to_ask_ends_the_run_for_another_start(trainer, canned):
+    with FakeVllm(canned, ["base"]) as gone:
+        rollout = remote(trainer, gone, patience=0.2)
+    with pytest.raises(TransientError, match=r"http.* gives no answer: .*start one again, and the same command goes"):
+        sample(rollout)
 
 
-def test_answers_of_other_weights_are_counted_and_refused(place, tmp_path):
-    """Somebody else gives the server weights in the middle of an answer, once, and then for good."""
-    with LittleVllm(*place) as server:
-        answer = server.answer
+def test_answers_of_other_weights_are_counted_and_refused(trainer, canned):
+    """Somebody else gives the server weights in the middle of an answer: once, and then again and again."""
 
-        def meddled(body):
-            said = answer(body)
-            if "seed" in body and len(asked(server)) == 2:
-                server.version = "somebody.7."
-            return said
+    def meddled(body):
+        if len(asked(server)) in when:
+            server.version = f"somebody.{len(server.requests)}."
+        return canned(body)
 
-        server.answer = meddled
-        rows = run(place, tmp_path / "w", over(server, path=str(tmp_path))).run()
-        assert [row["stale_refused"] for row in rows] == [1, 1, 0, 0] or rows[0]["stale_refused"] in (1, 2)
-        assert max(row["sampler/difference_max"] for row in rows) < 1e-4
+    with FakeVllm(meddled, ["base"]) as server:
+        rollout = remote(trainer, server)
+        rollout.weights.servers = [replace(one, at_once=1) for one in rollout.weights.servers]
+        when = [4]
+        groups = sample(rollout)
+        assert rollout.refused_of_set == 1 and len(asked(server)) == 5
+        assert rollout.figures(groups) == {"staleness": 0.0, "stale_refused": 1.0}
+        when = range(1_000)
+        with pytest.raises(TransientError, match=r"its answers are of other weights; mend or start it again"):
+            sample(rollout)
 
-        def always(body):
-            server.version = "somebody.8."
-            return answer(body)
 
-        server.answer = always
-        with pytest.raises(
-            (TransientError, ValueError), match=r"its answers are of other weights; mend or start it again"
-        ):
-            run(place, tmp_path / "x", over(server, path=str(tmp_path))).run()
+@pytest.mark.parametrize("staleness", [0, 1])
+def test_what_was_answered_ahead_is_used_within_the_limit(trainer, canned, tmp_path, monkeypatch, staleness):
+    """Kept in a checkpoint, read by a run that begins there; beyond the limit it is refused and asked again."""
+    with FakeVllm(canned, ["base"]) as server:
+        first = remote(trainer, server, overlap=True, max_staleness=1)
+        ahead = [{"items": [(index, trainer.encode(index))]} for index in (2, 3)]
+        fetched = iter([[{"items": [(0, trainer.encode(0)), (1, trainer.encode(1))]}], [{"items": []}], ahead, []])
+        batches = first.batches(lambda: next(fetched))
+        assert [index for batch in batches for index, _ in batch["items"]] == [0, 1]
+        sample(first, (0, 1))
+        first.save(tmp_path)
+        assert len(asked(server)) == 4  # two of them for the set to come
+        monkeypatch.setattr(trainer.state, "global_step", 2)
+        again = remote(trainer, server, max_staleness=staleness)
+        again.load(tmp_path)
+        groups = sample(again, (2, 3))
+        refused = 0.0 if staleness else 2.0
+        assert again.figures(groups) == {"staleness": float(staleness), "stale_refused": refused}
+        assert len(asked(server)) == 4 + refused
 
 
 @pytest.mark.parametrize(
@@ -198,115 +249,26 @@ def test_answers_of_other_weights_are_counted_and_refused(place, tmp_path):
         ),
     ],
 )
-def test_a_server_that_answers_another_question_is_refused(place, tmp_path, spoil, said):
-    with LittleVllm(*place) as server:
-        answer = server.answer
-        server.answer = lambda body: spoil(answer(body)) if "seed" in body else answer(body)
-        with pytest.raises(ValueError, match=said):
-            run(place, tmp_path / "w", over(server, path=str(tmp_path))).run()
+def test_a_server_that_answers_another_question_is_refused(trainer, canned, spoil, said):
+    with FakeVllm(lambda body: spoil(canned(body)), ["base"]) as server, pytest.raises(ValueError, match=said):
+        sample(remote(trainer, server))
 
 
-def test_a_server_started_otherwise_is_refused_before_anything_is_sampled(place, tmp_path):
+def test_a_server_started_otherwise_is_refused_before_anything_is_sampled(trainer, canned):
     def raw(server):
-        answer = server.answer
-        content = {"content": [{"logprob": -3.2}]}
-        server.answer = lambda body: answer(body) | {"choices": [{"message": {"content": ""}, "logprobs": content}]}
+        said = {"message": {"content": ""}, "logprobs": {"content": [{"logprob": -3.2}]}}
+        server.answer = lambda body: {"choices": [said]}
 
-    for spoil, more, said in (
-        (raw, {}, r"log-probs from before temperature and barred tokens; start it by vlmr1 serve .* --rollouts"),
-        (lambda server: server.models.update({"base@0123456789ab": "vllm"}), {}, r"another base than .*; serve that"),
-        (lambda server: setattr(server, "version", "abc.1."), {"weights": "adapter"}, r"holds weights of a run by"),
-    ):
-        with LittleVllm(*place) as server:
-            spoil(server)
-            what = LORA if more else ALL
-            with pytest.raises(ValueError, match=said):
-                run(place, tmp_path / "w", over(server, path=str(tmp_path / "b"), **more), what).run()
-            assert not asked(server)
-        shutil.rmtree(tmp_path / "w")
-
-
-@pytest.mark.parametrize(
-    ("rollout", "more", "said"),
-    [
-        ({"weights": "adapter"}, {}, r"grpo\.rollout\.weights: adapter needs trained\.lora"),
-        ({"weights": "nccl"}, {}, r"path: .*nccl has none"),
-        ({"path": None}, {}, r"path: the folder through which adapter and checkpoint go"),
-        ({"overlap": True}, {}, r"max_staleness: overlap samples with weights of one set before"),
-        ({"correction": {"level": "token", "cap": None}}, {}, r"cap: belongs to level token or sequence"),
-        ({"correction": {"level": "off", "cap": 2.0}}, {}, r"cap: belongs to level token or sequence"),
-        ({"correction": {"level": "sequence", "cap": 0.5}}, {}, r"cap: at least 1"),
-        ({"servers": ("localhost:8000",)}, {}, r"'localhost:8000' is no address"),
-        ({"servers": ("http://a/v1", "http://a/v1")}, {}, r"servers: one is named twice"),
-        ({"engine": "in_process"}, {}, r"Extra inputs are not permitted"),
+    for spoil, said in (
+        (raw, r"log-probs from before temperature and barred tokens; start it by vlmr1 serve .* --rollouts"),
+        (lambda server: server.models.update({"base@0123456789ab": "vllm"}), r"another base than .*; serve that"),
         (
-            {"correction": {"level": "token", "cap": 2.0}},
-            {"top_p": 0.9},
-            r"rollout\.correction: with top_p the server's",
+            lambda server: server.models.update({"other": server.models.pop("base")}),
+            r"serves other, and .*model is base",
         ),
-    ],
-)
-def test_settings_that_cannot_work_are_refused(rollout, more, said):
-    given = over("http://a/v1").model_dump() | rollout
-    with pytest.raises(ValueError, match=said):
-        grpo_settings = GRPO.model_dump() | {"rollout": given} | more
-        Training(compute=COMPUTE, trained=ALL, grpo=grpo_settings, max_pixels=112 * 112)
-
-
-def test_in_process_is_what_null_is(place, tmp_path):
-    given = GRPO.model_dump() | {"rollout": {"engine": "in_process"}}
-    assert Training(compute=COMPUTE, trained=ALL, grpo=given, max_pixels=112 * 112).grpo.over_vllm is None
-
-
-def test_nccl_asks_for_what_vllm_knows(place, tmp_path, monkeypatch):
-    """The requests' order, and the group's places; the transport is a stand-in, for it needs devices."""
-    from vlmr1.grpo.nccl_out import ByNccl
-
-    calls = []
-
-    class Nccl:
-        def unique_id(self):
-            return bytes(range(128))
-
-        def init_rank(self, world, unique, rank):
-            calls.append(("init", world, len(unique), rank))
-            return "group"
-
-        def all_reduce(self, tensors, comms):
-            calls.append(("all_reduce", tensors[0].shape, comms))
-
-        def broadcast(self, tensors, root, comms):
-            calls.append(("broadcast", tensors[0].shape, tensors[0].dtype, root, comms))
-
-    with pytest.raises(ValueError, match=r"nccl needs CUDA devices, and this is cpu"):
-        run(place, tmp_path / "w", over("http://a/v1", weights="nccl", path=None))
-    monkeypatch.setattr(
-        "vlmr1.grpo.remote_rollout.weights_out", lambda trainer, settings: ByNccl(trainer, settings, Nccl())
-    )
-    with LittleVllm(*place) as first, LittleVllm(*place) as second:
-        trainer = run(place, tmp_path / "w", over(first, second, weights="nccl", path=None))
-        trainer.run()
-        told = [(path.strip("/").partition("?")[0], body) for path, body in second.told]
-    joined = dict(told)["init_weight_transfer_engine"]["init_info"]
-    assert (joined["rank_offset"], joined["world_size"], joined["packed"]) == (3, 5, False)  # two workers each
-    assert (
-        dict((p.strip("/"), b) for p, b in first.told)["init_weight_transfer_engine"]["init_info"]["rank_offset"] == 1
-    )
-    sent = ["pause", "update_weight_version", "start_weight_update", "update_weights", "finish_weight_update"]
-    sent += ["reset_mm_cache", "reset_encoder_cache", "reset_prefix_cache", "resume"]
-    assert [path for path, _ in told] == [
-        "shutdown_weight_transfer_engine",
-        "init_weight_transfer_engine",
-        *sent,
-        *sent,
-    ]
-    about = dict(told)["update_weights"]["update_info"]
-    state = trainer.family.load_model(place[0], torch.float32).state_dict()
-    assert len(about["names"]) == len(state) and set(about["dtype_names"]) == {"float32"}
-    assert "lm_head.weight" in about["names"] and "model.embed_tokens.weight" in about["names"]  # a checkpoint's names
-    assert calls[:2] == [("init", 5, 128, 0), ("all_reduce", torch.Size([1]), ["group"])]
-    assert [list(one[1]) for one in calls[2:]] == 2 * about["shapes"] and second.version == first.version
-
-
-def test_the_present_weights_are_looked_for_at_every_server(place):
-    assert weights_out.EVERY < 1  # seconds: a server that comes back is seen soon
+    ):
+        with FakeVllm(canned, ["base"]) as server:
+            spoil(server)
+            with pytest.raises(ValueError, match=said):
+                sample(remote(trainer, server))
+            assert not asked(server)

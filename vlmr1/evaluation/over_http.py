@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from vlmr1.as_trained import check_prompt, neutral, question, seed_of
 from vlmr1.errors import TransientError
 from vlmr1.evaluation.asking import Chunk, Keep
 from vlmr1.evaluation.engines import rows_of
@@ -21,7 +22,6 @@ from vlmr1.families import load_family
 from vlmr1.families.base import Prompt
 from vlmr1.files import digest_of_weights
 from vlmr1.prompts import encode, opened
-from vlmr1.serving.as_trained import check_prompt, neutral, question, seed_of
 from vlmr1.serving.client import DIGITS, Completion, Reply, Request, Server, chat, listing, server_at
 from vlmr1.serving.vllm import was_told_others
 from vlmr1.settings import Evaluate

@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
+from vlmr1.as_trained import check_prompt, neutral, question, seed_of
 from vlmr1.errors import TransientError
 from vlmr1.families.base import Prompt
 from vlmr1.files import write_json
 from vlmr1.grpo.weights_out import weights_out
 from vlmr1.prompts import Items, opened
-from vlmr1.serving.as_trained import check_prompt, neutral, question, seed_of
 from vlmr1.serving.client import Reply, Request, chat
 from vlmr1.settings import OverVllm
 

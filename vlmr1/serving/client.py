@@ -15,9 +15,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import ssl
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import httpx
@@ -65,6 +67,12 @@ class Server:
         return {"Authorization": f"Bearer {self.key}"} if self.key else {}
 
 
+@cache
+def trust() -> ssl.SSLContext:
+    """Whom connections trust, read once: it takes longer than many an answer."""
+    return httpx.create_ssl_context()
+
+
 def server_at(url: str, model: str, **more: Any) -> Server:
     """The server at an address, with the environment's key."""
     return Server(url, model, os.environ.get(KEY, ""), **more)
@@ -76,7 +84,8 @@ def listing(server: Server) -> dict[str, str]:
     `vlmr1 serve` adds NAME@DIGEST, which tells one checkpoint of a name from another.
     """
     try:
-        answer = httpx.get(server.address("models"), headers=server.headers, timeout=min(server.timeout, 30))
+        timeout = min(server.timeout, 30)
+        answer = httpx.get(server.address("models"), headers=server.headers, timeout=timeout, verify=trust())
         answer.raise_for_status()
         return {str(one["id"]): str(one.get("owned_by", "")) for one in answer.json()["data"]}
     except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -106,7 +115,7 @@ async def chat_async(servers: Sequence[Server], requests: Iterable[Request], tol
         raise ValueError("no server is named")
     asking = _Asking(servers, requests, told)
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    async with httpx.AsyncClient(timeout=None, limits=limits) as client:
+    async with httpx.AsyncClient(timeout=None, limits=limits, verify=trust()) as client:
         turns = range(max(one.at_once for one in servers))  # in turn, so that few requests too go to all servers
         workers = [
             asyncio.create_task(asking.work(client, one)) for turn in turns for one in servers if turn < one.at_once

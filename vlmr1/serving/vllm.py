@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from vlmr1.serving.client import Server, Stumbled, check
+from vlmr1.serving.client import Server, Stumbled, check, trust
 
 SOON = 10.0  # seconds in which a server that is up says what it has
 
@@ -25,13 +25,7 @@ def tell(server: Server, path: str, body: dict[str, Any] | None = None, **query:
 
     Raises Away where the server is not there, ConnectionError with its words where it refuses.
     """
-    try:
-        answer = httpx.post(
-            f"{server.root}/{path}", json=body, params=query, headers=server.headers, timeout=server.timeout
-        )
-        return _read(server, path, answer)
-    except httpx.TransportError as error:
-        raise Away(str(error) or type(error).__name__) from error
+    return _ask(server, "POST", path, server.timeout, json=body, params=query)
 
 
 def version_of(server: Server) -> str:
@@ -87,14 +81,16 @@ def reload(server: Server, folder: str, version: str) -> None:
 
 
 def _get(server: Server, path: str) -> Any:
+    return _ask(server, "GET", path, min(SOON, server.timeout))
+
+
+def _ask(server: Server, method: str, path: str, timeout: float, **more: Any) -> Any:
     try:
-        answer = httpx.get(f"{server.root}/{path}", headers=server.headers, timeout=min(SOON, server.timeout))
-        return _read(server, path, answer)
+        answer = httpx.request(
+            method, f"{server.root}/{path}", headers=server.headers, timeout=timeout, verify=trust(), **more
+        )
     except httpx.TransportError as error:
         raise Away(str(error) or type(error).__name__) from error
-
-
-def _read(server: Server, path: str, answer: httpx.Response) -> Any:
     if answer.status_code == 404 and "v1/" not in path:
         raise ConnectionError(
             f"{server.url}: knows no /{path}; start it by vlmr1 serve … --rollouts, as docs/serving.md says"
