@@ -8,7 +8,7 @@ from tests.test_remote_rollout import OFF, over
 from tests.test_training import GRPO
 from vlmr1.grpo.correction import Mismatch, laid_out
 from vlmr1.grpo.losses import policy_loss
-from vlmr1.settings import Correction, Training, load_params
+from vlmr1.settings import ELSEWHERE, Correction, Training, load_params
 
 
 def test_weights_of_the_correction_and_its_figures():
@@ -89,3 +89,14 @@ def test_the_engine_is_no_part_of_a_faults_name(tmp_path):
     path.write_text(default_params().replace("  rollout: null", "  rollout: {engine: vllm, server: [http://a/v1]}"))
     with pytest.raises(ValueError, match=r"grpo\.rollout\.server: unknown key; did you mean servers"):
         load_params(path)
+
+
+def test_a_run_goes_on_with_other_servers():
+    """Its work folder is known by what shapes the result, to which addresses and patience do not belong."""
+    one, other = (
+        Training(compute=COMPUTE, trained=ALL, grpo=GRPO.model_copy(update={"rollout": of}), max_pixels=112 * 112)
+        for of in (over("http://a/v1"), over("http://b/v1", path="elsewhere", patience=1.0))
+    )
+    assert one != other and one.model_dump(exclude=ELSEWHERE) == other.model_dump(exclude=ELSEWHERE)
+    plain = Training(compute=COMPUTE, trained=ALL, grpo=GRPO, max_pixels=112 * 112)
+    assert plain.model_dump(exclude=ELSEWHERE) == plain.model_dump()

@@ -63,7 +63,7 @@ class Mismatch:
         if logs.numel():
             self.sums["tokens"] += logs.numel()
             self.sums["difference"] += float(logs.abs().sum())
-            self.sums["kl"] += float((logs.clamp(max=LARGEST).exp() - logs - 1).sum())
+            self.sums["kl"] += float((logs.clamp(max=LARGEST).expm1() - logs).sum())
             self.largest_difference = max(self.largest_difference, float(logs.abs().max()))
 
     def figures(

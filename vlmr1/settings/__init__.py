@@ -18,7 +18,7 @@ from vlmr1.settings.base import Block
 from vlmr1.settings.data import Convert, Data, Validate
 from vlmr1.settings.grpo import Grpo, Holdout, SyncReference
 from vlmr1.settings.results import Asking, Evaluate, Gate, Publish, Report
-from vlmr1.settings.rollout import Correction, InProcess, OverVllm
+from vlmr1.settings.rollout import ELSEWHERE, Correction, InProcess, OverVllm
 from vlmr1.settings.sources import SourceSpec
 from vlmr1.settings.training import (
     Compute,
@@ -50,6 +50,7 @@ from vlmr1.settings.world import (
 
 PARAMS = Path("params.yaml")
 __all__ = [
+    "ELSEWHERE",
     "PARAMS",
     "WORLD_FOLDER",
     "Asking",

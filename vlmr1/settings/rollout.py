@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from vlmr1.settings.base import Block, Names, Rate
 
+# Of a training's settings, what changes nothing of the result: who is asked, and how patiently.
+ELSEWHERE = {"grpo": {"rollout": {"servers", "path", "timeout", "patience"}}}
+
 
 class Correction(Block):
     """The importance correction between the server's log-probs and the trainer's (`vlmr1.grpo.correction`)."""
