@@ -33,5 +33,7 @@ def test_two_processes_do_what_one_does(trained, tmp_path, way, sharding):
         together = server.by[len(alone) :]
     assert_equal_runs(tmp_path / "two", tmp_path / "one")
     assert len(together) == len(alone) and len({by for by, _ in together}) == len({by for by, _ in alone})
-    assert rows_of(tmp_path / "two")[-1]["staleness"] == 1.0
+    assert [(row["staleness"], row["stale_refused"]) for row in rows_of(tmp_path / "two")] == 2 * [(0, 0)] + 2 * [
+        (1, 0)
+    ]
     assert list((tmp_path / "brought").iterdir()) == []

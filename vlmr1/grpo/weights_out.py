@@ -88,6 +88,7 @@ class WeightsOut(ABC):
 
         Raises TransientError where no server answers in time.
         """
+        self.trainer.accelerator.wait_for_everyone()  # some may still be asking the weights before, for this set
         self.number = number
         try:
             self.leave()
