@@ -1,8 +1,9 @@
 """A small OpenAI-compatible server for tests: answers by a function, counts what it is asked, stumbles when told.
 
-`Fake(answer)` calls `answer(body)` for a text, or for the whole JSON of a chat completion. `models` are those it says
-it serves, each with the program it claims to be. It speaks /v1/chat/completions (streamed too), /v1/models and
-/health. Left out on purpose: everything else of the protocol.
+`Fake(answer)` calls `answer(body)` for a text, the whole JSON of a chat completion, or a status to refuse with.
+`models` are those it says it serves, each with the program it claims to be. It speaks /v1/chat/completions (streamed
+too), /v1/models and /health. `FakeVllm` knows vLLM's routes for adapters and weights as well, and keeps what it is
+told. Left out on purpose: everything else of the protocol, and any model.
 """
 
 import json
@@ -35,6 +36,14 @@ class Fake(ThreadingHTTPServer):
     def __exit__(self, *_):
         self.stop()
 
+    def look(self, path):
+        """The answer to a GET besides /v1/models."""
+        return {"weight_version": "default"} if path == "/weight_info" else {}
+
+    def tell(self, path, body):
+        """(status, answer) to a POST that is no question."""
+        return 404, {"error": f"no {path}"}
+
     def stop(self):
         """Answer nothing more, as a killed server does."""
         self.faults = ["cut"] * 1_000
@@ -45,17 +54,55 @@ class Fake(ThreadingHTTPServer):
         pass  # a client that went away
 
 
+class FakeVllm(Fake):
+    """`told` holds what it was told, in order: (path, body). It has no weights, only names of them."""
+
+    def __init__(self, answer, models, **more):
+        super().__init__(answer, dict.fromkeys(models, "vllm"), **more)
+        self.version, self.told, self.asked = "default", [], answer
+        self.answer = self._answered
+
+    def _answered(self, body):
+        if body["model"] not in self.models:
+            return 404
+        if body.get("allowed_token_ids"):  # how processed log-probs are told from raw ones
+            said = {"message": {"content": ""}, "logprobs": {"content": [{"logprob": 0.0}]}, "finish_reason": "length"}
+            return {"model": body["model"], "choices": [said]}
+        said = self.asked(body)
+        return said if isinstance(said, int) else {"model": body["model"]} | said
+
+    def look(self, path):
+        return {"weight_version": self.version} if path == "/weight_info" else {"world_size": 2}
+
+    def tell(self, path, body):
+        with self.lock:
+            self.told.append((path, body))
+        if path == "/v1/load_lora_adapter":
+            self.models[body["lora_name"]] = "vllm"
+        elif path == "/v1/unload_lora_adapter":
+            del self.models[body["lora_name"]]
+        elif path == "/update_weight_version":
+            self.version = body["new_version"]
+        elif path == "/finish_weight_update":
+            self.version = body["weight_version"]
+        return 200, {}
+
+
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         models = self.server.models
         if self.path.endswith("/models"):
             self._send({"object": "list", "data": [{"id": name, "owned_by": by} for name, by in models.items()]})
         else:
-            self._send({})
+            self._send(self.server.look(self.path))
 
     def do_POST(self):
         fake = self.server
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or "null")
+        if not self.path.endswith("/chat/completions"):
+            status, said = fake.tell(self.path, body)
+            self._send(said, status)
+            return
         with fake.lock:
             fake.requests.append(body)
             fake.keys.append(self.headers.get("Authorization"))
@@ -82,6 +129,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send("no JSON")
             return
         said = self.server.answer(body)
+        if isinstance(said, int):
+            self._send({"error": {"message": "refused"}}, said)
+            return
         if not isinstance(said, dict):
             texts = [said] * body.get("n", 1) if isinstance(said, str) else list(said)
             said = {"usage": {"prompt_tokens": 10, "completion_tokens": sum(len(t.split()) for t in texts)}}
@@ -99,6 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         if status != 200 and self.server.retry_after is not None:
             self.send_header("Retry-After", str(self.server.retry_after))
+        self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)

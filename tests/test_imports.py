@@ -62,7 +62,7 @@ FLOORS = [
     {"tasks"},
     {"sources", "world", "conversion", "release", "recipes", "families"},
     {"validation", "convert"},
-    {"prompts", "adapters", "arguments"},
+    {"prompts", "as_trained", "adapters", "arguments"},
     {"quantized", "plan"},
     {"grpo", "training", "sft", "train", "doctor", "scoring"},
     {"evaluation"},

@@ -35,10 +35,8 @@ CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 
 
 def settings(*urls, **more):
-    own = {"seed": 1, "limit": None, "max_new_tokens": 24, "temperature": None, "samples": None}
-    return Evaluate(
-        **{"engine": "http", "servers": urls, "protocol": None, "max_pixels": None, "batch": 4, **own, **more}
-    )
+    own = {"max_pixels": None, "seed": 1, "limit": None, "max_new_tokens": 24, "temperature": None, "samples": None}
+    return Evaluate(**{"engine": "http", "servers": urls, "protocol": None, "batch": 4, **own, **more})
 
 
 @pytest.fixture(scope="module")

@@ -47,6 +47,7 @@ GRPO = Grpo(
     mask_truncated_completions=False,
     rewards={"accuracy": 1.0, "format": 0.5},
     share_prefix=True,
+    rollout=None,
     holdout=None,
     log_rollouts=True,
 )

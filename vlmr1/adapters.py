@@ -58,6 +58,14 @@ def save_adapter(
 
     `state` is the model's state dict where its own is sharded over processes.
     """
+    write_adapter(model, folder, base, state)
+    write_json(folder / BASE, {"base": base, "revision": None, "sha256": digest_of_weights(_local(base))})
+    family.tokenizer.save_pretrained(folder)
+    family.images.save_pretrained(folder)
+
+
+def write_adapter(model: PeftModel, folder: Path, base: str, state: Mapping[str, torch.Tensor] | None = None) -> None:
+    """Write what peft and servers read of an adapter: its weights and its config."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file(get_peft_model_state_dict(model, state_dict=state), folder / WEIGHTS, metadata={"format": "pt"})
     config = copy.deepcopy(model.peft_config["default"])
@@ -65,9 +73,6 @@ def save_adapter(
     # Every layer by its name: what peft holds is a shortened set, in another order in every run.
     config.target_modules = [n for n, layer in model.get_base_model().named_modules() if hasattr(layer, "lora_A")]
     config.save_pretrained(str(folder))
-    write_json(folder / BASE, {"base": base, "revision": None, "sha256": digest_of_weights(_local(base))})
-    family.tokenizer.save_pretrained(folder)
-    family.images.save_pretrained(folder)
 
 
 def load_adapter_weights(model: PeftModel, folder: Path) -> None:

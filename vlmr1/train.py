@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from vlmr1.files import inside
 from vlmr1.pictures import open_picture
 from vlmr1.sample import PLACE, Sample, Source, from_json, numbered_jsonl, untagged
-from vlmr1.settings import Training, explain, read_value, read_yaml
+from vlmr1.settings import ELSEWHERE, Training, explain, read_value, read_yaml
 from vlmr1.tasks import TASKS
 
 DEFAULTS = Path(__file__).with_name("train.yaml")
@@ -192,7 +192,10 @@ def train_grpo(model: Path, sources: Sequence[Source], chosen: Training, output:
     def about() -> dict[str, Any]:
         listed = [[repr(sample) for sample in source.samples] for source in sources]
         data = {"rows": listed, "pictures": pictures_of(sources)}
-        of = chosen.model_dump(mode="json") | {"compute": told(chosen.compute), "base": fingerprint_of(model)}
+        of = chosen.model_dump(mode="json", exclude=ELSEWHERE) | {
+            "compute": told(chosen.compute),
+            "base": fingerprint_of(model),
+        }
         return of | {"data": data}
 
     check_length(load_family(model, chosen.max_pixels), sources, chosen.grpo.max_completion_length)

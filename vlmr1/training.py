@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ class VlmTrainer(Trainer):
         self.asked_for, compute = compute, fitting(compute, work)
         self.work, self.settings, self.compute = work, settings, compute
         self.device = settle(compute)
-        self.family = load_family(checkpoint, max_pixels)
+        self.family, self.max_pixels = load_family(checkpoint, max_pixels), max_pixels
         self.family.check_sharing(share)
         share = share is not False and self.family.breaks is None
         self.prompts = Prompts(sources, self.family, longest)
@@ -287,7 +287,7 @@ class VlmTrainer(Trainer):
 
         Called on every process; the first writes.
         """
-        state = self.accelerator.get_state_dict(self.model_wrapped) if self.is_deepspeed_enabled else None
+        state = self.gathered()
         if not is_first():
             return
         if self.lora is not None:
@@ -301,9 +301,15 @@ class VlmTrainer(Trainer):
                 merged(self.model, self.family, folder, state)
             save_adapter(self.model, self.family, folder / "adapter", str(self.checkpoint), state)
         else:
-            if state is not None:  # gathered, a tied weight stands in it twice
-                state = {name: tensor for name, tensor in state.items() if name not in self.bare.all_tied_weights_keys}
-            self.family.save(self.bare, folder, state)
+            self.family.save(self.bare, folder, state and self.untied(state))
+
+    def gathered(self) -> dict[str, torch.Tensor] | None:
+        """The state dict of a model that DeepSpeed holds, sharded or not; called on every process."""
+        return self.accelerator.get_state_dict(self.model_wrapped) if self.is_deepspeed_enabled else None
+
+    def untied(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """A bare model's state without what is tied: gathered, a tied weight stands in it twice."""
+        return {name: tensor for name, tensor in state.items() if name not in self.bare.all_tied_weights_keys}
 
 
 def save_training(

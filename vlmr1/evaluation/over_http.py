@@ -9,7 +9,6 @@ Left out on purpose: loading weights; only tokenizer and image processor are rea
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 from collections import deque
@@ -18,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from vlmr1.as_trained import check_prompt, neutral, question, seed_of
 from vlmr1.errors import TransientError
 from vlmr1.evaluation.asking import Chunk, Keep
 from vlmr1.evaluation.engines import rows_of
@@ -26,8 +26,8 @@ from vlmr1.families.base import Prompt
 from vlmr1.files import digest_of_weights
 from vlmr1.prompts import encode, opened
 from vlmr1.serving.client import DIGITS, Completion, Reply, Request, Server, chat, listing, server_at
+from vlmr1.serving.vllm import was_told_others
 from vlmr1.settings import Evaluate
-from vlmr1.tasks import TASKS
 
 LOG = logging.getLogger(__name__)
 GIVES_IDS = ("vllm",)  # who, by /v1/models, gives token ids when asked
@@ -61,16 +61,16 @@ class OverHttp:
                 (sample,) = chunk.samples
                 pictures = opened(chunk.source, sample)
                 prompts[place] = encode(self.family, chunk.source, sample, pictures)
-                yield Request(
-                    TASKS[sample.task].prompt(sample),
-                    tuple(self.family.seen(picture) for picture in pictures),
+                yield question(
+                    self.family,
+                    sample,
+                    pictures,
                     max_tokens=self.length,
                     temperature=chunk.temperature,
-                    seed=_seed((self.seed, chunk.source.name, sample.id)) if chunk.temperature else None,
+                    seed=seed_of((self.seed, chunk.source.name, sample.id)) if chunk.temperature else None,
                     n=chunk.completions,
                     token_ids=self.kind in GIVES_IDS,
-                    **(self._neutral() if self.kind in KNOWS_MORE else {}),
-                    extra={"logit_bias": {str(token): -100 for token in self.family.never_sampled}},
+                    **(neutral(self.family) if self.kind in KNOWS_MORE else {}),
                 )
 
         def told(place: int, reply: Reply) -> None:
@@ -96,20 +96,10 @@ class OverHttp:
             except ConnectionError as error:
                 raise TransientError(f"{error}; mend or start it again, and the same command goes on") from error
 
-    def _neutral(self) -> dict[str, Any]:
-        """The ends of training, and no sampling of the server's own making, e.g. a penalty that a checkpoint names."""
-        ends = tuple(self.family.end_ids)
-        return {"stop_token_ids": ends, "top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0}
-
     def _check(self, chunk: Chunk, prompt: Prompt, reply: Reply) -> None:
         """Raises ValueError where the server read another prompt than training, or gave other than all completions."""
         row = f"{chunk.source.name} id {chunk.samples[0].id}"
-        ids = reply.prompt_token_ids
-        if reply.prompt_tokens not in (None, len(prompt.ids)) or ids not in (None, tuple(prompt.ids)):
-            raise ValueError(
-                f"{row}: the server reads a prompt of {reply.prompt_tokens} tokens that is not training's of"
-                f" {len(prompt.ids)}; serve the checkpoint with its own chat template and max_pixels {self.max_pixels}"
-            )
+        check_prompt(row, prompt, reply, self.max_pixels)
         if len(reply.completions) != chunk.completions:
             raise ValueError(f"{row}: {len(reply.completions)} completions came for {chunk.completions} asked for")
 
@@ -140,6 +130,8 @@ def _serving(checkpoint: Path, settings: Evaluate) -> tuple[list[Server], str]:
             continue
         if other := [one for one in served if one.startswith(f"{name}@") and one != f"{name}@{digest}"]:
             raise ValueError(f"{url}: serves {other[0]}, and {checkpoint} is {name}@{digest} now; start it again")
+        if served.get(name) == "vllm" and was_told_others(server):
+            raise ValueError(f"{url}: was brought other weights by GRPO than {name}'s; start it again")
         if name in served:
             found.append(server)
             kinds.append(served[name])
@@ -150,8 +142,3 @@ def _serving(checkpoint: Path, settings: Evaluate) -> tuple[list[Server], str]:
     for fault in faults:
         LOG.warning("left out: %s", fault)
     return found, kinds[0] if len(set(kinds)) == 1 else "several"
-
-
-def _seed(key: object) -> int:
-    """A request's seed, 31 bits, from what names it."""
-    return int.from_bytes(hashlib.sha256(str(key).encode()).digest()[:4], "big") >> 1

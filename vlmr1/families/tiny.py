@@ -108,10 +108,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, sizes: TinyModel, seed: int)
             "out_hidden_size": sizes.hidden_size,
             "fullatt_block_indexes": list(range(sizes.vision_depth)),
             "initializer_range": sizes.initializer_range,
-            "rope_parameters": {
-                "rope_type": "axial",
-                "rope_theta": 10_000.0,
-            },  # the published one, which servers assume
+            "rope_parameters": {"rope_type": "axial", "rope_theta": 1e4},  # as published: servers assume it
         },
         image_token_id=ids("<|image_pad|>"),
         video_token_id=ids("<|video_pad|>"),

@@ -14,7 +14,7 @@ from vlmr1.families.base import Prompt
 from vlmr1.files import write_json
 from vlmr1.grpo.policy import Features, Prefix
 
-TENSORS = ("advantages", "old_logps", "reference_logps")
+TENSORS = ("advantages", "old_logps", "reference_logps", "sampled_logps")
 
 
 @dataclass
@@ -31,6 +31,7 @@ class Rollout:
     prefix: Prefix | None = None  # prompts as read for the rollout, with the history of that reading
     old_logps: torch.Tensor | None = None  # (B, G, T) of the policy that sampled, where it may differ from the present
     reference_logps: torch.Tensor | None = None  # (B, G, T), when beta > 0
+    sampled_logps: torch.Tensor | None = None  # (B, G, T) as a server sampled them, where one did
 
 
 def save_rollouts(rollouts: Sequence[Rollout], folder: Path, rank: int) -> None:

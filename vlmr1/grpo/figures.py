@@ -22,6 +22,8 @@ FIGURES = (  # beginnings of the names of what a rollout's figures are
     "duplicate_share",
     "zero_variance_share",
     "alarms",
+    "staleness",
+    "stale_refused",
 )
 
 

@@ -49,6 +49,7 @@ def policy_loss(
     total_completions: int,
     max_completion_length: int,
     use_bias_correction_kl: bool = False,
+    weights: torch.Tensor | None = None,
 ) -> Loss:
     """-min(ρA, clip(ρ, 1-ε, 1+ε_high)A) + β·KL, averaged over the step's tokens as `loss_type` says.
 
@@ -66,6 +67,7 @@ def policy_loss(
     - cispo: -min(ρ, ε_high)·A·logp + β·KL without gradient through ρ, mean over the step's tokens. Here ε_high is the
       cap on ρ itself, 5 being usual, and `delta` plays no part. arXiv 2506.13585, eq. 4; the cap: 2510.13786.
 
+    `weights` (B, G, T) or (B, G, 1) multiply what stands before the KL (`vlmr1.grpo.correction`).
     `total_tokens` and `total_completions` count the whole step: all micro-batches of all processes. A completion with
     nothing in its mask adds nothing, yet as in TRL it counts among the completions, not among the tokens.
     """
@@ -89,6 +91,8 @@ def policy_loss(
         per_token = -torch.minimum(bounded * gain, ratio.clamp(1 - epsilon, 1 + high) * gain)
         low_held = (ratio < 1 - epsilon) & (gain < 0)
         high_held = ((ratio > 1 + high) & (gain > 0)) | ((ratio > bounded) & (gain < 0))
+    if weights is not None:
+        per_token = per_token * weights
     kl = torch.zeros_like(logps)
     if reference_logps is not None:
         kl = _k3(reference_logps.to(wide).where(mask, 0.0) - logps)

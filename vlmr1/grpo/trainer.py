@@ -3,8 +3,7 @@
 Each optimiser step sees `prompts_per_step` whole groups, a group never leaving its process. With `num_iterations` > 1
 the same rollouts serve several steps, and the clipped ratio holds them near the policy that sampled. What a prompt's
 completions are depends on the seed, the step and the prompt alone, so a resumed run, or one on more processes, samples
-what any other would.
-Left out on purpose: rollouts from a server.
+what any other would. With `rollout` servers sample instead (`vlmr1.grpo.remote_rollout`).
 
 Ten lines train a policy:
 
@@ -21,9 +20,8 @@ Ten lines train a policy:
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,12 +33,15 @@ from transformers.trainer_callback import TrainerState
 from vlmr1.families.base import Prompt
 from vlmr1.grpo.advantages import advantages, zero_variance
 from vlmr1.grpo.buffer import Rollout, in_passes, load_rollouts, save_rollouts
+from vlmr1.grpo.correction import Mismatch, laid_out
 from vlmr1.grpo.figures import Figures
+from vlmr1.grpo.gathered import gathered_weights
 from vlmr1.grpo.holdout import HoldoutLooks
 from vlmr1.grpo.journal import Journal, question
 from vlmr1.grpo.losses import Loss, policy_loss
 from vlmr1.grpo.policy import Features, Prefix, Scored
 from vlmr1.grpo.reference import FollowingReference, Reference, second_model
+from vlmr1.grpo.remote_rollout import Group, RemoteRollout
 from vlmr1.grpo.rollout import sample_completions
 from vlmr1.grpo.sampling import Sampling
 from vlmr1.grpo.scoring import Judged, Scorer
@@ -92,13 +93,17 @@ class GrpoTrainer(VlmTrainer):
         lora = chosen.trained.lora
         self.keeps_reading = (  # whether a rollout's reading of the prompts can serve the first backward pass
             self.policy.shared
+            and settings.over_vllm is None
             and self.args.gradient_accumulation_steps == 1
             and not chosen.compute.activation_checkpointing
             and chosen.compute.deepspeed is None
             and (lora is None or lora.dropout == 0)
         )
+        self.remote = None if settings.over_vllm is None else RemoteRollout(self, settings.over_vllm)
+        self.mismatch = Mismatch()
         self.looks = None if settings.holdout is None else HoldoutLooks(self, settings.holdout)
-        for callback in (self.looks, settings.sync_ref_model and FollowingReference(self, settings.sync_ref_model)):
+        following = settings.sync_ref_model and FollowingReference(self, settings.sync_ref_model)
+        for callback in (self.looks, self.remote, following):
             if callback is not None:
                 self.add_callback(callback)
 
@@ -126,7 +131,11 @@ class GrpoTrainer(VlmTrainer):
         """One rollout for each forward pass of the coming step: fresh ones, or those of the step before."""
         if self.control.should_training_stop:  # a run that had stopped, taken up again
             return [], None
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+
+        def fetch() -> Sequence[Mapping[str, Items]]:
+            return VlmTrainer.get_batch_samples(self, epoch_iterator, num_batches, device)[0]
+
+        batches = fetch() if self.remote is None else self.remote.batches(fetch)
         if self.state.global_step % self.grpo.num_iterations == 0 or not self.rollouts:
             self.rollouts = []
             try:
@@ -141,22 +150,7 @@ class GrpoTrainer(VlmTrainer):
         prompts = [prompt for batch in batches for _, prompt in batch if isinstance(prompt, Prompt)]
         assert len(prompts) == len(indices)  # a fresh rollout's prompts are freshly encoded
         features = self._features(prompts)
-        prefix = None
-        if self.keeps_reading:
-            self.bare.train()
-            self.policy.called = self.model_wrapped
-            prefix = self.policy.read([*prompts, *self.companion(prompts)], features)
-        with self.whole_weights(), self.accelerator.autocast():
-            self.policy.called = self.bare
-            completions = sample_completions(
-                self.policy,
-                prompts,
-                self.grpo.num_generations,
-                self.sampling,
-                [(self.grpo.seed, step, index) for index in indices],
-                None if prefix is None else _reading(prefix, len(prompts)),
-                features,
-            )
+        completions, sampled, prefix = self._sample(indices, prompts, features)
         self.scorer.foresee(
             (self.family.decode(c), self.prompts.sample(i))
             for i, group in zip(indices, completions, strict=True)
@@ -170,6 +164,8 @@ class GrpoTrainer(VlmTrainer):
         cut = torch.tensor([[c[-1] not in self.family.end_ids for c in group] for group in completions])  # (B, G)
         figures = Figures(judged, completions, rewards, cut)
         self.totals = figures.means(self.over_processes)
+        if self.remote is not None and sampled is not None:
+            self.totals |= self.remote.figures(sampled)
         gains = advantages(rewards, self.grpo.scale_rewards, torch.tensor(self.totals["reward_std"]))
         trained_on = ~cut if self.grpo.mask_truncated_completions else torch.ones_like(cut)
         tokens, groups = self.over_processes(
@@ -191,11 +187,39 @@ class GrpoTrainer(VlmTrainer):
                 features, prefix,
             )  # fmt: skip
             self._drop_idle(rollout, zero_variance(rewards[part]))
+            if sampled is not None:
+                logps = laid_out(rollout.completions, [group.logps for group in sampled[part]])
+                rollout.sampled_logps = logps.to(self.args.device)
             if self.reference is not None:
                 with self.accelerator.autocast():
                     rollout.reference_logps = self._ask(self.reference.score, rollout).logps
             rollouts.append(rollout)
         return rollouts
+
+    def _sample(
+        self, indices: Sequence[int], prompts: Sequence[Prompt], features: Features | None
+    ) -> tuple[list[list[list[int]]], list[Group] | None, Prefix | None]:
+        """Completions, [B][G][tokens]; as servers gave them, where they did; and the prompts as read for it."""
+        if self.remote is not None:
+            groups = self.remote.sample(dict(zip(indices, prompts, strict=True)))
+            return [group.tokens for group in groups], groups, None
+        prefix = None
+        if self.keeps_reading:
+            self.bare.train()
+            self.policy.called = self.model_wrapped
+            prefix = self.policy.read([*prompts, *self.companion(prompts)], features)
+        with self.whole_weights(), self.accelerator.autocast():
+            self.policy.called = self.bare
+            completions = sample_completions(
+                self.policy,
+                prompts,
+                self.grpo.num_generations,
+                self.sampling,
+                [(self.grpo.seed, self.state.global_step, index) for index in indices],
+                None if prefix is None else _reading(prefix, len(prompts)),
+                features,
+            )
+        return completions, None, prefix
 
     def _drop_idle(self, rollout: Rollout, idle: torch.Tensor) -> None:
         """Empty the groups whose gradient is exactly zero: equal rewards, and no KL to hold them.
@@ -217,16 +241,10 @@ class GrpoTrainer(VlmTrainer):
             seen = self.family.features(self.bare, list(pictures.values())) if pictures else []
         return dict(zip(pictures, seen, strict=True))
 
-    @contextmanager
-    def whole_weights(self) -> Iterator[None]:
+    def whole_weights(self) -> AbstractContextManager[None]:
         """Under ZeRO-3, every process holds the whole policy while it decodes, and waits for no other."""
-        if self.compute.deepspeed is None or self.compute.deepspeed.stage != 3:
-            yield
-            return
-        import deepspeed
-
-        with deepspeed.zero.GatheredParameters(list(self.bare.parameters())), _unhooked(self.bare):
-            yield
+        sharded = self.compute.deepspeed is not None and self.compute.deepspeed.stage == 3
+        return gathered_weights(self.bare) if sharded else nullcontext()
 
     def judge(self, index: int, prompt: Prompt, completion: list[int]) -> Judged:
         """Score one completion of a prompt of the data set."""
@@ -247,6 +265,10 @@ class GrpoTrainer(VlmTrainer):
         scored = self._score(rollout)
         if rollout.old_logps is None:
             rollout.old_logps = scored.logps.detach()
+        weights = None
+        if rollout.sampled_logps is not None and self.grpo.over_vllm is not None:
+            correction = self.grpo.over_vllm.correction
+            weights = self.mismatch.weigh(rollout.old_logps, rollout.sampled_logps, scored.mask, correction)
         loss = policy_loss(
             scored.logps,
             rollout.old_logps,
@@ -262,6 +284,7 @@ class GrpoTrainer(VlmTrainer):
             total_completions=rollout.groups * self.grpo.num_generations,
             max_completion_length=self.grpo.max_completion_length,
             use_bias_correction_kl=self.grpo.use_bias_correction_kl,
+            weights=weights,
         )
         self._note_loss(loss, scored)
         return loss.value * self.share_of_loss
@@ -314,6 +337,8 @@ class GrpoTrainer(VlmTrainer):
             kl, low, high, entropy, tokens = self.over_processes(*(self.sums.get(name, 0.0) for name in names))
             tokens, self.sums = max(tokens, 1.0), {}
             self.note(**self.totals, clip_low_share=low / tokens, clip_high_share=high / tokens)
+            if self.remote is not None:
+                self.note(**self.mismatch.figures(self.over_processes, gather_object))
             self.note(entropy=entropy / tokens, **({"kl": kl / tokens} if self.grpo.beta > 0 else {}))
         super().log(logs, start_time)
 
@@ -323,11 +348,15 @@ class GrpoTrainer(VlmTrainer):
     def save_more(self, folder: Path) -> None:
         if self.state.global_step % self.grpo.num_iterations:
             save_rollouts(self.rollouts, folder, self.args.process_index)
+        if self.remote is not None:
+            self.remote.save(folder)
         if self.grpo.sync_ref_model is not None and self.reference is not None and self.is_world_process_zero():
             self.reference.policy.bare.save_pretrained(folder / "reference")
 
     def load_more(self, folder: Path) -> None:
         step = int(folder.name.rpartition("-")[2])
+        if self.remote is not None:
+            self.remote.load(folder)
         if step % self.grpo.num_iterations:
             saved = load_rollouts(folder, self.args.process_index, self.args.world_size, self.args.device)
             self.rollouts = in_passes(saved, self.args.per_device_train_batch_size)
@@ -367,16 +396,3 @@ def _reading(prefix: Prefix, prompts: int) -> Prefix:
     return replace(
         prefix, tree=replace(prefix.tree, prompts=prefix.tree.prompts[:prompts]), logits=prefix.logits[:prompts]
     )
-
-
-@contextmanager
-def _unhooked(model: Any) -> Iterator[None]:
-    """A model without hooks. DeepSpeed's part the weights again after each layer and meet the others at each call."""
-    kept = [(module, module._forward_pre_hooks, module._forward_hooks) for module in model.modules()]
-    for module, *_ in kept:
-        module._forward_pre_hooks, module._forward_hooks = OrderedDict(), OrderedDict()
-    try:
-        yield
-    finally:
-        for module, before, after in kept:
-            module._forward_pre_hooks, module._forward_hooks = before, after

@@ -15,9 +15,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import ssl
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import httpx
@@ -42,6 +44,7 @@ class Server:
     tries: int = 4
     pause: float = 1.0  # seconds before the second try; doubled before each further one
     at_once: int = 16  # requests under way together
+    versioned: bool = False  # vLLM's weight version is asked before and after each answer, which it does not say itself
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
@@ -55,8 +58,19 @@ class Server:
         return f"{self.url.rstrip('/')}/{path}"
 
     @property
+    def root(self) -> str:
+        """The address without /v1, where a server is told what is not of OpenAI's protocol."""
+        return self.url.rstrip("/").removesuffix("/v1")
+
+    @property
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.key}"} if self.key else {}
+
+
+@cache
+def trust() -> ssl.SSLContext:
+    """Whom connections trust, read once: it takes longer than many an answer."""
+    return httpx.create_ssl_context()
 
 
 def server_at(url: str, model: str, **more: Any) -> Server:
@@ -70,7 +84,8 @@ def listing(server: Server) -> dict[str, str]:
     `vlmr1 serve` adds NAME@DIGEST, which tells one checkpoint of a name from another.
     """
     try:
-        answer = httpx.get(server.address("models"), headers=server.headers, timeout=min(server.timeout, 30))
+        timeout = min(server.timeout, 30)
+        answer = httpx.get(server.address("models"), headers=server.headers, timeout=timeout, verify=trust())
         answer.raise_for_status()
         return {str(one["id"]): str(one.get("owned_by", "")) for one in answer.json()["data"]}
     except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -100,8 +115,11 @@ async def chat_async(servers: Sequence[Server], requests: Iterable[Request], tol
         raise ValueError("no server is named")
     asking = _Asking(servers, requests, told)
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    async with httpx.AsyncClient(timeout=None, limits=limits) as client:
-        workers = [asyncio.create_task(asking.work(client, one)) for one in servers for _ in range(one.at_once)]
+    async with httpx.AsyncClient(timeout=None, limits=limits, verify=trust()) as client:
+        turns = range(max(one.at_once for one in servers))  # in turn, so that few requests too go to all servers
+        workers = [
+            asyncio.create_task(asking.work(client, one)) for turn in turns for one in servers if turn < one.at_once
+        ]
         try:
             await asyncio.gather(*workers)  # the first to raise ends the call
         finally:
@@ -206,20 +224,35 @@ class Stumbled(Exception):
 
 async def post(client: httpx.AsyncClient, server: Server, body: dict[str, Any]) -> Reply:
     """One request, sent once. Raises Stumbled for a fault that may pass, ConnectionError for a refusal."""
+    version = None
     try:
         async with asyncio.timeout(server.timeout):
+            before = await _version(client, server) if server.versioned else None
             answer = await client.post(
                 server.address("chat/completions"), json={"model": server.model} | body, headers=server.headers
             )
+            if before is not None and before == await _version(client, server):
+                version = before  # versions are never used twice: what lies between the two is of these weights
     except TimeoutError as error:
         raise Stumbled(f"no answer within {server.timeout:g} s") from error
     except httpx.TransportError as error:
         raise Stumbled(str(error) or type(error).__name__) from error
     check(server, answer)
     try:
-        return reply_of(answer.text)
+        reply = reply_of(answer.text)
+        return replace(reply, weight_version=version) if server.versioned else reply
     except ValueError as error:
         raise ConnectionError(f"{server}: {error}; is it an OpenAI-compatible server's address?") from error
+
+
+async def _version(client: httpx.AsyncClient, server: Server) -> str:
+    """The version of a vLLM server's weights, "default" where it was never told one."""
+    answer = await client.get(f"{server.root}/weight_info", headers=server.headers)
+    check(server, answer)
+    try:
+        return str(answer.json()["weight_version"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise ConnectionError(f"{server}: its answer about its weights cannot be read ({error!r})") from error
 
 
 def check(server: Server, answer: httpx.Response) -> None:

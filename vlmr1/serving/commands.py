@@ -25,6 +25,11 @@ ASCEND_IMAGE = "quay.io/ascend/vllm-ascend:v0.10.0rc1"  # the one VLM-R1's own f
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM takes as the largest of adapters
 TOWER_BASE = 10_000.0  # of the rotary positions in Qwen2.5-VL's tower, as published
 QUIET = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
+ROLLOUTS = {  # by way: what opens the routes by which weights are brought
+    "adapter": {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"},
+    "checkpoint": {"VLLM_SERVER_DEV_MODE": "1"},
+    "nccl": {"VLLM_SERVER_DEV_MODE": "1"},
+}
 NPU_DEVICES = ("davinci_manager", "devmm_svm", "hisi_hdc")
 NPU_FILES = (
     "/usr/local/dcmi",
@@ -52,6 +57,8 @@ class Serving:
     image: str | None = None  # the container's
     npus: tuple[int, ...] | None = None  # of a container
     more: tuple[str, ...] = ()  # flags handed on
+    rollouts: str | None = None  # how GRPO brings it weights (`grpo.rollout.weights`), where it samples for it
+    rank: int | None = None  # of the adapter that GRPO trains
 
     @property
     def served(self) -> str:
@@ -83,7 +90,7 @@ def interpreter(given: str | None) -> str:
 
 def environment(serving: Serving) -> dict[str, str]:
     """What the command needs of the environment besides what is there."""
-    return {} if serving.contained else dict(QUIET)
+    return {} if serving.contained else QUIET | ROLLOUTS.get(serving.rollouts or "", {})
 
 
 def remarks(serving: Serving) -> list[str]:
@@ -108,6 +115,10 @@ def _check(serving: Serving) -> None:
         raise ValueError("--npus: for containers alone; choose devices by the environment, e.g. CUDA_VISIBLE_DEVICES")
     if serving.image is not None and serving.python is not None:
         raise ValueError("--image, --python: one or the other")
+    if serving.rollouts is not None and serving.contained:
+        raise ValueError("--rollouts: a container does not see where the weights are left; give --python")
+    if (serving.rollouts == "adapter") != (serving.rank is not None):
+        raise ValueError("--rank: trained.lora.r, for --rollouts adapter and only for it")
     if serving.engine == "xllm":
         odd = {"--adapter": serving.adapters, "--dtype": serving.dtype, "--max-length": serving.max_length}
         odd |= {"--pictures": serving.pictures, "--python": serving.python}
@@ -115,6 +126,8 @@ def _check(serving: Serving) -> None:
             raise ValueError(f"{given[0]}: not with engine xllm" + "; vlmr1 merge" * (given[0] == "--adapter"))
         if serving.image is None:
             raise ValueError("--image: engine xllm needs a tag of quay.io/jd_xllm/xllm-ai that fits your devices")
+    if serving.rank is not None and not 0 < serving.rank <= RANKS[-1]:
+        raise ValueError(f"--rank {serving.rank}: vLLM takes 1 to {RANKS[-1]}")
     for name, adapter in serving.adapters:
         _rank(adapter)
         card = adapter / "base.json"
@@ -137,9 +150,14 @@ def _vllm(serving: Serving, checkpoint: str, adapters: Mapping[str, str]) -> lis
         words += ["--limit-mm-per-prompt", json.dumps({"image": serving.pictures, "video": 0})]
     if serving.npus is not None and len(serving.npus) > 1:
         words += ["--tensor-parallel-size", str(len(serving.npus))]
+    ranks = [_rank(adapter) for _, adapter in serving.adapters] + ([] if serving.rank is None else [serving.rank])
+    if ranks:
+        words += ["--enable-lora", "--max-lora-rank", str(next(rank for rank in RANKS if rank >= max(ranks)))]
+    if serving.rollouts is not None:
+        words += ["--logprobs-mode", "processed_logprobs", "--enable-prefix-caching"]
+    if serving.rollouts == "nccl":
+        words += ["--weight-transfer-config", json.dumps({"backend": "nccl"})]
     if serving.adapters:
-        most = max(_rank(adapter) for _, adapter in serving.adapters)
-        words += ["--enable-lora", "--max-lora-rank", str(next(rank for rank in RANKS if rank >= most))]
         words += ["--lora-modules", *(f"{name}={path}" for name, path in adapters.items())]
     return [*words, *serving.more]
 

@@ -58,6 +58,7 @@ class Reply:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None  # of all completions together
     prompt_token_ids: tuple[int, ...] | None = None
+    model: str | None = None  # as the server calls what answered
     weight_version: str | None = None  # of the weights that answered, where the server says
 
 
@@ -123,6 +124,7 @@ def reply_of(text: str) -> Reply:
             usage.get("prompt_tokens"),
             usage.get("completion_tokens"),
             _numbers(answer.get("prompt_token_ids")),
+            answer.get("model"),
             answer.get("weight_version"),
         )
     except (ValueError, LookupError, TypeError, AttributeError) as error:

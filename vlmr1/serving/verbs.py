@@ -26,6 +26,10 @@ def add_serving(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     serve.add_argument("--python", metavar="PATH", help="interpreter with vLLM (default: $VLMR1_VLLM_PYTHON)")
     serve.add_argument("--image", metavar="NAME", help="container image of vllm-ascend or xllm")
     serve.add_argument("--npus", metavar="0,1", help="Ascend devices of the container (default: 0)")
+    serve.add_argument(
+        "--rollouts", choices=["adapter", "checkpoint", "nccl"], help="sample for GRPO: its rollout.weights"
+    )
+    serve.add_argument("--rank", type=int, metavar="N", help="trained.lora.r, for --rollouts adapter")
     serve.add_argument("--log", type=Path, metavar="FILE", help="the server's log (default: work/serve/NAME.log)")
     serve.add_argument("--patience", type=float, default=1800.0, metavar="S", help="seconds until it must be healthy")
     serve.add_argument("--print", action="store_true", help="show the command, and start nothing")
@@ -52,6 +56,8 @@ def _serve(chosen: argparse.Namespace) -> None:
         chosen.image,
         None if chosen.npus is None else tuple(_number(one) for one in chosen.npus.split(",")),
         tuple(shlex.split(chosen.flags)),
+        chosen.rollouts,
+        chosen.rank,
     )
     if chosen.print:
         settings = [f"{key}={shlex.quote(value)}" for key, value in environment(serving).items()]

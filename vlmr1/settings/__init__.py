@@ -18,6 +18,7 @@ from vlmr1.settings.base import Block
 from vlmr1.settings.data import Convert, Data, Validate
 from vlmr1.settings.grpo import Grpo, Holdout, SyncReference
 from vlmr1.settings.results import Asking, Evaluate, Gate, Publish, Report
+from vlmr1.settings.rollout import ELSEWHERE, Correction, InProcess, OverVllm
 from vlmr1.settings.sources import SourceSpec
 from vlmr1.settings.training import (
     Compute,
@@ -49,12 +50,14 @@ from vlmr1.settings.world import (
 
 PARAMS = Path("params.yaml")
 __all__ = [
+    "ELSEWHERE",
     "PARAMS",
     "WORLD_FOLDER",
     "Asking",
     "Block",
     "Compute",
     "Convert",
+    "Correction",
     "Data",
     "DeepSpeed",
     "Evaluate",
@@ -63,6 +66,7 @@ __all__ = [
     "GuiSplit",
     "GuiWorld",
     "Holdout",
+    "InProcess",
     "Launch",
     "Lora",
     "MathSplit",
@@ -71,6 +75,7 @@ __all__ = [
     "Optimisation",
     "OvdSplit",
     "OvdWorld",
+    "OverVllm",
     "Params",
     "Pretrained",
     "Publish",
@@ -112,6 +117,19 @@ class Training(Block):
             )
         if self.grpo.sync_ref_model is not None and self.trained.lora is not None:
             raise ValueError("grpo.sync_ref_model: under lora the reference is the base itself; set it to null")
+        return self
+
+    @model_validator(mode="after")
+    def _weights_that_can_be_brought(self) -> Training:
+        over, lora = self.grpo.over_vllm, self.trained.lora
+        if over is None:
+            return self
+        if over.weights == "adapter" and lora is None:
+            raise ValueError("grpo.rollout.weights: adapter needs trained.lora; take checkpoint, or give it")
+        if over.weights == "adapter" and lora is not None and lora.vision:
+            raise ValueError("grpo.rollout.weights: adapter goes without trained.lora.vision; take checkpoint")
+        if over.weights != "adapter" and self.compute.quantize is not None:
+            raise ValueError(f"grpo.rollout.weights: {over.weights} needs plain weights; with quantize take adapter")
         return self
 
 
@@ -233,6 +251,8 @@ def explain(path: Path, fault: Any) -> str:
     parts = list(fault["loc"])
     if parts[:2] == ["data", "sources"]:
         del parts[3:4]  # the format, which tells blocks apart and is no key on the way
+    if "rollout" in parts[:-1]:
+        del parts[parts.index("rollout") + 1]  # the engine, likewise
     where = ".".join(map(str, parts))
     head = f"{path}: {where}: " if where else f"{path}: "
     if fault["type"] == "extra_forbidden":

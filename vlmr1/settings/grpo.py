@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from vlmr1.settings.base import Block, Count, Rate, Share
+from vlmr1.settings.rollout import OverVllm, Rollouts
 from vlmr1.settings.training import Optimisation, fits
 
 OWN_REWARD = r"^([A-Za-z_]\w*\.)*[A-Za-z_]\w*:[A-Za-z_]\w*$"  # package.module:function
@@ -54,6 +55,7 @@ class Grpo(Optimisation):
     mask_truncated_completions: bool
     rewards: dict[str, float] = Field(min_length=1)  # weights by accuracy, a task's names or package.module:function
     share_prefix: bool  # false: every completion a sequence of its own, several times slower
+    rollout: Rollouts | None  # null: in process
     holdout: Holdout | None
     log_rollouts: bool
 
@@ -97,6 +99,23 @@ class Grpo(Optimisation):
         if self.sync_ref_model is not None and self.sync_ref_model.ref_model_sync_steps > self.steps:
             raise ValueError(f"sync_ref_model.ref_model_sync_steps: is beyond the run's {self.steps} steps")
         return self
+
+    @model_validator(mode="after")
+    def _sampled_elsewhere(self) -> Grpo:
+        filters = [
+            name for name in ("top_p", "top_k", "min_p", "repetition_penalty") if getattr(self, name) is not None
+        ]
+        if self.over_vllm is not None and self.over_vllm.correction.level != "off" and filters:
+            raise ValueError(
+                f"rollout.correction: with {filters[0]} the server's log-probs are of another distribution than the"
+                f" policy's; set {', '.join(filters)} to null, or the correction's level to off and its cap to null"
+            )
+        return self
+
+    @property
+    def over_vllm(self) -> OverVllm | None:
+        """The servers that sample, where any do."""
+        return self.rollout if isinstance(self.rollout, OverVllm) else None
 
     @model_validator(mode="after")
     def _looks(self) -> Grpo:

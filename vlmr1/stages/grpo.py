@@ -13,7 +13,7 @@ from vlmr1.grpo.scoring import Scorer
 from vlmr1.grpo.summary import summarise
 from vlmr1.grpo.trainer import GrpoTrainer
 from vlmr1.sample import load_sources
-from vlmr1.settings import Params
+from vlmr1.settings import ELSEWHERE, Params
 from vlmr1.stages import BASE, CONVERTED, places, run_stage
 from vlmr1.training import save_training
 from vlmr1.work import fingerprint_of, inputs_of, open_work, told
@@ -25,7 +25,10 @@ def main(params: Params) -> None:
     Scorer(chosen.grpo.rewards, [sample for source in sources for sample in source.samples])  # refuses in a moment
 
     def about() -> dict[str, Any]:
-        of = chosen.model_dump(mode="json") | {"compute": told(chosen.compute), "base": fingerprint_of(BASE)}
+        of = chosen.model_dump(mode="json", exclude=ELSEWHERE) | {
+            "compute": told(chosen.compute),
+            "base": fingerprint_of(BASE),
+        }
         return of | {"data": inputs_of(CONVERTED / "train", sources)}
 
     work = open_work(Path("work/grpo"), about)

@@ -1,0 +1,224 @@
+"""Rollouts over vLLM's servers: completions, token ids and the log-probs they were sampled with.
+
+Each process asks for its own share of a set, from all servers, a request a prompt with a seed of its own. A server
+that dies leaves its requests to the others; where none is left, training waits for one to come back
+(`grpo.rollout.patience`) and brings it the present weights first. Every answer's weights are checked, and its prompt,
+token for token.
+
+With `overlap` the next set is asked while this one is trained on, so that its weights are one set old. What was
+answered ahead is kept in each checkpoint, so that a resumed run trains on the same.
+
+Left out on purpose: the looks at held-out samples, which stay in process.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+from vlmr1.as_trained import check_prompt, neutral, question, seed_of
+from vlmr1.errors import TransientError
+from vlmr1.families.base import Prompt
+from vlmr1.files import write_json
+from vlmr1.grpo.weights_out import weights_out
+from vlmr1.prompts import Items, opened
+from vlmr1.serving.client import Reply, Request, chat
+from vlmr1.settings import OverVllm
+
+if TYPE_CHECKING:
+    from vlmr1.grpo.trainer import GrpoTrainer
+
+FRUITLESS = 3  # rounds of questions without an answer that can be used, though servers are there
+Batches = Sequence[Mapping[str, Items]]
+
+
+@dataclass(frozen=True)
+class Group:
+    """One prompt's completions."""
+
+    tokens: list[list[int]]
+    logps: list[list[float]]  # as the server sampled them
+    number: int  # of the weights that did
+
+
+class RemoteRollout(TrainerCallback):
+    """Asks the servers for a step's groups, or for the next's."""
+
+    def __init__(self, trainer: GrpoTrainer, settings: OverVllm) -> None:
+        self.trainer, self.settings = trainer, settings
+        self.weights = weights_out(trainer, settings)
+        self.fetched: deque[Batches] = deque()  # of the coming steps, with overlap
+        self.coming: _Coming | None = None
+        self.ahead: dict[int, dict[int, Group]] = {}  # a set's number: what of it is answered already
+        self.refused = 0  # answers since the set began: of weights too old, of another's, or changed meanwhile
+        self.refused_of_set = 0
+
+    def batches(self, fetch: Callable[[], Batches]) -> Batches:
+        """The present step's batches; with overlap those of the next set are fetched with them."""
+        self.fetched.append(fetch())
+        while self.settings.overlap and len(self.fetched) <= self.trainer.grpo.num_iterations:
+            self.fetched.append(fetch())  # empty at the end
+        return self.fetched.popleft()
+
+    def sample(self, prompts: Mapping[int, Prompt]) -> list[Group]:
+        """The groups of these prompts, by their place in the data, with the present weights or with some not too old.
+
+        Called on every process at the beginning of a set. Raises TransientError where servers stay away.
+        """
+        number = self.trainer.state.global_step // self.trainer.grpo.num_iterations
+        self._finish()
+        self.weights.bring(number)
+        have = self.ahead.pop(number, {})
+        groups = {index: have[index] for index in prompts if index in have and not self._too_old(have[index].number)}
+        self.refused += sum(index in have for index in prompts) - len(groups)
+        groups |= self._ask(number, {index: one for index, one in prompts.items() if index not in groups})
+        self.refused_of_set, self.refused = self.refused, 0
+        if self.settings.overlap and (following := self._following()):
+            self.coming = _Coming(self, number + 1, following)
+        return [groups[index] for index in prompts]
+
+    def figures(self, groups: Sequence[Group]) -> dict[str, float]:
+        """How old the weights were, in sets of rollouts, and how many answers were refused for theirs."""
+        lags = [float(self.weights.number - group.number) for group in groups]
+        lag, count, refused = self.trainer.over_processes(sum(lags), len(lags), self.refused_of_set)
+        return {"staleness": lag / count, "stale_refused": refused}
+
+    def save(self, folder: Path) -> None:
+        """Keep in a checkpoint what was answered ahead."""
+        self._finish()
+        plain = [
+            {"set": number, "index": index} | asdict(group)
+            for number, groups in self.ahead.items()
+            for index, group in groups.items()
+        ]
+        if self.settings.overlap:
+            write_json(folder / f"ahead-{self.trainer.args.process_index}.json", plain)
+
+    def load(self, folder: Path) -> None:
+        """The reverse, whoever of how many processes saved it."""
+        for path in sorted(folder.glob("ahead-*.json")):
+            for one in json.loads(path.read_text(encoding="utf-8")):
+                group = Group(one["tokens"], one["logps"], one["number"])
+                self.ahead.setdefault(one["set"], {})[one["index"]] = group
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Leave nothing behind."""
+        self._finish()
+        self.trainer.accelerator.wait_for_everyone()  # the others may still be asking
+        self.weights.close()
+
+    def _following(self) -> dict[int, Prompt]:
+        """The prompts of the next set, as far as this process has them."""
+        steps = self.trainer.grpo.num_iterations
+        batches = self.fetched[steps - 1] if len(self.fetched) >= steps else ()
+        return {index: one for batch in batches for index, one in batch["items"] if isinstance(one, Prompt)}
+
+    def _finish(self) -> None:
+        """Wait for what is asked ahead."""
+        coming, self.coming = self.coming, None
+        if coming is not None:
+            self.ahead[coming.number] = coming.wait()
+
+    def _too_old(self, number: int) -> bool:
+        return self.weights.number - number > self.settings.max_staleness
+
+    def _ask(self, number: int, prompts: Mapping[int, Prompt]) -> dict[int, Group]:
+        """Groups of a set's prompts, by weights that are not too old; servers may go and come meanwhile."""
+        found: dict[int, Group] = {}
+        fruitless = 0
+        while left := [index for index in prompts if index not in found]:
+            before, problem = len(found), "its answers are of other weights"
+            try:
+                self._round(number, left, prompts, found)
+            except ConnectionError as error:  # all are down, or one refuses, as a server does that was started again
+                problem = str(error)
+            fruitless = fruitless + 1 if len(found) == before else 0
+            if fruitless == FRUITLESS:
+                raise TransientError(f"{problem}; mend or start it again, and the same command goes on")
+        return found
+
+    def _round(self, number: int, left: Sequence[int], prompts: Mapping[int, Prompt], found: dict[int, Group]) -> None:
+        """Ask the servers that are ready; what can be used of their answers is put into `found`."""
+
+        def told(place: int, reply: Reply) -> None:
+            group = self._read(left[place], prompts[left[place]], reply)
+            if group is None:
+                self.refused += 1
+            else:
+                found[left[place]] = group
+
+        chat(self.weights.ready(), self._requests(number, left), told)
+
+    def _requests(self, number: int, indices: Sequence[int]) -> Iterator[Request]:
+        grpo, family = self.trainer.grpo, self.trainer.family
+        filters = {name: getattr(grpo, name) for name in ("top_p", "top_k", "min_p", "repetition_penalty")}
+        sampling = neutral(family) | {name: value for name, value in filters.items() if value is not None}
+        for index in indices:
+            source, sample = self.trainer.prompts.items[index]
+            yield question(
+                family,
+                sample,
+                opened(source, sample),
+                max_tokens=grpo.max_completion_length,
+                temperature=grpo.temperature,
+                seed=seed_of((grpo.seed, number * grpo.num_iterations, index)),
+                n=grpo.num_generations,
+                logprobs=True,
+                token_ids=True,
+                **sampling,
+            )
+
+    def _read(self, index: int, prompt: Prompt, reply: Reply) -> Group | None:
+        """An answer's group; None where its weights are too old, or it was broken off.
+
+        Raises ValueError where the server reads another prompt than training, or does not say all that is asked.
+        """
+        grpo, sample = self.trainer.grpo, self.trainer.prompts.sample(index)
+        row = f"{sample.source} id {sample.id}"
+        number = self.weights.number_of(reply)
+        if number is None or self._too_old(number):
+            return None
+        check_prompt(row, prompt, reply, self.trainer.max_pixels)
+        tokens = [list(one.token_ids or ()) for one in reply.completions]
+        logps = [list(one.logprobs or ()) for one in reply.completions]
+        if len(tokens) != grpo.num_generations or any(
+            not ids or len(ids) != len(of) for ids, of in zip(tokens, logps, strict=True)
+        ):
+            raise ValueError(
+                f"{row}: the server gives no token ids with log-probs of {grpo.num_generations} completions"
+            )
+        ends = self.trainer.family.end_ids
+        if any(ids[-1] not in ends and len(ids) < grpo.max_completion_length for ids in tokens):
+            return None
+        return Group(tokens, logps, number)
+
+
+class _Coming:
+    """The next set, asked in a thread of its own."""
+
+    def __init__(self, rollout: RemoteRollout, number: int, prompts: Mapping[int, Prompt]) -> None:
+        self.number = number
+        self.found: dict[int, Group] = {}
+        self.error: BaseException | None = None
+
+        def ask() -> None:
+            try:
+                self.found = rollout._ask(number, prompts)
+            except BaseException as error:  # raised where it is waited for
+                self.error = error
+
+        self.thread = threading.Thread(target=ask, daemon=True)
+        self.thread.start()
+
+    def wait(self) -> dict[int, Group]:
+        self.thread.join()
+        if self.error is not None:
+            raise self.error
+        return self.found
