@@ -271,7 +271,10 @@ def test_devices_memory_and_seconds_of_the_command_line(project, capsys):
         (["--plan", str(recipe("gui-3b")), "--devices", "1"], "shards over processes, and there is one; add -S"),
         (["--plan", str(recipe("gui-3b")), "-S", "compute.dtype=float16"], "float16 needs the trainer's own loss"),
         (["--plan", "recipes/none.yaml"], "no such recipe"),
-        (["--plan", "-S", "compute.dtype=float64"], r"^vlmr1 doctor: -S compute\.dtype=float64: compute\.dtype: should be"),
+        (
+            ["--plan", "-S", "compute.dtype=float64"],
+            r"^vlmr1 doctor: -S compute\.dtype=float64: compute\.dtype: should be",
+        ),
     ):
         with pytest.raises(SystemExit, match=sentence):
             main(["doctor", *words])
