@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from flows.following import spell
 from flows.graph import read_graph
 from flows.ui import server
