@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.conftest import COMPUTE, ROOT, free_port
-from tests.fake_server import Fake
+from tests.fake_server import Fake, FakeVllm
 from vlmr1.errors import TransientError
 from vlmr1.evaluation.asking import answers_in, ask, chunks_of, one_by_one
 from vlmr1.evaluation.engines import InProcess
@@ -107,6 +107,10 @@ def test_a_server_that_reads_another_prompt_or_has_other_weights_is_refused(serv
         ({"other": ""}, TransientError, r"tiny is served nowhere: .* serves other; start it: vlmr1 serve"),
     ):
         with Fake(models=models) as fake, pytest.raises(fault, match=said):
+            OverHttp(checkpoint, settings(fake.url), PIXELS)
+    with FakeVllm(recorded, listed(checkpoint)) as fake:
+        fake.version = "0123.4.0-0"
+        with pytest.raises(ValueError, match=r"was brought other weights by GRPO than tiny's; start it again"):
             OverHttp(checkpoint, settings(fake.url), PIXELS)
     for given, said in (({"servers": None}, "for engine http"), ({"servers": ("localhost",)}, "no address")):
         with pytest.raises(ValueError, match=said):

@@ -80,6 +80,22 @@ def test_vllms_command(checkpoint, python, adapter, capsys, monkeypatch):
         assert part in said
 
 
+@pytest.mark.parametrize(
+    ("way", "opens", "flags"),
+    [
+        ("adapter", "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1", "--enable-lora --max-lora-rank 64"),
+        ("checkpoint", "VLLM_SERVER_DEV_MODE=1", "--generation-config vllm"),
+        ("nccl", "VLLM_SERVER_DEV_MODE=1", """--weight-transfer-config '{"backend": "nccl"}'"""),
+    ],
+)
+def test_a_server_of_rollouts(checkpoint, python, capsys, way, opens, flags):
+    more = ("--rank", "64") if way == "adapter" else ()
+    said = printed(capsys, checkpoint, "--python", python, "--rollouts", way, *more)
+    assert f" {opens} {python}" in said and flags in said
+    assert "--logprobs-mode processed_logprobs --enable-prefix-caching" in said
+    assert "--logprobs-mode" not in printed(capsys, checkpoint, "--python", python)
+
+
 def test_the_containers_lines(checkpoint, adapter, capsys):
     said = printed(capsys, checkpoint, "--engine", "vllm-ascend", "--npus", "0,1", "--adapter", f"a={adapter}")
     for part in (
@@ -109,6 +125,10 @@ def test_the_containers_lines(checkpoint, adapter, capsys):
         (("--image", "i"), "--image: engine vllm runs in an environment"),
         (("--npus", "0"), "--npus: for containers alone"),
         (("--engine", "vllm-ascend", "--npus", "a"), "is no device's number"),
+        (("--rollouts", "adapter"), r"--rank: trained\.lora\.r, for --rollouts adapter and only for it"),
+        (("--rollouts", "nccl", "--rank", "8"), "--rank: .* only for it"),
+        (("--rollouts", "adapter", "--rank", "1000"), "--rank 1000: vLLM takes 1 to 512"),
+        (("--engine", "vllm-ascend", "--rollouts", "nccl"), "--rollouts: a container does not see"),
     ],
 )
 def test_what_cannot_be_served_is_said_in_a_sentence(checkpoint, monkeypatch, arguments, said):

@@ -26,7 +26,10 @@ from vlmr1.serving.commands import Serving
 from vlmr1.serving.launch import running
 
 RECORDED = ROOT / "tests/recorded/rollouts.json"
-SHORT = GRPO.model_copy(update={"steps": 6, "save_steps": 6, "prompts_per_step": 2, "max_completion_length": 12})
+LETTERS = {"tests.processes:last_letters": 1.0}  # which also a model that knows nothing can learn
+SHORT = GRPO.model_copy(
+    update={"steps": 6, "save_steps": 6, "prompts_per_step": 2, "max_completion_length": 12, "rewards": LETTERS}
+)
 NEAR = 1e-4  # nats: float32 in two programs
 
 
@@ -49,7 +52,7 @@ def test_recorded_answers_of_vllm_are_trained_on(untrained, tmp_path):
         rows = run(untrained, tmp_path / "w", over(fake, path=str(tmp_path)), settings=SHORT).run()
     assert len(answers) == 6 and all(len(one["choices"]) == 3 for one in answers.values())
     assert len(rows) == 6 and 0 < rows[0]["sampler/difference_max"] < NEAR
-    assert max(row["sampler/difference_max"] for row in rows) < 0.01  # trained here and there, by other kernels
+    assert max(row["sampler/difference_max"] for row in rows) < 0.05  # trained here and there, by other kernels
     said = [json.loads(line) for line in (tmp_path / "w/rollouts.jsonl").read_text().splitlines()]
     texts = {choice["message"]["content"] for one in answers.values() for choice in one["choices"]}
     assert len(said) == 18 and {one["tokens"] for one in said} <= set(range(1, 13)) and texts
@@ -85,8 +88,7 @@ def test_a_run_by_adapter(untrained, tmp_path):
         rows = run(untrained, tmp_path / "w", rollout, LORA, SHORT).run()
         names = [one["id"] for one in httpx.get(f"{server.url}/models").json()["data"]]
     show("adapter", rows)
-    assert max(row["sampler/difference_max"] for row in rows) < NEAR
-    assert rows[-1]["sampler/difference"] > 0 and len(rows) == 6
+    check(rows)
     assert sum(name.startswith("base.") for name in names) == 1  # the last alone is still loaded
     assert list((tmp_path / "brought").iterdir()) == []
 
@@ -134,7 +136,7 @@ def test_a_run_by_checkpoint(untrained, tmp_path):
         rollout = over(between, path=str(tmp_path / "brought"), timeout=300.0, patience=60.0)
         rows = run(untrained, tmp_path / "w", rollout, ALL, SHORT).run()
     show("checkpoint", rows)
-    assert max(row["sampler/difference_max"] for row in rows) < NEAR and len(rows) == 6
+    check(rows)
     assert {row["stale_refused"] for row in rows} == {row["staleness"] for row in rows} == {0.0}
     if os.environ.get("VLMR1_RECORD") == "1":
         write_json(RECORDED, {name: answers[name] for name in sorted(answers)})
@@ -168,7 +170,13 @@ def test_a_server_killed_in_a_set_is_brought_the_weights_again(untrained, tmp_pa
     show("checkpoint, killed", rows)
     assert caplog.text.count("no server is left to sample from; waiting up to 900 s") == 1
     assert "is back, with the present weights" in caplog.text
-    assert max(row["sampler/difference_max"] for row in rows) < NEAR and len(rows) == 6
+    check(rows)
+
+
+def check(rows):
+    """Three sets, of which every token's log-prob there is the one here, though the weights moved in between."""
+    assert len(rows) == 6 and max(row["sampler/difference_max"] for row in rows) < NEAR
+    assert all(row["grad_norm"] > 0 for row in rows) and rows[-1]["kl"] > 100 * NEAR
 
 
 def show(name, rows):

@@ -1,7 +1,7 @@
 """Rollouts: completions sampled from the policy, in process. The prompts are read once, all groups decode together.
 
 Completions that have ended leave the batch. Evaluation decodes through the same function, with groups of one.
-Left out on purpose: servers.
+Left out on purpose: servers (`vlmr1.grpo.remote_rollout`).
 """
 
 from __future__ import annotations
