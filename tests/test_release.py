@@ -52,7 +52,7 @@ def test_publishing_again_changes_nothing_and_other_scores_are_another_version(s
     elsewhere = WHERE | {"commit": "d" * 40, "hardware": {}}
     assert release(store_url, checkpoint, where=elsewhere) == version
     assert store.read(f"toy/{version}/manifest.json", 1 << 20) == before
-    assert store.children("toy/log") == ["00000001.json"]
+    assert len(store.children("toy/log")) == 1
     assert release(store_url, checkpoint, other(a=2)) != version
     assert len(releases(store, "toy")) == 2 and names(store) == ["toy"]
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from vlmr1.release.log import note
 from vlmr1.release.manifest import (
     CARD,
     FORMAT,
@@ -19,7 +20,7 @@ from vlmr1.release.manifest import (
     stored_as,
     version_of,
 )
-from vlmr1.release.registry import note, promoted
+from vlmr1.release.registry import promoted
 from vlmr1.release.secrets import refuse_secrets, refuse_secrets_in
 from vlmr1.release.store import Store
 
@@ -55,8 +56,8 @@ def publish(
             where = {**where, "parent": promoted(store, name, "prod")}
             manifest = {"format": FORMAT, "name": name, "version": version, "files": files | beside}
             _send(store, sent, manifest | {"about": about, "where": where})
+    note(store, name, "published", version, None, None)
     store.sweep(base)
-    note(store, name, "published", version, None, None, once=True)
     return version
 
 
