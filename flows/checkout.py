@@ -22,9 +22,14 @@ from urllib.parse import urlparse
 
 from flows import running
 from vlmr1.recipes import apply
+from vlmr1.scrubbed import scrubbed
 
 PLACE = ".retrain"
-TRANSIENT = ("could not connect", "connection", "timed out", "timeout", "temporarily", "503", "slow down", "throttl")
+TRANSIENT = re.compile(  # what stores, networks and name servers say, as DVC repeats it; a bare number may be a hash's
+    r"connect(ion|timeout)|could not connect|timed out|timeout|temporar|slow ?down|throttl|unreachable|no route to host"
+    r"|name resolution|nodename nor servname|internal ?(server )?error|service ?unavailable|bad gateway|\(50[0234]\)",
+    re.IGNORECASE,
+)
 REMEDY = "git config user.name NAME; git config user.email ADDRESS"
 
 
@@ -40,9 +45,11 @@ def call(*command: str, folder: Path | None = None) -> str:
     """A command's output. Raises CommandFailed, or CommandFailedForNow."""
     done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
-        words = " ".join(done.stdout.split())[-600:]
-        for_now = command[0] == "dvc" and any(sign in words.lower() for sign in TRANSIENT)
-        raise (CommandFailedForNow if for_now else CommandFailed)(f"{' '.join(command[:3])} failed: {words}")
+        words = scrubbed(" ".join(done.stdout.split()))[-600:]
+        for_now = command[0] == "dvc" and TRANSIENT.search(words)
+        raise (CommandFailedForNow if for_now else CommandFailed)(
+            f"{scrubbed(' '.join(command[:3]))} failed: {words or f'exit code {done.returncode}, and no word why'}"
+        )
     return done.stdout.strip()
 
 
@@ -201,7 +208,7 @@ def pull_data(said: Callable[[str], None]) -> list[str]:
     if others:
         call("dvc", "--wait-for-lock", "checkout", "--quiet", "--allow-missing", *others)
         if remote is not None:
-            call("dvc", "--wait-for-lock", "pull", "--quiet", *others)
+            call("dvc", "--wait-for-lock", "pull", *others)  # --quiet would keep the reason of a failure to itself
         said(f"tracked data: {', '.join(others)}" + (f", from {remote}" if remote else "; no remote is set"))
     call("dvc", "--wait-for-lock", "checkout", "--quiet", "--force", "--allow-missing")
     return changed
@@ -229,4 +236,5 @@ def push_data(said: Callable[[str], None]) -> None:
     if remote is None:
         said("no DVC remote is set: the run's outputs are in the project's cache alone")
         return
-    said(f"pushed to {remote}: {call('dvc', '--wait-for-lock', 'push').splitlines()[-1]}")
+    *_, last = ("", *call("dvc", "--wait-for-lock", "push").splitlines())
+    said(f"pushed to {remote}: {last or 'nothing'}")

@@ -36,6 +36,7 @@ from vlmr1.errors import transient
 from vlmr1.files import write_json
 from vlmr1.release import registry
 from vlmr1.release.store import open_store
+from vlmr1.scrubbed import scrubbed
 from vlmr1.settings import load_params
 
 LONGEST = 120  # letters of a run's name
@@ -61,7 +62,7 @@ def run_name() -> str:
     """What started it, and what is laid over the params: `retrain-manual smoke grpo.seed=2`."""
     given = flow_run.parameters
     recipe = [Path(given["recipe"]).stem] if given.get("recipe") else []
-    words = " ".join([f"retrain-{given.get('name', 'manual')}", *recipe, *(given.get("sets") or [])])
+    words = scrubbed(" ".join([f"retrain-{given.get('name', 'manual')}", *recipe, *(given.get("sets") or [])]))
     return words if len(words) <= LONGEST else f"{words[: LONGEST - 1]}…"
 
 

@@ -21,6 +21,7 @@ from prefect import get_run_logger
 from prefect.concurrency.sync import concurrency
 
 from flows.following import follow_training
+from vlmr1.scrubbed import scrubbed
 
 TRAININGS = ("warmup", "sft", "grpo")  # stages that want a device for themselves
 DEVICE = "VLMR1_DEVICE"  # names the device of this worker, whose limit `make up` has made
@@ -69,7 +70,7 @@ def run_logged(command: list[str]) -> tuple[list[str], int]:
         try:
             if stopping.is_set():  # the call to stop came while it started
                 stop()
-            for line in _lines(process):
+            for line in map(scrubbed, _lines(process)):
                 said.append(line)
                 logger.info(line)
         except BaseException:  # the run ends while it reads, in the main thread: what it waits for ends too

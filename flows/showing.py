@@ -12,6 +12,8 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from vlmr1.scrubbed import scrubbed
+
 
 def key_of(*parts: str) -> str:
     """Artifact keys are lower-case words joined by dashes."""
@@ -33,12 +35,19 @@ def show_picture(key: str, path: Path, description: str, below: str = "") -> Non
 
 @contextmanager
 def failure_shown() -> Iterator[None]:
-    """Around a flow's body: what stops it is shown on its page in its own words, and goes on its way."""
+    """Around a flow's body: what stops it is shown on its page in its own words, and goes on its way.
+
+    Where those words hold what a URL says to a server alone, it goes on without that.
+    """
     try:
         yield
     except Exception as error:  # not the call to stop, which needs no explaining
-        said = html.escape(str(error), quote=False) or type(error).__name__
-        show_text("failure", f"## What stopped the run\n\n{said}\n", "What stopped the run")
+        words = str(error) or type(error).__name__
+        said = scrubbed(words)
+        text = f"## What stopped the run\n\n{html.escape(said, quote=False)}\n"
+        show_text("failure", text, "What stopped the run")
+        if said != words:
+            raise RuntimeError(f"{type(error).__name__}: {said}") from None
         raise
 
 
