@@ -13,6 +13,7 @@ import pytest
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
+from flows import running
 from flows.following import spell
 from flows.graph import read_graph
 from flows.supervisor import MARK, POOL, engines
@@ -120,6 +121,7 @@ def test_a_failing_stage_fails_the_run_at_once_and_leaves_the_others_results(pro
     "fault",
     [
         "exit 75",
+        pytest.param("kill -9 $$", marks=pytest.mark.slow),  # by the kernel, for want of memory
         pytest.param(  # under torchrun
             "mkdir -p work/records; echo out of memory > work/records/breaks-transient.txt; exit 1",
             marks=pytest.mark.slow,
@@ -133,6 +135,22 @@ def test_a_failure_that_may_mend_itself_is_tried_again(project, api, fault):
     assert last_run(api)[1]["breaks"] == ("Failed", 2)
     assert flow(project, api, "--retries", "1", "--delay", "1").returncode == 0
     assert last_run(api)[1]["breaks"] == ("Completed", 1)
+
+
+@pytest.mark.parametrize(
+    "said, for_now",
+    [
+        ("ERROR: failed to reproduce 'grpo': failed to run: python -m x, exited with -9", True),
+        ("failed to run: torchrun x, exited with 137", True),
+        ("  traceback : Signal 9 (SIGKILL) received by PID 7", True),
+        ("failed to run: python -m x, exited with 1", False),
+    ],
+)
+def test_a_stage_that_was_killed_may_have_been_short_of_memory(said, for_now, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fault = running.fault_of("grpo", ["grpo: step 3 of 8", said])
+    assert isinstance(fault, running.StageFailedForNow) == for_now
+    assert ("it was killed" in str(fault)) == for_now
 
 
 @pytest.mark.slow
