@@ -62,15 +62,6 @@ def test_labels_move_forward_and_back(store_url, checkpoint):
         resolve(store, "toy@v4")
 
 
-def test_the_parent_is_what_was_promoted_then(store_url, checkpoint):
-    store = open_store(store_url)
-    a = release(store_url, checkpoint, other(a=1))
-    promote(store, "toy", a, "prod")
-    b = release(store_url, checkpoint, other(a=2))
-    parents = [one.manifest["where"]["parent"] for one in releases(store, "toy")]
-    assert parents == [None, a] and a != b
-
-
 def test_of_many_who_write_at_once_none_is_lost(store_url, checkpoint):
     store, version = open_store(store_url), release(store_url, checkpoint)
     with ThreadPoolExecutor(6) as pool:

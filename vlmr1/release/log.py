@@ -9,6 +9,7 @@ Left out on purpose: taking an entry back. A new one says what holds from then o
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 import time
@@ -28,7 +29,7 @@ _ENTRY = re.compile(r"[0-9]{8}-[0-9a-f]{24}\.json")
 _MOST = 64 << 10  # bytes of an entry
 ANY = "any"  # of `expected`: whatever the label stands for
 
-Event = Literal["published", "promoted", "refused", "rolled back", "removed"]
+Event = Literal["published", "promoted", "refused", "rolled back", "removed", "made again"]
 
 
 class Entry(Block):
@@ -55,7 +56,9 @@ def note(
     refuse_secrets(reason or "", "the reason")
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
     entry = Entry(event=event, version=version, label=label, expected=expected, reason=reason, at=at)
-    data = within((entry.model_dump_json() + "\n").encode(), _MOST, f"{name}/log: this entry")
+    data = within(
+        (json.dumps(entry.model_dump(), ensure_ascii=False) + "\n").encode(), _MOST, f"{name}/log: this entry"
+    )
     number = max((int(key[:8]) for key in _keys(store, name)), default=0) + 1
     if _counts(entry, read_log(store, name)):
         store.put_new(data, f"{name}/log/{number:08}-{time.time_ns():016x}{secrets.token_hex(4)}.json")
@@ -77,12 +80,15 @@ def read_log(store: Store, name: str) -> list[Entry]:
 
 def _counts(entry: Entry, log: list[Entry]) -> bool:
     """Whether an entry changes anything after those before it."""
-    of_it = [other.event for other in log if other.version == entry.version]
+    of_it = [other for other in log if other.version == entry.version]
     match entry.event:
         case "published":
-            return "published" not in of_it
+            return all(other.event != "published" for other in of_it)
+        case "made again":
+            return not any(other.event == entry.event and other.reason == entry.reason for other in of_it)
         case "refused":
-            return [event for event in of_it if event != "published"][-1:] != ["refused"]
+            decided = [other.event for other in of_it if other.event in ("refused", "promoted", "rolled back")]
+            return decided[-1:] != ["refused"]
         case "promoted":
             now = standing(log, entry.label)
             return now != entry.version and entry.expected in (ANY, now)
