@@ -40,6 +40,7 @@ work, done = Path("work/grpo"), 0
 if (work / "state.json").is_file():
     done = json.loads((work / "state.json").read_text())
     print("grpo: continuing after step", done)
+work.mkdir(parents=True, exist_ok=True)
 for step in range(done + 1, STEPS + 1):
     time.sleep(0.1)
     with open("work/steps", "a") as file:
@@ -177,7 +178,8 @@ def bench(folder: Path) -> Iterator[Bench]:
         begun = time.monotonic()
         ended = found.end(found.begin())
         if ended != "Passed":
-            raise AssertionError(f"a retraining without a fault ended as {ended}")
+            log = (project / ".prefect/up.log").read_text()
+            raise AssertionError(f"a retraining without a fault ended as {ended}: {log[-2000:]}")
         found.seconds, found.whole = time.monotonic() - begun, found.left()
         yield found
     finally:

@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlparse
 
@@ -54,8 +54,9 @@ def call(*command: str, folder: Path | None = None) -> str:
 
 
 @contextmanager
-def copy_of(project: Path, revision: str | None, said: Callable[[str], None]) -> Iterator[Path]:
+def copy_of(project: Path, revision: str | None, said: Callable[[str], None]) -> Iterator[str]:
     """The clone, at a revision (the project's present commit), as working directory for as long as the block runs.
+    Yields the commit.
 
     One retraining at a time has it; another waits. Raises ValueError for what is no repository or no revision of it,
     and where git does not know who commits.
@@ -67,7 +68,10 @@ def copy_of(project: Path, revision: str | None, said: Callable[[str], None]) ->
         commit = _commit(project, revision)
         if not (clone / ".git").exists():
             call("git", "clone", "--quiet", "--no-checkout", str(project), str(clone))
+        # The commit by itself, too: none of the project's branches need have it, as where a server checked it out.
+        any_commit = "--upload-pack=git -c uploadpack.allowAnySHA1InWant=true upload-pack"
         call("git", "fetch", "--quiet", "--prune", "origin", folder=clone)
+        call("git", "fetch", "--quiet", any_commit, "origin", commit, folder=clone)
         for key in ("user.name", "user.email"):
             value = call("git", "config", "--default", "", "--get", key, folder=project)
             if not value:
@@ -78,7 +82,7 @@ def copy_of(project: Path, revision: str | None, said: Callable[[str], None]) ->
         _share(project, clone)
         said(f"{PLACE} is at {commit[:12]}")
         with chdir(clone):
-            yield clone
+            yield commit
 
 
 def _commit(project: Path, revision: str | None) -> str:
@@ -215,7 +219,13 @@ def pull_data(said: Callable[[str], None]) -> list[str]:
 
 
 def save_branch(name: str, branch: str, message: str) -> str:
-    """Save the clone's state as an experiment, make a branch of it in the project; the commit."""
+    """Save the clone's state as an experiment, make a branch of it in the project; the commit.
+
+    A branch that is there already stands for the same state, and is left as it is.
+    """
+    call("git", "fetch", "--quiet", "--prune", "origin")
+    with suppress(CommandFailed):
+        return call("git", "rev-parse", "--verify", "--quiet", f"refs/remotes/origin/{branch}")
     new = call("git", "ls-files", "--others", "--exclude-standard").splitlines()  # dvc.lock and metrics of a first run
     also = [word for path in new for word in ("--include-untracked", path)]
     call("dvc", "--wait-for-lock", "exp", "save", "--force", "--name", name, "--message", message, *also)

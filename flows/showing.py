@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from vlmr1.scrubbed import scrubbed
@@ -20,12 +21,23 @@ def key_of(*parts: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
 
 
+@contextmanager
+def unfailing(what: str) -> Iterator[None]:
+    """Around what a run can do without, such as its page: where it fails, the log says what, and the run goes on."""
+    try:
+        yield
+    except Exception as error:
+        get_run_logger().warning(f"{what}: {scrubbed(str(error)) or type(error).__name__}")
+
+
 def show_text(key: str, text: str, description: str) -> None:
-    create_markdown_artifact(text, key=key, description=description)
+    with unfailing(f"the page lacks {key}"):
+        create_markdown_artifact(text, key=key, description=description)
 
 
 def show_table(key: str, rows: Sequence[dict[str, Any]], description: str) -> None:
-    create_table_artifact(list(rows), key=key, description=description)
+    with unfailing(f"the page lacks {key}"):
+        create_table_artifact(list(rows), key=key, description=description)
 
 
 def show_picture(key: str, path: Path, description: str, below: str = "") -> None:
