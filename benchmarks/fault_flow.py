@@ -1,14 +1,16 @@
 """Faults of what `make up` keeps running: worker, server, run, stage and keeper killed amid a retraining.
 
 A real Prefect server and worker, the deployment `manual`, and a graph that is cheap: a training of a few seconds that
-resumes, and a release. One fault: a retraining is started, one process is killed at a moment drawn by the seed, what
-is kept must come up again and the run must come to an end, whichever; then a retraining without a fault must end as the
-first one did, with the same files in `.retrain` and in the store, and nothing may run beside what is kept.
+resumes, and a release. One fault: what the graph makes is taken away, with DVC's memory of it, so that a retraining
+really trains; it is started, and processes are killed at a moment drawn by the seed, half of the time while it trains.
+What is kept must come up again and the run must come to an end, whichever; then a retraining without a fault must end
+as the first one did, with the same files in `.retrain` and in the store, and nothing may run beside what is kept.
 """
 
 from __future__ import annotations
 
 import random
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -27,7 +29,9 @@ from tests.test_up import start, state
 from vlmr1.release.store import open_store
 from vlmr1.work import fingerprint_of
 
-TRAIN = """
+STEPS = 30
+TRAIN = f"""
+STEPS = {STEPS}
 import json, shutil, time
 from pathlib import Path
 from tests.releases import make_checkpoint
@@ -36,8 +40,11 @@ work, done = Path("work/grpo"), 0
 if (work / "state.json").is_file():
     done = json.loads((work / "state.json").read_text())
     print("grpo: continuing after step", done)
-for step in range(done + 1, 31):
+work.mkdir(parents=True, exist_ok=True)
+for step in range(done + 1, STEPS + 1):
     time.sleep(0.1)
+    with open("work/steps", "a") as file:
+        print(step, file=file)
     write_json(work / "state.json", step)
 with whole_folder(Path("models/grpo")) as folder:
     make_checkpoint(folder / "made")
@@ -53,8 +60,15 @@ stages:
     outs: [predictions, reports/published.json]
     metrics: [metrics/made.json: {cache: false}]
 """
-KINDS = ("worker killed", "server killed", "run killed", "stage under a flow killed", "keeper killed")
-SIGNS = {"run killed": ("prefect.engine",), "stage under a flow killed": ("train.py", "make.py")}
+KINDS = (
+    "worker killed",
+    "server killed",
+    "run killed",
+    "stage under a flow killed",
+    "keeper killed",
+    "worker and run killed",
+)
+SIGNS = {"run": "prefect.engine", "stage": "train.py"}
 FINAL = {"Completed", "Passed", "Failed", "Crashed", "Cancelled"}
 PATIENCE = 300.0
 
@@ -94,6 +108,11 @@ class Bench:
             time.sleep(0.5)
         raise TimeoutError(f"the run is {said} after {PATIENCE:.0f} s")
 
+    def under_way(self, run_id: str) -> bool:
+        with suppress(URLError, ConnectionError, TimeoutError):
+            return state(self.port, run_id) not in FINAL
+        return True
+
     def left(self) -> dict[str, str]:
         """What retrainings left: outputs of the clone, and the store but for times."""
         clone = self.project / ".retrain"
@@ -101,6 +120,20 @@ class Bench:
             f"{name}/{key}": h for name in ("models", "predictions") for key, h in fingerprint_of(clone / name).items()
         }
         return made | content_of(str(self.project / "releases"))
+
+    def anew(self) -> None:
+        """Take away what the graph made, and DVC's memory of having run it: else nothing would be trained."""
+        clone = self.project / ".retrain"
+        for name in ("models", "predictions", "metrics", "reports", "work/grpo"):
+            shutil.rmtree(clone / name, ignore_errors=True)
+        shutil.rmtree(self.project / ".dvc/cache/runs", ignore_errors=True)
+        for name in ("dvc.lock", "work/steps"):
+            (clone / name).unlink(missing_ok=True)
+
+    def steps(self) -> list[int]:
+        """The steps that were trained since."""
+        path = self.project / ".retrain/work/steps"
+        return [int(line) for line in path.read_text().split()] if path.is_file() else []
 
     def kept(self) -> list[psutil.Process]:
         """The keeper, the server and the worker with what they have started by themselves."""
@@ -145,7 +178,8 @@ def bench(folder: Path) -> Iterator[Bench]:
         begun = time.monotonic()
         ended = found.end(found.begin())
         if ended != "Passed":
-            raise AssertionError(f"a retraining without a fault ended as {ended}")
+            log = (project / ".prefect/up.log").read_text()
+            raise AssertionError(f"a retraining without a fault ended as {ended}: {log[-2000:]}")
         found.seconds, found.whole = time.monotonic() - begun, found.left()
         yield found
     finally:
@@ -171,39 +205,49 @@ def strike(bench: Bench, kind: str, rng: random.Random) -> list[str]:
     there = bench.left()
     differ = [key for key in sorted(there.keys() | bench.whole) if there.get(key) != bench.whole.get(key)]
     wrong += [f"files differ: {differ[:4]}"] if differ else []
+    if (steps := bench.steps()) != sorted(steps) or set(steps) != set(range(1, STEPS + 1)):  # one may be done twice
+        wrong.append(f"the training did not go on from where it was: {steps}")
     return wrong + _orphans(bench)
 
 
 def _hit(bench: Bench, kind: str, rng: random.Random) -> str | None:
-    """Start a retraining and kill a process; the retraining's id. What ended too soon is begun anew, and hit sooner."""
-    within = 3.0 if kind == "stage under a flow killed" else bench.seconds * 0.7
+    """Start a retraining and kill; the retraining's id. What ended too soon is begun anew, and hit sooner."""
+    words = kind.removesuffix(" killed").removesuffix(" under a flow").split(" and ")
+    within = 3.0 if "stage" in words or rng.random() < 0.5 else bench.seconds * 0.7
     for _ in range(4):
+        bench.anew()
         cut = bench.begin()
-        target = _of_run(bench, SIGNS[kind]) if kind in SIGNS else None
+        if within <= 3.0:
+            _of_run(bench, SIGNS["stage"])  # from the moment on that it trains
+        elif "run" in words:
+            _of_run(bench, SIGNS["run"])
         time.sleep(rng.random() * within)
-        target = _kept(bench, kind) if kind not in SIGNS else target
-        if target is not None and target.is_running():
-            target.kill()
+        targets = [_target(bench, word) for word in words]
+        if bench.under_way(cut) and all(target is not None and target.is_running() for target in targets):
+            for target in targets:
+                assert target is not None
+                target.kill()
             return cut
         bench.end(cut)
         within /= 2
     return None
 
 
-def _kept(bench: Bench, kind: str) -> psutil.Process | None:
-    """The keeper, or the server or the worker that it keeps."""
+def _target(bench: Bench, word: str) -> psutil.Process | None:
+    """What is to be killed: the keeper, the server or the worker that it keeps, the run, its training."""
+    if word in SIGNS:
+        return _of_run(bench, SIGNS[word], 1)
     keeper, *kept = bench.kept()
-    word = kind.split()[0]
     return keeper if word == "keeper" else next((process for process in kept if word in process.cmdline()), None)
 
 
-def _of_run(bench: Bench, signs: tuple[str, ...], seconds: float = 60) -> psutil.Process | None:
+def _of_run(bench: Bench, sign: str, seconds: float = 120) -> psutil.Process | None:
     """A process of the run, once there is one."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         for process in bench.others():
             with suppress(psutil.NoSuchProcess):
-                if any(sign in " ".join(process.cmdline()) for sign in signs):
+                if any(sign in word for word in process.cmdline()[:3]):
                     return process
         time.sleep(0.1)
     return None

@@ -39,7 +39,7 @@ ABOUT = {
     "accuracy": [],
     "scores": {},
 }
-WHERE = {"commit": None, "dirty": False, "changed": [], "dvc_lock": {}, "packages": {}, "hardware": {}}
+WHERE = {"commit": None, "dirty": False, "changed": [], "dvc_lock": {}, "packages": {}, "hardware": {}, "parent": None}
 NAME = "bench"
 
 

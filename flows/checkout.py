@@ -16,15 +16,20 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlparse
 
 from flows import running
 from vlmr1.recipes import apply
+from vlmr1.scrubbed import scrubbed
 
 PLACE = ".retrain"
-TRANSIENT = ("could not connect", "connection", "timed out", "timeout", "temporarily", "503", "slow down", "throttl")
+TRANSIENT = re.compile(  # what stores, networks and name servers say, as DVC repeats it; a bare number may be a hash's
+    r"connect(ion|timeout)|could not connect|timed out|timeout|temporar|slow ?down|throttl|unreachable|no route to host"
+    r"|name resolution|nodename nor servname|internal ?(server )?error|service ?unavailable|bad gateway|\(50[0234]\)",
+    re.IGNORECASE,
+)
 REMEDY = "git config user.name NAME; git config user.email ADDRESS"
 
 
@@ -40,15 +45,18 @@ def call(*command: str, folder: Path | None = None) -> str:
     """A command's output. Raises CommandFailed, or CommandFailedForNow."""
     done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
-        words = " ".join(done.stdout.split())[-600:]
-        for_now = command[0] == "dvc" and any(sign in words.lower() for sign in TRANSIENT)
-        raise (CommandFailedForNow if for_now else CommandFailed)(f"{' '.join(command[:3])} failed: {words}")
+        words = scrubbed(" ".join(done.stdout.split()))[-600:]
+        for_now = command[0] == "dvc" and TRANSIENT.search(words)
+        raise (CommandFailedForNow if for_now else CommandFailed)(
+            f"{scrubbed(' '.join(command[:3]))} failed: {words or f'exit code {done.returncode}, and no word why'}"
+        )
     return done.stdout.strip()
 
 
 @contextmanager
-def copy_of(project: Path, revision: str | None, said: Callable[[str], None]) -> Iterator[Path]:
+def copy_of(project: Path, revision: str | None, said: Callable[[str], None]) -> Iterator[str]:
     """The clone, at a revision (the project's present commit), as working directory for as long as the block runs.
+    Yields the commit.
 
     One retraining at a time has it; another waits. Raises ValueError for what is no repository or no revision of it,
     and where git does not know who commits.
@@ -60,7 +68,10 @@ def copy_of(project: Path, revision: str | None, said: Callable[[str], None]) ->
         commit = _commit(project, revision)
         if not (clone / ".git").exists():
             call("git", "clone", "--quiet", "--no-checkout", str(project), str(clone))
+        # The commit by itself, too: none of the project's branches need have it, as where a server checked it out.
+        any_commit = "--upload-pack=git -c uploadpack.allowAnySHA1InWant=true upload-pack"
         call("git", "fetch", "--quiet", "--prune", "origin", folder=clone)
+        call("git", "fetch", "--quiet", any_commit, "origin", commit, folder=clone)
         for key in ("user.name", "user.email"):
             value = call("git", "config", "--default", "", "--get", key, folder=project)
             if not value:
@@ -71,7 +82,7 @@ def copy_of(project: Path, revision: str | None, said: Callable[[str], None]) ->
         _share(project, clone)
         said(f"{PLACE} is at {commit[:12]}")
         with chdir(clone):
-            yield clone
+            yield commit
 
 
 def _commit(project: Path, revision: str | None) -> str:
@@ -201,14 +212,20 @@ def pull_data(said: Callable[[str], None]) -> list[str]:
     if others:
         call("dvc", "--wait-for-lock", "checkout", "--quiet", "--allow-missing", *others)
         if remote is not None:
-            call("dvc", "--wait-for-lock", "pull", "--quiet", *others)
+            call("dvc", "--wait-for-lock", "pull", *others)  # --quiet would keep the reason of a failure to itself
         said(f"tracked data: {', '.join(others)}" + (f", from {remote}" if remote else "; no remote is set"))
     call("dvc", "--wait-for-lock", "checkout", "--quiet", "--force", "--allow-missing")
     return changed
 
 
 def save_branch(name: str, branch: str, message: str) -> str:
-    """Save the clone's state as an experiment, make a branch of it in the project; the commit."""
+    """Save the clone's state as an experiment, make a branch of it in the project; the commit.
+
+    A branch that is there already stands for the same state, and is left as it is.
+    """
+    call("git", "fetch", "--quiet", "--prune", "origin")
+    with suppress(CommandFailed):
+        return call("git", "rev-parse", "--verify", "--quiet", f"refs/remotes/origin/{branch}")
     new = call("git", "ls-files", "--others", "--exclude-standard").splitlines()  # dvc.lock and metrics of a first run
     also = [word for path in new for word in ("--include-untracked", path)]
     call("dvc", "--wait-for-lock", "exp", "save", "--force", "--name", name, "--message", message, *also)
@@ -229,4 +246,5 @@ def push_data(said: Callable[[str], None]) -> None:
     if remote is None:
         said("no DVC remote is set: the run's outputs are in the project's cache alone")
         return
-    said(f"pushed to {remote}: {call('dvc', '--wait-for-lock', 'push').splitlines()[-1]}")
+    *_, last = ("", *call("dvc", "--wait-for-lock", "push").splitlines())
+    said(f"pushed to {remote}: {last or 'nothing'}")

@@ -10,20 +10,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
-from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter, WorkPoolFilter
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Cancelled, Crashed, State
 
 from flows.automations import make_automations
 from flows.running import DEVICE, limit_of
-
-POOL = "vlmr1"
-UNDER_WAY = {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}
-CUT_OFF = "the machine, or what `make up` started, went down; the next run goes on from the last checkpoint"
+from flows.settle import settle_cut_off
+from flows.supervisor import POOL
+from vlmr1.scrubbed import scrubbed
 
 
 def make_limit(device: str, trainings: int = 1) -> None:
@@ -43,34 +39,8 @@ def make_pool() -> None:
             client.read_work_pool(POOL)
         except ObjectNotFound:
             _prefect("work-pool", "create", POOL, "--type", "process")
-            _prefect("work-pool", "set-concurrency-limit", POOL, "1")
-
-
-def settle_cut_off() -> int:
-    """Give every run of the pool that nobody runs any more its last state; how many. For before a worker starts."""
-    with get_client(sync_client=True) as client:
-        pool = WorkPoolFilter.model_validate({"name": {"any_": [POOL]}})
-        runs = client.read_flow_runs(
-            flow_run_filter=FlowRunFilter.model_validate({"state": UNDER_WAY}), work_pool_filter=pool
-        )
-        found = [run for run in runs if run.deployment_id is not None]
-        for run in found:
-            _settle(client, run.id)
-            cancelled = run.state is not None and run.state.is_cancelling()
-            state: State[Any] = Cancelled(message=CUT_OFF) if cancelled else Crashed(message=CUT_OFF)
-            client.set_flow_run_state(run.id, state, force=True)
-        return len(found)
-
-
-def _settle(client: SyncPrefectClient, run: Any) -> None:
-    """The tasks of a run, and of the runs within it."""
-    within = FlowRunFilter.model_validate({"parent_flow_run_id": {"any_": [run]}, "state": UNDER_WAY})
-    for inner in client.read_flow_runs(flow_run_filter=within):
-        _settle(client, inner.id)
-        client.set_flow_run_state(inner.id, Crashed(message=CUT_OFF), force=True)
-    left = TaskRunFilter.model_validate({"flow_run_id": {"any_": [run]}, "state": UNDER_WAY})
-    for one in client.read_task_runs(task_run_filter=left):
-        client.set_task_run_state(one.id, Crashed(message=CUT_OFF), force=True)
+        if client.read_work_pool(POOL).concurrency_limit is None:  # also where we were killed before it was set
+            client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=1))
 
 
 def deploy(device: str) -> str:
@@ -87,7 +57,9 @@ def _prefect(*arguments: str) -> None:
     variables = os.environ | {"VLMR1_HOME": str(Path.cwd())}
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables)
     if done.returncode:
-        raise RuntimeError(f"prefect {' '.join(arguments[:2])} failed: {' '.join(done.stdout.split())[-400:]}")
+        raise RuntimeError(
+            f"prefect {' '.join(arguments[:2])} failed: {scrubbed(' '.join(done.stdout.split()))[-400:]}"
+        )
 
 
 if __name__ == "__main__":
@@ -100,4 +72,4 @@ if __name__ == "__main__":
             )
         print(deploy(os.environ.get(DEVICE, "local")))
     except (RuntimeError, ValueError) as error:
-        sys.exit(str(error))
+        sys.exit(scrubbed(str(error)))

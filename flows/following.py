@@ -16,9 +16,11 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from flows.notify import alarm_raised
 from flows.rollouts import show_rollouts
-from flows.showing import key_of, show_picture, show_text
+from flows.showing import key_of, show_picture, show_text, unfailing
+from vlmr1.files import write_json
 from vlmr1.sample import lines_of
 
+RECORDS = Path("work/records")  # what differs from run to run by nature
 SECONDS = 2.0  # between two looks at a training's metrics
 PICTURES = 60.0  # between two sets of pictures while it trains
 
@@ -27,8 +29,10 @@ def follow_training(stage: str, done: threading.Event) -> None:
     """Keep the artifacts in step with a training stage until `done`; at its end show what is final."""
     training = Training(stage)
     while not done.wait(SECONDS):
-        training.look(finished=False)
-    training.look(finished=True)
+        with unfailing(f"{stage} was not looked at; it will be again"):
+            training.look(finished=False)
+    with unfailing(f"the page lacks the end of {stage}"):
+        training.look(finished=True)
 
 
 class Training:
@@ -38,8 +42,11 @@ class Training:
         self.stage, self.name = stage, stage.replace("@", "-")
         self.artifact: Any = None
         self.rows: list[dict[str, float]] = []
-        self.alarms = 0
+        self.told = RECORDS / f"{self.name}-told.json"  # alarms: one that goes on after a failure repeats none
+        if not (Path("work") / self.name / "alarms.jsonl").is_file():
+            self.told.unlink(missing_ok=True)
         self.seen: tuple[float, float] | None = None  # (when, steps done) at the first look
+        self.listed: list[dict[str, Any]] = []
         self.said, self.drawn = "", time.monotonic()
 
     def look(self, finished: bool) -> None:
@@ -50,8 +57,8 @@ class Training:
         self.rows = _rows(folder / "metrics.jsonl")
         if not self.rows:
             return
+        self._alarms(folder / "alarms.jsonl")  # first: what matters most must not wait for what may fail
         self._progress(finished)
-        self._alarms(folder / "alarms.jsonl")
         if finished or time.monotonic() - self.drawn > PICTURES:
             self.drawn = time.monotonic()
             _curves(self.name, self.rows)
@@ -75,16 +82,18 @@ class Training:
             update_progress_artifact(self.artifact, progress=share, description=said)
 
     def _alarms(self, path: Path) -> None:
-        """Show the alarms that are not shown yet, and tell who is to be notified."""
+        """Show the alarms, and tell of those that are not told yet who is to be notified."""
         found = _rows(path) if path.is_file() else []
-        if len(found) <= self.alarms:
-            return
-        listed = "\n".join(f"- step {one['step']}: {one['message']}" for one in found)
-        description = f"{self.name}: signs that the policy games its reward"
-        show_text(key_of(self.name, "alarms"), f"## Alarms\n\n{listed}\n", description)
-        for one in found[self.alarms :]:
+        told = json.loads(self.told.read_text(encoding="utf-8")) if self.told.is_file() else []
+        for one in [one for one in found if one not in told]:
             alarm_raised(self.stage, one)
-        self.alarms = len(found)
+            told.append(one)
+            write_json(self.told, told)
+        if found and found != self.listed:
+            listed = "\n".join(f"- step {one['step']}: {one['message']}" for one in found)
+            description = f"{self.name}: signs that the policy games its reward"
+            show_text(key_of(self.name, "alarms"), f"## Alarms\n\n{listed}\n", description)
+            self.listed = found
 
 
 def spell(seconds: float) -> str:

@@ -39,15 +39,15 @@ def data_stages() -> list[Any]:
         raise ValueError(f"{Path.cwd()}: DVC cannot read what it tracks: {error}") from error
 
 
-def inputs_digest(*more: Any) -> str:
-    """One digest of all that the graph's results follow from: data, code, parameters and commands; and of `more`.
+def inputs_digest() -> str:
+    """One digest of all that the graph's results follow from: data, code, parameters and commands.
 
     Raises ValueError that names an input that is not there.
     """
     from dvc.dependency import ParamsDependency
     from dvc.repo import Repo
 
-    found: dict[str, Any] = {"more": more}
+    found: dict[str, Any] = {}
     with Repo() as repo:
         stages = [stage for stage in repo.index.stages if stage.cmd]
         made = [Path(out.fs_path) for stage in stages for out in stage.outs]
@@ -64,4 +64,8 @@ def inputs_digest(*more: Any) -> str:
                             " project; track it by `dvc add` and git, or give an absolute path"
                         )
                     found[str(dep)] = str(dep.get_hash())
-    return hashlib.sha256(json.dumps(found, sort_keys=True, default=str).encode()).hexdigest()
+    return digest_of(found)
+
+
+def digest_of(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

@@ -15,7 +15,7 @@ from flows.running import device_for, run_logged
 from flows.showing import show_table, show_text
 from vlmr1.errors import RETRY
 from vlmr1.gate import Decision, decide, scores_of
-from vlmr1.release import registry
+from vlmr1.release.log import Entry, read_log, standing
 from vlmr1.release.store import open_store
 from vlmr1.settings import Params, load_params
 from vlmr1.stages.promoted import place_of
@@ -40,8 +40,10 @@ class Verdict:
     name: str
     version: str
     outcome: str  # PASSED, REFUSED or ALREADY
+    incumbent: str | None  # the version that was promoted then
     rival: str  # what it was compared with
-    decision: Decision | None  # None where it is the promoted version itself
+    decision: Decision | None  # None where nothing was compared
+    why: str = ""  # then
 
     @property
     def release(self) -> str:
@@ -50,24 +52,44 @@ class Verdict:
     @property
     def says(self) -> str:
         if self.decision is None:
-            return f"{self.release} is the very version that is promoted: the same content again"
+            return self.why
         return f"compared with {self.rival}: {self.decision.says}"
 
 
-def judge() -> Verdict:
-    """The verdict on the candidate that this folder's pipeline has published. Raises AskingFailed."""
+def judge(force: bool) -> Verdict:
+    """The verdict on the candidate that this folder's pipeline has published. Raises AskingFailed.
+
+    What a person has rolled back is not promoted again by itself, unless it is to be by `force`.
+    """
     params = load_params()
     published = json.loads(Path("reports/published.json").read_text(encoding="utf-8"))
     name, version = published["name"], published["version"]
-    incumbent = registry.promoted(open_store(params.publish.store), name, params.gate.label)
+    log = read_log(open_store(params.publish.store), name)
+    incumbent = standing(log, params.gate.label)
     if incumbent == version:
-        return Verdict(name, version, ALREADY, f"{name}@{version}", None)
+        why = f"{name}@{version} is the very version that is promoted: the same content again"
+        return Verdict(name, version, ALREADY, incumbent, f"{name}@{version}", None, why)
+    back = _rolled_back(log, version)
+    if back is not None and not force:
+        why = f"{name}@{version} was rolled back ({back}); `force` judges it all the same"
+        return Verdict(name, version, REFUSED, incumbent, "nothing", None, why)
     if incumbent is None:
         rival, theirs = "the base", PREDICTIONS / BASE
     else:
         rival, theirs = f"{name}@{incumbent}", _answers_of(params, name, incumbent)
     decision = decide(scores_of(PREDICTIONS / CANDIDATE), scores_of(theirs), rival, params.gate)
-    return Verdict(name, version, PASSED if decision.allowed else REFUSED, rival, decision)
+    return Verdict(name, version, PASSED if decision.allowed else REFUSED, incumbent, rival, decision)
+
+
+def _rolled_back(log: list[Entry], version: str) -> str | None:
+    """Why somebody rolled a version back and promoted it no more since; None where nobody did."""
+    why = None
+    for at, entry in enumerate(log):
+        if entry.event == "rolled back" and standing(log[:at], entry.label) == version:
+            why = entry.reason or "no reason was given"
+        elif entry.version == version and entry.event in ("promoted", "rolled back"):
+            why = None
+    return why
 
 
 def _answers_of(params: Params, name: str, version: str) -> Path:
@@ -86,7 +108,9 @@ def _answers_of(params: Params, name: str, version: str) -> Path:
 def show(verdict: Verdict) -> None:
     """The decision with its reasons, and the table it rests on."""
     reasons = verdict.decision.reasons if verdict.decision else (verdict.says,)
-    text = f"## {verdict.outcome}: {verdict.release}\n\nCompared with {verdict.rival}, on the same items:\n\n"
+    text = f"## {verdict.outcome}: {verdict.release}\n\n"
+    if verdict.decision is not None:
+        text += f"Compared with {verdict.rival}, on the same items:\n\n"
     text += "".join(f"- {reason}\n" for reason in reasons)
     if verdict.decision is not None:
         rows = verdict.decision.table

@@ -21,7 +21,7 @@ from flows import running
 from flows.artifacts import AFTER
 from flows.graph import read_graph
 from flows.running import StageFailedForNow
-from flows.showing import failure_shown
+from flows.showing import failure_shown, unfailing
 
 RETRIES, DELAY = 3, 10  # of a failure that trying again may mend; seconds before the first, twice as many each time
 
@@ -34,21 +34,25 @@ def run_stage(name: str, changed: bool, upstream: list[bool], slots: threading.S
     with the stage's own sentence where it failed.
     """
     if not changed and not any(upstream):
-        if name in AFTER:  # what it left is shown all the same
-            AFTER[name]()
+        _show(name)  # what it left, all the same
         return Completed(name="Unchanged", message="inputs, command and outputs are as dvc.lock says", data=False)
     with slots, running.device_for(name):
         if running.stopping.is_set():
             raise running.StageFailed(f"stage {name} was not started: the run is being stopped")
         running.note_of(name).unlink(missing_ok=True)
         said, code = running.run_by_dvc(name)
-    if name in AFTER and (code == 0 or name == "validate"):  # what validation refused matters most when it stops
-        AFTER[name]()
+    if code == 0 or name == "validate":  # what validation refused matters most when it stops
+        _show(name)
     if code:
         raise running.fault_of(name, said)
     if any("didn't change, skipping" in line for line in said):
         return Completed(name="Unchanged", message="DVC skipped it", data=False)
     return True
+
+
+def _show(name: str) -> None:
+    with unfailing(f"the page lacks what {name} made"):
+        AFTER.get(name, lambda: None)()
 
 
 def may_mend(task: Any, task_run: Any, state: State[Any]) -> bool:

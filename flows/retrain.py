@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,18 +27,21 @@ from prefect.tasks import exponential_backoff
 
 from flows import checkout, judging
 from flows.artifacts import show_release
-from flows.graph import inputs_digest
+from flows.graph import digest_of, inputs_digest
 from flows.notify import candidate_refused
 from flows.pipeline import DELAY, RETRIES, pipeline
-from flows.showing import failure_shown, show_text
+from flows.showing import failure_shown, show_text, unfailing
 from vlmr1.errors import transient
 from vlmr1.files import write_json
 from vlmr1.release import registry
+from vlmr1.release.log import read_log
+from vlmr1.release.publish import clean
 from vlmr1.release.store import open_store
+from vlmr1.scrubbed import scrubbed
 from vlmr1.settings import load_params
 
 LONGEST = 120  # letters of a run's name
-DONE = Path("work/retrained.json")  # in the clone: {digest of all inputs, gate and wish to promote: the branch}
+DONE = Path("work/retrained.json")  # in the clone: {digest of all inputs and of what was asked of them: the branch}
 
 
 def may_mend(task: Any, task_run: Any, state: State[Any]) -> bool:
@@ -61,7 +63,7 @@ def run_name() -> str:
     """What started it, and what is laid over the params: `retrain-manual smoke grpo.seed=2`."""
     given = flow_run.parameters
     recipe = [Path(given["recipe"]).stem] if given.get("recipe") else []
-    words = " ".join([f"retrain-{given.get('name', 'manual')}", *recipe, *(given.get("sets") or [])])
+    words = scrubbed(" ".join([f"retrain-{given.get('name', 'manual')}", *recipe, *(given.get("sets") or [])]))
     return words if len(words) <= LONGEST else f"{words[: LONGEST - 1]}…"
 
 
@@ -82,25 +84,31 @@ def retrain(
     at most `parallel` stages run side by side.
     """
     said = get_run_logger().info
-    with failure_shown(), checkout.copy_of(Path.cwd(), revision, said):
+    with failure_shown(), checkout.copy_of(Path.cwd(), revision, said) as commit:
         changed = checkout.lay_over(Path.cwd().parent, recipe, sets or [])
         said(f"params: {'; '.join(changed) or 'as committed'}")
-        params = load_params()
-        store = params.publish.store
+        store = load_params().publish.store
         checkout.share_store(Path.cwd().parent, store)
         fetch()
-        digest = inputs_digest(params.gate.model_dump(), promote)
+        inputs = inputs_digest()
         done = json.loads(DONE.read_text(encoding="utf-8")) if DONE.is_file() else {}
-        if digest in done and not force:
-            return ended("Nothing to do", f"the same data, code and parameters gave {done[digest]}")
+        if (branch := done.get(asked(inputs, promote, standing()))) is not None and not force:
+            return ended("Nothing to do", f"the same data, code, parameters and promoted version gave {branch}")
         pipeline(parallel=parallel)
-        found = gate(return_state=True)
-        verdict = found.result(raise_on_failure=found.name != judging.REFUSED)
-        branch = save(name, verdict)
-        push()
-        title = conclude(store, verdict, branch, promote)
-        write_json(DONE, {**done, digest: branch})
+        title = None
+        while title is None:  # again where somebody else moved the label meanwhile
+            found = gate(force, return_state=True)
+            verdict = found.result(raise_on_failure=found.name != judging.REFUSED)
+            branch = save(f"{name}-{commit[:7]}-{inputs[:8]}", verdict)
+            push()
+            title = conclude(store, verdict, branch, promote)
+        write_json(DONE, {**done, asked(inputs, promote, standing()): branch})
         return ended(title, f"{verdict.release}, {branch}: {verdict.says}")
+
+
+def asked(inputs: str, promote: bool, incumbent: str | None) -> str:
+    """A digest of the inputs and of what is asked of their outcome: the gate, the wish, and what must be beaten."""
+    return digest_of([inputs, load_params().gate.model_dump(), promote, incumbent])
 
 
 def ended(title: str, says: str) -> State[Any]:
@@ -126,19 +134,25 @@ def fetch() -> list[str]:
     return changed
 
 
+@step(name="promoted", task_run_name="promoted")
+def standing() -> str | None:
+    """The version that is promoted now."""
+    params = load_params()
+    return registry.promoted(open_store(params.publish.store), params.publish.name, params.gate.label)
+
+
 @step(name="gate", task_run_name="gate")
-def gate() -> State[judging.Verdict]:
+def gate(force: bool) -> State[judging.Verdict]:
     """Compare the candidate with the promoted version on the same items. A state with the outcome's name."""
-    verdict = judging.judge()
+    verdict = judging.judge(force)
     judging.show(verdict)
     get_run_logger().info(f"gate: {verdict.outcome}: {verdict.says}")
     return state_of(verdict.outcome, verdict.says, verdict)
 
 
 @step(name="experiment", task_run_name="experiment")
-def save(name: str, verdict: judging.Verdict) -> str:
+def save(experiment: str, verdict: judging.Verdict) -> str:
     """The run as an experiment, and the experiment as a branch of the project; the branch."""
-    experiment = f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     branch = f"{'refused' if verdict.outcome == judging.REFUSED else 'retrain'}/{experiment}"
     commit = checkout.save_branch(experiment, branch, f"{verdict.release}: {verdict.outcome}\n\n{verdict.says}")
     text = f"## {branch}\n\n```\ngit diff HEAD..{branch} -- params.yaml\ndvc metrics diff HEAD {branch}\n```\n"
@@ -153,17 +167,28 @@ def push() -> None:
 
 
 @step(name="release", task_run_name="release")
-def conclude(store_url: str, verdict: judging.Verdict, branch: str, promote: bool) -> str:
-    """Promote the candidate, or note why not; how it went, in a word or two."""
+def conclude(store_url: str, verdict: judging.Verdict, branch: str, promote: bool) -> str | None:
+    """Promote the candidate, or note why not; how it went, in a word or two.
+
+    None where the label stands for another version than the one that the candidate was compared with.
+    """
     store, label = open_store(store_url), load_params().gate.label
     title, reason = verdict.outcome, f"{branch}: {verdict.says}"
     if verdict.outcome == judging.REFUSED:
+        if not any((one.event, one.version) == ("refused", verdict.version) for one in read_log(store, verdict.name)):
+            candidate_refused(verdict.release, verdict.says)  # before it is noted: rather told twice than never
         registry.refuse(store, verdict.name, verdict.version, reason)
-        candidate_refused(verdict.release, verdict.says)
     elif verdict.outcome == judging.PASSED and promote:
-        registry.promote(store, verdict.name, verdict.version, label, reason)
+        try:
+            registry.promote(store, verdict.name, verdict.version, label, reason, expected=verdict.incumbent)
+        except registry.LabelMoved as error:
+            get_run_logger().info(f"{error}; the candidate is judged again")
+            return None
         title = f"Promoted to {label}"
     show_release(store_url, verdict.name, verdict.version, title.lower())
+    with unfailing("what interrupted publications left was not cleaned away"):
+        for version, files in clean(store, verdict.name).items():
+            get_run_logger().info(f"{verdict.name}/{version}: {len(files)} files of an interrupted publication removed")
     return title
 
 

@@ -21,11 +21,13 @@ from prefect import get_run_logger
 from prefect.concurrency.sync import concurrency
 
 from flows.following import follow_training
+from vlmr1.scrubbed import scrubbed
 
-TRAININGS = ("warmup", "sft", "grpo")  # stages that want a device for themselves
+TRAININGS = ("warmup", "sft", "grpo", "promoted")  # what wants a device for itself; the last is the gate's asking
 DEVICE = "VLMR1_DEVICE"  # names the device of this worker, whose limit `make up` has made
 LEASE = 120  # seconds after which a slot is free whose holder was killed
 AGAIN = ("exited with 75", "is being blocked by")  # what DVC says where trying again may do: another has its outputs
+KILLED = re.compile(r"exited with (-9|137)\b|Signal 9 \(SIGKILL\)")  # by DVC, and by torchrun
 stopping = threading.Event()  # once set, no stage starts
 shared: set[int] = set()  # descriptors of locks that what is started holds as well, should this run be killed
 _running: set[int] = set()  # DVC's processes
@@ -69,7 +71,7 @@ def run_logged(command: list[str]) -> tuple[list[str], int]:
         try:
             if stopping.is_set():  # the call to stop came while it started
                 stop()
-            for line in _lines(process):
+            for line in map(scrubbed, _lines(process)):
                 said.append(line)
                 logger.info(line)
         except BaseException:  # the run ends while it reads, in the main thread: what it waits for ends too
@@ -87,6 +89,9 @@ def fault_of(name: str, said: list[str]) -> StageFailed:
     reasons = [line for line in said if line.startswith(f"{dashed}: ")] or said[-1:]
     if stopping.is_set():
         return StageFailed(f"stage {name} was stopped")
+    if any(KILLED.search(line) for line in said):
+        why = "it was killed, as a machine short of memory does; lower compute.prompts_per_device if that is so"
+        return StageFailedForNow(f"stage {name} failed: {why}")
     for_now = note_of(name).is_file() or any(sign in line for line in said for sign in AGAIN)
     return (StageFailedForNow if for_now else StageFailed)(f"stage {name} failed: {' '.join(reasons[-1:])}")
 

@@ -10,7 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from vlmr1.scrubbed import scrubbed
 
 
 def key_of(*parts: str) -> str:
@@ -18,12 +21,23 @@ def key_of(*parts: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
 
 
+@contextmanager
+def unfailing(what: str) -> Iterator[None]:
+    """Around what a run can do without, such as its page: where it fails, the log says what, and the run goes on."""
+    try:
+        yield
+    except Exception as error:
+        get_run_logger().warning(f"{what}: {scrubbed(str(error)) or type(error).__name__}")
+
+
 def show_text(key: str, text: str, description: str) -> None:
-    create_markdown_artifact(text, key=key, description=description)
+    with unfailing(f"the page lacks {key}"):
+        create_markdown_artifact(text, key=key, description=description)
 
 
 def show_table(key: str, rows: Sequence[dict[str, Any]], description: str) -> None:
-    create_table_artifact(list(rows), key=key, description=description)
+    with unfailing(f"the page lacks {key}"):
+        create_table_artifact(list(rows), key=key, description=description)
 
 
 def show_picture(key: str, path: Path, description: str, below: str = "") -> None:
@@ -33,12 +47,19 @@ def show_picture(key: str, path: Path, description: str, below: str = "") -> Non
 
 @contextmanager
 def failure_shown() -> Iterator[None]:
-    """Around a flow's body: what stops it is shown on its page in its own words, and goes on its way."""
+    """Around a flow's body: what stops it is shown on its page in its own words, and goes on its way.
+
+    Where those words hold what a URL says to a server alone, it goes on without that.
+    """
     try:
         yield
     except Exception as error:  # not the call to stop, which needs no explaining
-        said = html.escape(str(error), quote=False) or type(error).__name__
-        show_text("failure", f"## What stopped the run\n\n{said}\n", "What stopped the run")
+        words = str(error) or type(error).__name__
+        said = scrubbed(words)
+        text = f"## What stopped the run\n\n{html.escape(said, quote=False)}\n"
+        show_text("failure", text, "What stopped the run")
+        if said != words:
+            raise RuntimeError(f"{type(error).__name__}: {said}") from None
         raise
 
 

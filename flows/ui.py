@@ -35,18 +35,27 @@ def answers(url: str) -> bool:
 
 def taken(host: str, port: int) -> bool:
     """Whether something listens there."""
-    with socket.socket() as probe:
-        return probe.connect_ex((host, port)) == 0
+    try:
+        with socket.create_connection((host, port), timeout=2):
+            return True
+    except OSError:
+        return False
+
+
+def address(host: str, port: int) -> str:
+    """The URL by which this machine reaches a server that listens there: one that listens everywhere, by loopback."""
+    there = {"0.0.0.0": HOST, "::": "::1"}.get(host, host)
+    return f"http://[{there}]:{port}" if ":" in there else f"http://{there}:{port}"
 
 
 def server_command(host: str, port: int) -> list[str]:
     return [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
 
 
-def server_settings(url: str) -> dict[str, str]:
-    """What a server with that API URL is told by its environment."""
+def server_settings() -> dict[str, str]:
+    """What a server is told by its environment."""
     return {
-        "PREFECT_SERVER_UI_API_URL": url,  # else the pages ask port 4200, whatever the port
+        "PREFECT_SERVER_UI_API_URL": "/api",  # of the server that the pages came from, by whichever name it was reached
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
     }
@@ -55,13 +64,13 @@ def server_settings(url: str) -> dict[str, str]:
 @contextmanager
 def server(port: int) -> Iterator[str]:
     """A Prefect server's API URL, for as long as the block runs. Raises RuntimeError when it does not come up."""
-    url = f"http://{HOST}:{port}/api"
+    url = f"{address(HOST, port)}/api"
     if answers(url):
         yield url
         return
     if taken(HOST, port):
         raise RuntimeError(f"port {port} is taken by something that is no Prefect server; give another with --port")
-    variables = os.environ | server_settings(url)
+    variables = os.environ | server_settings()
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(server_command(HOST, port), env=variables, stdout=subprocess.DEVNULL, stderr=said)
         try:
@@ -97,7 +106,7 @@ def main() -> None:
     if not Path("dvc.yaml").is_file():
         sys.exit("make ui: no dvc.yaml here; run it from the project's folder")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server goes with us
-    print(f"starting a Prefect server at http://{HOST}:{chosen.port} ...", flush=True)
+    print(f"starting a Prefect server at {address(HOST, chosen.port)} ...", flush=True)
     try:
         _watch(chosen)
     except RuntimeError as error:

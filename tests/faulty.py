@@ -5,6 +5,7 @@ that are not what their checksum says.
 """
 
 import base64
+import hashlib
 import http.client
 import socket
 import threading
@@ -134,6 +135,8 @@ def skewed(signed):
 
 
 def mistaken(headers, body):
-    """Whether a body has another CRC32 than its sender says."""
-    said = {key.lower(): value for key, value in headers.items()}.get("x-amz-checksum-crc32")
-    return said is not None and base64.b64decode(said) != zlib.crc32(body).to_bytes(4, "big")
+    """Whether a body has another CRC32 or sha256 than its sender says."""
+    told = {key.lower(): value for key, value in headers.items()}
+    sums = {"crc32": zlib.crc32(body).to_bytes(4, "big"), "sha256": hashlib.sha256(body).digest()}
+    said = {name: told.get(f"x-amz-checksum-{name}") for name in sums}
+    return any(value is not None and base64.b64decode(value) != sums[name] for name, value in said.items())

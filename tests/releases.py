@@ -28,6 +28,7 @@ WHERE = {
     "changed": [],
     "dvc_lock": {},
     "packages": {"torch": "2.13.0"},
+    "parent": None,
     "hardware": {"system": "Linux", "processors": 2, "memory_gb": 8.0, "python": "3.11.2", "training": None},
 }
 

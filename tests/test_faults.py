@@ -14,7 +14,8 @@ import vlmr1.release.pull as pulling
 from benchmarks import fault_store, faults
 from tests.releases import make_checkpoint, release
 from vlmr1.errors import no_room
-from vlmr1.release.registry import promote, read_log, roll_back
+from vlmr1.release.log import read_log
+from vlmr1.release.registry import promote, roll_back
 from vlmr1.release.store import open_store
 
 

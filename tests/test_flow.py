@@ -10,9 +10,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
+from flows import running
 from flows.following import spell
 from flows.graph import read_graph
+from flows.supervisor import MARK, POOL, engines
 from flows.ui import server
 from tests.conftest import ROOT, default_params, environment, free_port, run
 
@@ -119,6 +123,7 @@ def test_a_failing_stage_fails_the_run_at_once_and_leaves_the_others_results(pro
     "fault",
     [
         "exit 75",
+        pytest.param("kill -9 $$", marks=pytest.mark.slow),  # by the kernel, for want of memory
         pytest.param(  # under torchrun
             "mkdir -p work/records; echo out of memory > work/records/breaks-transient.txt; exit 1",
             marks=pytest.mark.slow,
@@ -134,6 +139,22 @@ def test_a_failure_that_may_mend_itself_is_tried_again(project, api, fault):
     assert last_run(api)[1]["breaks"] == ("Completed", 1)
 
 
+@pytest.mark.parametrize(
+    "said, for_now",
+    [
+        ("ERROR: failed to reproduce 'grpo': failed to run: python -m x, exited with -9", True),
+        ("failed to run: torchrun x, exited with 137", True),
+        ("  traceback : Signal 9 (SIGKILL) received by PID 7", True),
+        ("failed to run: python -m x, exited with 1", False),
+    ],
+)
+def test_a_stage_that_was_killed_may_have_been_short_of_memory(said, for_now, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fault = running.fault_of("grpo", ["grpo: step 3 of 8", said])
+    assert isinstance(fault, running.StageFailedForNow) == for_now
+    assert ("it was killed" in str(fault)) == for_now
+
+
 @pytest.mark.slow
 def test_a_training_waits_for_its_device_and_refuses_one_without_a_limit(project, api):
     """A worker that names its device gets a slot of its limit; a limit that is not there is no licence."""
@@ -142,6 +163,40 @@ def test_a_training_waits_for_its_device_and_refuses_one_without_a_limit(project
     assert done.returncode != 0 and "training-cuda-0" in done.stdout + done.stderr
     run(["python", "-c", "from flows.deploy import make_limit; make_limit('cuda:0')"], ROOT, PREFECT_API_URL=api)
     assert flow(project, api, VLMR1_DEVICE="cuda:0").returncode == 0
+
+
+def test_a_run_whose_process_is_gone_is_settled_and_one_that_lives_is_let_alone(api, monkeypatch):
+    """As after worker and run were killed together: the pool's one place would be taken for ever."""
+    from prefect import flow as a_flow
+    from prefect.client.orchestration import get_client
+    from prefect.states import Cancelling, Pending, Running
+
+    from flows.deploy import make_pool
+    from flows.settle import settle_cut_off
+
+    mark = f"settle-{os.getpid()}"
+    monkeypatch.setenv(MARK, mark)
+    with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))  # and killed before its limit was set
+        make_pool()
+        assert client.read_work_pool(POOL).concurrency_limit == 1
+        deployment = client.create_deployment(
+            client.create_flow(a_flow(print, name="cut")), name="cut", work_pool_name=POOL
+        )
+        states = {"gone": Running(), "submitting": Pending(), "asked": Cancelling(), "lives": Running()}
+        runs = {
+            name: client.create_flow_run_from_deployment(deployment, state=state).id for name, state in states.items()
+        }
+        sleep = ["python", "-c", "import time; time.sleep(60)", "prefect.engine"]
+        variables = environment(PREFECT__FLOW_RUN_ID=str(runs["lives"])) | {MARK: mark}
+        with subprocess.Popen(sleep, env=variables) as engine:
+            wait_for(lambda: str(runs["lives"]) in engines(mark))
+            assert settle_cut_off([str(runs["gone"])]) == 1
+            assert settle_cut_off() == 2
+            found = {name: client.read_flow_run(run).state.name for name, run in runs.items()}
+            assert found == {"gone": "Crashed", "submitting": "Crashed", "asked": "Cancelled", "lives": "Running"}
+            engine.kill()
+        assert settle_cut_off() == 1
 
 
 WATCHED = """

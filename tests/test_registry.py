@@ -9,11 +9,12 @@ from tests.conftest import ROOT
 from tests.releases import make_checkpoint, other, release
 from vlmr1.cli import main
 from vlmr1.release.compare import differences, said
+from vlmr1.release.log import ANY, note, read_log
 from vlmr1.release.registry import (
-    note,
+    LabelMoved,
     promote,
     promoted,
-    read_log,
+    refusal,
     refuse,
     releases,
     remove_label,
@@ -44,7 +45,8 @@ def test_labels_move_forward_and_back(store_url, checkpoint):
         roll_back(store, "toy", "prod")
     with pytest.raises(ValueError, match=rf"toy@{c} was refused \(worse on larger\); .* --reason"):
         promote(store, "toy", c, "prod")
-    assert [r.refused for r in releases(store, "toy")] == [None, None, "worse on larger"]
+    refused = [None, "rolled back: a fault in the field", "worse on larger"]
+    assert [r.refused for r in releases(store, "toy")] == refused
     promote(store, "toy", c, "prod", "better elsewhere")
     assert releases(store, "toy")[2].refused is None
     assert roll_back(store, "toy", "prod") == a
@@ -60,21 +62,51 @@ def test_labels_move_forward_and_back(store_url, checkpoint):
         resolve(store, "toy@v4")
 
 
-def test_the_parent_is_what_was_promoted_then(store_url, checkpoint):
-    store = open_store(store_url)
-    a = release(store_url, checkpoint, other(a=1))
-    promote(store, "toy", a, "prod")
-    b = release(store_url, checkpoint, other(a=2))
-    parents = [one.manifest["where"]["parent"] for one in releases(store, "toy")]
-    assert parents == [None, a] and a != b
-
-
-def test_many_who_write_at_once_take_a_number_each(store_url, checkpoint):
+def test_of_many_who_write_at_once_none_is_lost(store_url, checkpoint):
     store, version = open_store(store_url), release(store_url, checkpoint)
     with ThreadPoolExecutor(6) as pool:
-        list(pool.map(lambda i: note(store, "toy", "refused", version, None, str(i)), range(6)))
+        list(pool.map(lambda i: promote(store, "toy", version, f"for-{i}", str(i)), range(6)))
     log = read_log(store, "toy")
     assert len(log) == 7 and {entry.reason for entry in log[1:]} == set("012345")
+    assert len(releases(store, "toy")[0].labels) == 6
+
+
+def test_a_label_is_taken_only_from_the_version_that_was_expected(store_url, checkpoint):
+    store = open_store(store_url)
+    a, b, c = (release(store_url, checkpoint, other(a=i)) for i in range(3))
+    promote(store, "toy", a, "prod", expected=None)
+    with pytest.raises(LabelMoved, match=f"now stands for {a}, no longer for nothing"):
+        promote(store, "toy", b, "prod", expected=None)
+    for version in (b, c):  # two who saw `a` at one moment and wrote then: the second is void
+        note(store, "toy", "promoted", version, "prod", None, a)
+    assert promoted(store, "toy", "prod") == b and len(read_log(store, "toy")) == 5
+    promote(store, "toy", c, "prod", expected=b)
+    assert roll_back(store, "toy", "prod") == b
+
+
+def test_two_entries_of_one_number_are_both_kept_the_earlier_first(store_url, checkpoint, monkeypatch):
+    store = open_store(store_url)
+    a, b = (release(store_url, checkpoint, other(a=i)) for i in range(2))
+    monkeypatch.setattr("vlmr1.release.log._keys", lambda *_: [])  # each looked before the other wrote
+    for version in (a, b):
+        note(store, "toy", "promoted", version, "prod", None, ANY)
+    monkeypatch.undo()
+    assert roll_back(store, "toy", "prod") == a
+
+
+def test_what_was_refused_is_so_once_and_what_was_rolled_back_wants_a_reason(store_url, checkpoint):
+    store = open_store(store_url)
+    a, b = (release(store_url, checkpoint, other(a=i)) for i in range(2))
+    refuse(store, "toy", b, "worse")
+    refuse(store, "toy", b, "worse again")
+    assert [entry.reason for entry in read_log(store, "toy") if entry.event == "refused"] == ["worse"]
+    promote(store, "toy", a, "prod")
+    promote(store, "toy", b, "prod", "wanted all the same")
+    assert refusal(store, "toy", b) is None
+    roll_back(store, "toy", "prod", "a fault")
+    assert refusal(store, "toy", b) == "rolled back: a fault" and refusal(store, "toy", a) is None
+    with pytest.raises(ValueError, match=r"rolled back: a fault.*--reason"):
+        promote(store, "toy", b, "prod")
 
 
 def test_what_is_not_there_cannot_be_promoted(store_url, checkpoint):
@@ -133,13 +165,13 @@ def test_a_secret_or_a_book_is_no_reason(tmp_path, checkpoint, monkeypatch):
         b"[" * 60_000,
         b"{}",
         b'{"event": "published", "version": "../../etc", "label": null, "reason": null, "at": ""}',
-        b'{"event": "promoted", "version": "0123456789ab", "label": "a/b", "reason": null, "at": ""}',
+        b'{"event": "promoted", "version": "0123456789ab", "label": "a/b", "expected": null, "reason": null, "at": ""}',
     ],
 )
 def test_an_entry_that_is_none_is_named(tmp_path, entry):
     store = open_store(str(tmp_path))
-    store.put_new(entry, "toy/log/00000001.json")
-    with pytest.raises(ValueError, match=r"toy/log/00000001\.json: not an entry"):
+    store.put_new(entry, f"toy/log/00000001-{'0' * 24}.json")
+    with pytest.raises(ValueError, match=r"toy/log/00000001-0+\.json: not an entry"):
         releases(store, "toy")
 
 

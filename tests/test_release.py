@@ -13,11 +13,12 @@ import pytest
 from tests.conftest import ROOT
 from tests.releases import ABOUT, SCORE, WHERE, make_checkpoint, other, release
 from vlmr1.release.card import model_card
+from vlmr1.release.log import read_log
 from vlmr1.release.manifest import SCHEMA, schema
 from vlmr1.release.publish import clean, publish
 from vlmr1.release.pull import pull
 from vlmr1.release.registry import names, releases, resolve
-from vlmr1.release.store import open_store
+from vlmr1.release.store import FolderStore, open_store
 from vlmr1.work import fingerprint_of
 
 
@@ -52,7 +53,9 @@ def test_publishing_again_changes_nothing_and_other_scores_are_another_version(s
     elsewhere = WHERE | {"commit": "d" * 40, "hardware": {}}
     assert release(store_url, checkpoint, where=elsewhere) == version
     assert store.read(f"toy/{version}/manifest.json", 1 << 20) == before
-    assert store.children("toy/log") == ["00000001.json"]
+    notes = [(entry.event, entry.reason) for entry in read_log(store, "toy")]
+    assert notes == [("published", None), ("made again", f"commit {'d' * 40}, changed: nothing")]
+    assert release(store_url, checkpoint, where=elsewhere) == version and len(read_log(store, "toy")) == 2
     assert release(store_url, checkpoint, other(a=2)) != version
     assert len(releases(store, "toy")) == 2 and names(store) == ["toy"]
 
@@ -88,21 +91,22 @@ def test_a_publisher_killed_outright_is_continued(tmp_path):
     """SIGKILL while a file is copied: nothing is visible, what was whole stays, no scrap remains after the repeat."""
     checkpoint = make_checkpoint(tmp_path / "checkpoint", 64 << 20)
     code = f"""
-import time, shutil
+import time
 from pathlib import Path
 from tests.releases import release
-real = shutil.copyfile
-def slow(source, target):
-    if source.name == "model.safetensors":
-        Path(target).write_bytes(b"half")
+from vlmr1.release import store
+real = store.to_disk
+def slow(path):
+    if path.name.startswith(".model.safetensors"):
         time.sleep(60)
-    return real(source, target)
-shutil.copyfile = slow
+    real(path)
+store.to_disk = slow
 release({str(tmp_path / "store")!r}, Path({str(checkpoint)!r}))
 """
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
     deadline = time.monotonic() + 30
-    while not list(tmp_path.glob("store/toy/*/.model*.tmp")) and time.monotonic() < deadline:
+    begun, whole = "store/toy/*/.model*.tmp", "store/toy/*/empty.txt"
+    while not (list(tmp_path.glob(begun)) and list(tmp_path.glob(whole))) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -111,6 +115,43 @@ release({str(tmp_path / "store")!r}, Path({str(checkpoint)!r}))
     left = {path.name for path in (tmp_path / "store/toy" / version).iterdir()}
     card = {name for name in left if len(name) == 16}  # its hash
     assert len(card) == 1 and left - card == {"empty.txt", "manifest.json", "model.safetensors", "sub"}
+
+
+def cut_off(*_):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("age", [3600.0, -60.0])  # as `clean` asks; and where it had looked before the mark was there
+def test_cleaning_beside_a_resumed_publication_leaves_a_whole_release(tmp_path, checkpoint, monkeypatch, age):
+    store, real = open_store(str(tmp_path / "store")), FolderStore.put_new
+    monkeypatch.setattr(FolderStore, "put_new", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        release(store.url, checkpoint)
+    for path in (tmp_path / "store").rglob("*"):
+        os.utime(path, (0, 0))
+
+    def racing(self, data, key):
+        if key.endswith("manifest.json"):
+            assert bool(clean(store, "toy", age)) == (age < 0)
+        real(self, data, key)
+
+    monkeypatch.setattr(FolderStore, "put_new", racing)
+    version = release(store.url, checkpoint)
+    pull(store, f"toy@{version}", tmp_path / "landed", quiet)
+    (tmp_path / "store/toy" / version / "model.safetensors").unlink()
+    release(store.url, checkpoint)  # publishing again mends what is gone
+    pull(store, f"toy@{version}", tmp_path / "again", quiet)
+    assert not list((tmp_path / "store").rglob(".*"))
+
+
+def test_a_file_that_changes_while_it_is_published_makes_no_release(store_url, checkpoint, monkeypatch):
+    def card(_):  # after the files are hashed, before they are sent
+        (checkpoint / "model.safetensors").write_bytes(b"x" * 25_600)
+        return "card"
+
+    with pytest.raises(ValueError, match=r"model\.safetensors: was changed while it was published"):
+        publish(open_store(store_url), "toy", checkpoint, ABOUT, WHERE, card, {})
+    assert releases(open_store(store_url), "toy") == []
 
 
 def test_a_manifest_is_never_overwritten(store_url):
@@ -159,7 +200,25 @@ def test_a_damaged_file_is_named_and_nothing_lands(store_url, checkpoint, tmp_pa
     damage(store_url, f"toy/{version}/model.safetensors", data, tmp_path)
     with pytest.raises(ValueError, match=message):
         pull(open_store(store_url), f"toy@{version}", tmp_path / "landed", quiet)
-    assert not list(tmp_path.glob("*landed*")) and not list(tmp_path.glob(".*landed*"))
+    assert not (tmp_path / "landed").exists()
+    assert not list(tmp_path.glob(".landed*/files/model*"))  # what was right is kept for the next pull, and this is not
+    damage(store_url, f"toy/{version}/model.safetensors", (checkpoint / "model.safetensors").read_bytes(), tmp_path)
+    pull(open_store(store_url), f"toy@{version}", tmp_path / "landed", quiet)
+    assert not list(tmp_path.glob(".landed*"))
+
+
+def test_a_byte_that_was_changed_on_the_way_costs_one_file_fetched_again(store_url, checkpoint, tmp_path, monkeypatch):
+    version, store = release(store_url, checkpoint), open_store(store_url)
+    real, asked = type(store).blocks, []
+
+    def flipped(self, key, start, stop, size):
+        asked.append(key.rpartition("/")[2])
+        for block in real(self, key, start, stop, size):
+            yield b"x" * len(block) if asked.count("model.safetensors") == 1 and "model" in key else block
+
+    monkeypatch.setattr(type(store), "blocks", flipped)
+    pull(store, f"toy@{version}", tmp_path / "landed", quiet)
+    assert sorted(asked) == ["README.md", "config.json", "model.safetensors", "model.safetensors"]
 
 
 def test_pull_refuses_a_folder_that_holds_something_or_is_a_link(store_url, checkpoint, tmp_path):
@@ -215,7 +274,7 @@ def test_a_pull_that_was_stopped_goes_on(store_url, checkpoint, tmp_path, monkey
         return real(self, key, start, stop, size)
 
     monkeypatch.setattr(type(store), "blocks", stopping)
-    monkeypatch.setattr(module, "SIDE_BY_SIDE", 1)
+    monkeypatch.setattr(type(store), "side_by_side", 1)
     with pytest.raises(KeyboardInterrupt):
         pull(store, "toy@latest", tmp_path / "landed", quiet)
     assert not (tmp_path / "landed").exists() and (tmp_path / f".landed.{version}.tmp").is_dir()

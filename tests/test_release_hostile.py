@@ -63,8 +63,8 @@ def test_what_is_said_of_a_hostile_manifest_steers_no_terminal(tmp_path, files, 
 
 def test_an_entry_of_the_log_steers_no_terminal(tmp_path):
     store = open_store(str(tmp_path))
-    store.put_new(b'{"event": "published", "\\u001b[2J": 1}', "toy/log/00000001.json")
-    with pytest.raises(ValueError, match=r"00000001\.json: not an entry") as told:
+    store.put_new(b'{"event": "published", "\\u001b[2J": 1}', f"toy/log/00000001-{'0' * 24}.json")
+    with pytest.raises(ValueError, match=r"00000001-0+\.json: not an entry") as told:
         releases(store, "toy")
     assert str(told.value).isprintable()
 

@@ -9,9 +9,10 @@ import vlmr1.release.s3 as s3
 from tests.faulty import faulty
 from tests.releases import make_checkpoint, release
 from vlmr1.errors import TransientError
+from vlmr1.release.log import read_log
 from vlmr1.release.publish import clean
 from vlmr1.release.pull import pull
-from vlmr1.release.registry import read_log, releases
+from vlmr1.release.registry import releases
 from vlmr1.release.store import open_store
 from vlmr1.work import fingerprint_of
 

@@ -1,20 +1,26 @@
 """Retraining a real repository on a real server, over a graph that is cheap: what is allowed, refused, left alone."""
 
 import json
+import logging
 import re
 import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from flows.checkout import check
+import flows.retrain as retraining
+from flows import judging
+from flows.checkout import check, copy_of
 from flows.notify import data_updated, known_data
 from flows.retrain import run_name
 from flows.ui import server
 from tests.conftest import ROOT, default_params, environment, free_port, run
+from tests.releases import make_checkpoint, other, release
 from tests.test_flow import ask, wait_for
 from vlmr1.files import sha256
-from vlmr1.release.registry import promoted, releases
+from vlmr1.release.log import read_log
+from vlmr1.release.registry import promote, promoted, refuse, releases, roll_back
 from vlmr1.release.store import open_store
 
 # Stands for data, training, evaluation and publishing: the data says how many of a hundred answers are right.
@@ -139,7 +145,9 @@ def test_retraining_promotes_what_passes_and_keeps_what_does_not(place, api):
     assert json.loads(run(["git", "show", f"{branch}:metrics/made.json"], project)) == {"right": 70}
     assert any((project / ".dvc-storage").rglob("*.dir"))  # pushed, to the project's remote
 
-    assert "Nothing to do: the same data, code and parameters gave retrain/nightly-" in retrain(place, api)
+    assert "Nothing to do: the same data, code, parameters and promoted version gave retrain/nightly-" in retrain(
+        place, api
+    )
 
     origin.write_text("72")
     said = retrain(place, api)  # better, but within noise
@@ -210,6 +218,68 @@ def test_a_run_is_called_after_what_it_was_given(monkeypatch, recipe, sets, name
     assert run_name() == name
 
 
+def test_the_copy_takes_a_commit_that_no_branch_has(place):
+    """As a server for tests has it checked out."""
+    project, _ = place
+    branch = run(["git", "symbolic-ref", "--short", "HEAD"], project).strip()
+    run(["git", "checkout", "-q", "--detach"], project)
+    run(["git", "commit", "-q", "--allow-empty", "-m", "of no branch"], project)
+    commit = run(["git", "rev-parse", "HEAD"], project).strip()
+    try:
+        with copy_of(project, None, print) as taken:
+            assert taken == commit == run(["git", "rev-parse", "HEAD"], project / ".retrain").strip()
+    finally:
+        run(["git", "checkout", "-q", branch], project)
+
+
+@pytest.fixture
+def concluded(tmp_path, monkeypatch):
+    """(store, two versions, a function that concludes a verdict, whom it told) in a project's folder."""
+    told = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(retraining, "get_run_logger", lambda: logging.getLogger())
+    monkeypatch.setattr(retraining, "show_release", lambda *_: None)
+    monkeypatch.setattr(retraining, "candidate_refused", lambda release, says: told.append(release))
+    (tmp_path / "params.yaml").write_text(default_params())
+    checkpoint, url = make_checkpoint(tmp_path / "checkpoint"), str(tmp_path / "releases")
+    versions = [release(url, checkpoint, other(right=right)) for right in (1, 2)]
+
+    def conclude(outcome, version, incumbent):
+        verdict = judging.Verdict("toy", version, outcome, incumbent, "", None, "why")
+        return retraining.conclude.fn(url, verdict, "branch", True)
+
+    return open_store(url), versions, conclude, told
+
+
+def test_a_label_that_somebody_moved_meanwhile_is_not_taken_and_the_candidate_judged_again(concluded):
+    store, (first, second), conclude, _ = concluded
+    promote(store, "toy", first, "prod")  # since the candidate was compared with the base
+    assert conclude(judging.PASSED, second, None) is None and promoted(store, "toy", "prod") == first
+    assert conclude(judging.PASSED, second, first) == "Promoted to prod" and promoted(store, "toy", "prod") == second
+
+
+def test_a_refusal_is_noted_and_told_once(concluded):
+    store, (first, _), conclude, told = concluded
+    for _ in range(2):
+        assert conclude(judging.REFUSED, first, None) == "Refused"
+    assert told == [f"toy@{first}"] and [e.event for e in read_log(store, "toy")].count("refused") == 1
+
+
+def test_what_was_rolled_back_is_not_promoted_again_by_itself(concluded):
+    store, (first, second), _, _ = concluded
+    promote(store, "toy", first, "prod")
+    promote(store, "toy", second, "prod")
+    roll_back(store, "toy", "prod", "it saw ghosts")
+    Path("reports").mkdir()
+    Path("reports/published.json").write_text(json.dumps({"name": "toy", "version": second}))
+    for _ in range(2):
+        verdict = judging.judge(force=False)
+        assert verdict.outcome == judging.REFUSED and "was rolled back (it saw ghosts)" in verdict.says
+        refuse(store, "toy", second, verdict.says)
+    with pytest.raises(FileNotFoundError):  # it is compared, for which nothing is here
+        judging.judge(force=True)
+
+
 @pytest.mark.slow
 def test_promotion_can_be_left_out_and_force_repeats_what_was_done(place, api):
     project, origin = place
@@ -221,4 +291,10 @@ def test_promotion_can_be_left_out_and_force_repeats_what_was_done(place, api):
     assert "Passed" in retrain(place, api, "--no-promotion") and promoted(store, "toy", "prod") == before
     assert "Promoted to prod" in retrain(place, api)  # the wish is another, so it is no repetition
     assert promoted(store, "toy", "prod") == releases(store, "toy")[-1].version
+    before = branches(project)
     assert "Already promoted" in retrain(place, api, "--force")
+    assert branches(project) == before  # the same state has one branch
+    back = roll_back(store, "toy", "prod", "it saw ghosts")
+    assert "Refused" in (said := retrain(place, api)) and "was rolled back (it saw ghosts)" in said
+    assert promoted(store, "toy", "prod") == back
+    assert "Promoted to prod" in retrain(place, api, "--force")

@@ -16,8 +16,10 @@ import urllib.request
 import psutil
 import pytest
 
-from flows.supervisor import MARK, Kept, end_all, keeper, note, ours, read_note, tops
-from tests.conftest import free_port, make_project, run
+from flows.log import without_paths
+from flows.supervisor import KEEPER, MARK, Kept, alone, end_all, engines, keeper, note, ours, read_note, tops
+from flows.ui import address, server_settings, taken
+from tests.conftest import ROOT, environment, free_port, make_project, run
 from tests.test_flow import wait_for
 from vlmr1.work import fingerprint_of
 
@@ -25,8 +27,8 @@ SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 NEST = [sys.executable, "-c", f"import subprocess; subprocess.run({SLEEP!r})"]
 
 
-def test_what_dies_is_started_again_and_what_keeps_dying_ever_later(tmp_path):
-    kept = Kept("x", [sys.executable, "-c", "raise SystemExit(3)"], dict(os.environ), tmp_path / "log")
+def test_what_dies_is_started_again_and_what_keeps_dying_ever_later():
+    kept = Kept("x", [sys.executable, "-c", "raise SystemExit(3)"], dict(os.environ))
     kept.look()
     first = kept.process
     first.wait()
@@ -53,16 +55,78 @@ def test_ours_are_found_by_their_mark_whoever_their_parent_is_and_nobody_else_is
     stranger.wait()
 
 
-def test_a_note_of_a_process_that_is_gone_names_nobody_even_where_its_number_is_taken(tmp_path):
+def test_what_comes_before_another_start_holds_it_back_until_it_succeeds():
+    tried = []
+
+    def again():
+        tried.append(1)
+        if len(tried) < 2:
+            raise RuntimeError("not yet")
+
+    kept = Kept("x", SLEEP, dict(os.environ), again=again)
+    kept.look()
+    assert tried == []  # nothing of the first start
+    kept.process.kill()
+    kept.process.wait()
+    kept.look()
+    for starts in (False, True):
+        kept.due = 0
+        kept.look()
+        assert (kept.process is not None) == starts
+    kept.end()
+
+
+def test_a_note_names_its_keeper_by_the_mark_and_nobody_where_its_number_is_taken(tmp_path):
+    """No clock takes part, which somebody may have moved since."""
     path = tmp_path / "up.json"
     assert read_note(path) is None
-    note(path, "m", os.getpid(), url="u")
+    mine = subprocess.Popen([*SLEEP, KEEPER], env=os.environ | {MARK: "m"})
+    wait_for(lambda: KEEPER in psutil.Process(mine.pid).cmdline())
+    note(path, "m", mine.pid, url="u")
     noted = read_note(path)
-    assert keeper(noted).pid == os.getpid()
-    assert keeper(noted | {"started": noted["started"] - 100}) is None
-    done = subprocess.Popen([sys.executable, "-c", ""])
-    done.wait()
-    assert keeper(noted | {"pid": done.pid}) is None
+    assert "started" not in noted and keeper(noted).pid == mine.pid
+    assert keeper(noted | {"mark": "another"}) is None and keeper(noted | {"pid": os.getpid()}) is None
+    mine.kill()
+    wait_for(lambda: keeper(noted) is None)  # before anybody has noticed its end
+    mine.wait()
+    assert keeper(noted) is None
+
+
+def test_one_keeper_at_a_time_and_the_second_touches_nothing(tmp_path):
+    with alone(tmp_path / ".prefect/up.lock"):
+        noted = tmp_path / ".prefect/up.json"
+        note(noted, "m", os.getpid(), url="u", ready=True)
+        before = noted.read_bytes()
+        (tmp_path / "prefect.yaml").touch()
+        command = [sys.executable, "-m", KEEPER, "--stay", "--port", str(free_port())]
+        variables = environment(PREFECT_HOME=str(tmp_path / ".prefect"), PYTHONPATH=str(ROOT))
+        done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True)
+        assert done.returncode == 1 and "another `make up` keeps this project already" in done.stderr
+        assert noted.read_bytes() == before
+    with alone(tmp_path / ".prefect/up.lock"):
+        pass
+
+
+def test_a_server_is_reached_where_it_listens_and_its_pages_ask_where_they_came_from():
+    assert address("127.0.0.1", 1) == address("0.0.0.0", 1) == "http://127.0.0.1:1"
+    assert address("::1", 1) == address("::", 1) == "http://[::1]:1" and address("box", 1) == "http://box:1"
+    assert server_settings()["PREFECT_SERVER_UI_API_URL"] == "/api"
+    assert not taken("::1", free_port()) and not taken("no.such.host.invalid", 1)
+
+
+def test_the_log_names_a_webhook_by_its_host_alone_and_is_its_owners(tmp_path):
+    """Whatever writes to it, who fails to reach the webhook too, whose whole address is a key."""
+    path = tmp_path / "up.log"
+    path.touch(0o644)
+    said = "httpx.HTTPStatusError: '404 Not Found' for url 'http://127.0.0.1:1/hooks/planted?key=planted'\n"
+    said += "run http://u:planted@127.0.0.1:2/runs/1 https://hooks.example/planted-path\n"
+    command = [sys.executable, "-m", "flows.log", str(path), "http://127.0.0.1:2"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment(PYTHONPATH=str(ROOT)), text=True)
+    process.communicate(said)
+    text = path.read_text()
+    assert "planted" not in text and "for url 'http://127.0.0.1:1/***'" in text and "https://hooks.example/***" in text
+    assert "http://127.0.0.1:2/api" in without_paths("at http://127.0.0.1:2/api", "http://127.0.0.1:2")
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +210,7 @@ def test_deployments_schedules_limit_and_notifications_are_there_and_told_of(up,
     names = [one["name"] for one in ask(port, "automations/filter", {})]
     assert sorted(names) == ["vlmr1 alarm", "vlmr1 candidate refused", "vlmr1 new data", "vlmr1 run failed"]
 
+    assert "planted-secret" not in (project / ".prefect/up.log").read_text()
     told = "from flows.notify import *; candidate_refused('toy@v1', 'worse'); alarm_raised('grpo', "
     told += "{'step': 3, 'message': 'completion_length 9 -> 90', 'kind': 'boxes'})"
     run([sys.executable, "-c", told], project, PREFECT_API_URL=f"http://127.0.0.1:{port}/api")
@@ -195,7 +260,11 @@ def test_after_a_power_cut_runs_are_marked_and_nothing_is_left_over(up):
     assert len(ask(port, "deployments/filter", {})) == 3
     keeps = read_note(project / ".prefect/up.json")["pid"]
     (worker,) = workers(keeps)
-    worker.kill()
+    cut = start(port, "manual", force=True, sets=["grpo.seed=6"])
+    wait_for(lambda: cut in engines(read_note(project / ".prefect/up.json")["mark"]), 120)
+    for process in (worker, engines(read_note(project / ".prefect/up.json")["mark"])[cut]):  # as short memory does it
+        process.kill()
+    wait_for(lambda: state(port, cut) == "Crashed", 120)
     wait_for(lambda: [process for process in workers(keeps) if process.pid != worker.pid], 30)
 
 

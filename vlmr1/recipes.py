@@ -16,6 +16,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from vlmr1.files import write_atomically
+from vlmr1.scrubbed import scrubbed
 from vlmr1.settings import PARAMS, Params, load_params, read_value, read_yaml
 from vlmr1.under_way import between_runs
 
@@ -48,7 +49,7 @@ def laid(recipe: Path | None, sets: list[str], params: Path = PARAMS) -> tuple[s
         faults = str(error).splitlines()
     layers: list[tuple[str, Path | None, list[str]]] = [(str(params), None, [])]
     layers += [(str(recipe), recipe, [])] if recipe is not None else []
-    layers += [(f"-S {pair}", recipe, sets[: i + 1]) for i, pair in enumerate(sets)]
+    layers += [(_told(pair), recipe, sets[: i + 1]) for i, pair in enumerate(sets)]
     first: dict[str, str] = {}  # fault: the first layer that has it
     for origin, first_over, then in layers:
         try:
@@ -76,7 +77,7 @@ def _over(recipe: Path | None, sets: list[str], params: Path) -> tuple[str, list
         _merge(base, read_yaml(recipe, yaml), "", changed, str(recipe), NAMED)
     for pair in sets:
         key, overlay = _overlay(pair)
-        _merge(base, overlay, "", changed, f"-S {pair}", [key])
+        _merge(base, overlay, "", changed, _told(pair), [key])
     text = io.StringIO()
     yaml.dump(base, text)
     return text.getvalue(), changed
@@ -90,18 +91,23 @@ def _checked(text: str) -> Params:
         try:
             return load_params(draft)
         except ValueError as error:
-            raise ValueError(str(error).replace(f"{draft}: ", "")) from None
+            raise ValueError(scrubbed(str(error).replace(f"{draft}: ", ""))) from None
 
 
 def _overlay(pair: str) -> tuple[str, dict[str, Any]]:
     """The key of KEY=VALUE, and the mapping it stands for."""
     key, equals, value = pair.partition("=")
     if not equals or not all(key.split(".")):
-        raise ValueError(f"-S {pair}: write KEY=VALUE, e.g. data.root=data/mine")
-    overlay: Any = read_value(pair, value)
+        raise ValueError(f"{_told(pair)}: write KEY=VALUE, e.g. data.root=data/mine")
+    overlay: Any = read_value(scrubbed(pair), value)
     for part in reversed(key.split(".")):
         overlay = {part: overlay}
     return key, overlay
+
+
+def _told(pair: str) -> str:
+    """A pair as messages repeat it."""
+    return scrubbed(f"-S {pair}")
 
 
 def _near(recipe: Path) -> str:
@@ -125,4 +131,4 @@ def _merge(
             _merge(base[key], value, f"{path}.", changed, origin, whole)
         elif key not in base or base[key] != value:
             base[key] = value
-            changed.append(f"{path}: {value if not isinstance(value, dict) else ', '.join(value)}")
+            changed.append(scrubbed(f"{path}: {value if not isinstance(value, dict) else ', '.join(value)}"))

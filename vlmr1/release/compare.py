@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from vlmr1.measures import TITLES
-from vlmr1.release.registry import Entry, Release
+from vlmr1.release.log import Entry
+from vlmr1.release.registry import Release
 from vlmr1.release.showing import clean_text
 
 

@@ -85,7 +85,7 @@ class Where(Block):
     dvc_lock: dict[str, dict[str, Md5]]  # by stage and path, what it read and what it made
     packages: dict[str, Text]
     hardware: dict[str, Any]
-    parent: Version | None  # what NAME#prod named then
+    parent: Version | None  # what the gate's label named then
 
 
 class Manifest(Block):

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from vlmr1.errors import TransientError
+from vlmr1.files import sha256
+from vlmr1.release.log import note
 from vlmr1.release.manifest import (
     CARD,
     FORMAT,
@@ -19,9 +24,8 @@ from vlmr1.release.manifest import (
     stored_as,
     version_of,
 )
-from vlmr1.release.registry import note, promoted
 from vlmr1.release.secrets import refuse_secrets, refuse_secrets_in
-from vlmr1.release.store import Store
+from vlmr1.release.store import BEGUN, Store, side_by_side
 
 GUARD = 3600.0  # seconds for which an unfinished version is left alone: somebody may be publishing it
 
@@ -37,46 +41,82 @@ def publish(
 ) -> str:
     """Publish a checkpoint folder and return its version. Repeating it goes on with what was sent, or changes nothing.
 
-    `about` (see `manifest.About`) takes part in the version; `where`, the card, made from the version, and the
-    pictures it shows, by their names in the release, do not. Raises ValueError before anything is sent where the
-    release holds what it must not, TransientError from the store.
+    `about` (see `manifest.About`) takes part in the version; `where` (`manifest.Where`), the card, which is made from
+    the version, and the pictures it shows, by their names in the release, do not: a repeat by another commit is noted
+    in the log. Raises ValueError before anything is sent where the release holds what it must not, and where a file
+    changes meanwhile; TransientError from the store.
     """
     files = describe_files(checkpoint)
     version = version_of(files, about)
     base = f"{name}/{version}"
-    if store.size(f"{base}/{MANIFEST}") is None:
-        refuse_secrets_in(checkpoint)
-        with tempfile.TemporaryDirectory() as folder:
-            shown = Path(folder) / CARD
-            shown.write_text(card(version), encoding="utf-8")
-            refuse_secrets(shown.read_text(encoding="utf-8"), "the card, of params.yaml and scores,")
-            sent = {key: checkpoint / key for key in files} | dict(pictures) | {CARD: shown}
-            beside = {key: describe(path) for key, path in sent.items() if key not in files or key == CARD}
-            where = {**where, "parent": promoted(store, name, "prod")}
-            manifest = {"format": FORMAT, "name": name, "version": version, "files": files | beside}
-            _send(store, sent, manifest | {"about": about, "where": where})
-    store.sweep(base)
-    note(store, name, "published", version, None, None, once=True)
+    refuse_secrets_in(checkpoint)
+    with tempfile.TemporaryDirectory() as folder:
+        shown = Path(folder) / CARD
+        shown.write_text(card(version), encoding="utf-8")
+        refuse_secrets(shown.read_text(encoding="utf-8"), "the card, of params.yaml and scores,")
+        sent = {key: checkpoint / key for key in files} | dict(pictures) | {CARD: shown}
+        beside = {key: describe(path) for key, path in sent.items() if key not in files or key == CARD}
+        manifest = {"format": FORMAT, "name": name, "version": version, "files": files | beside}
+        if store.size(f"{base}/{MANIFEST}") is None:
+            _send(store, sent, manifest | {"about": about, "where": where}, Path(folder) / BEGUN)
+        there = check_manifest(store.read(f"{base}/{MANIFEST}", MOST_BYTES), name, version)
+        _mend(store, sent, there)
+    note(store, name, "published", version, None, None)
+    if _origin(where) != _origin(there["where"]):
+        note(store, name, "made again", version, None, _origin(where))
+    try:
+        store.sweep(base)
+    except (ValueError, TransientError) as error:  # the release is whole without it
+        warnings.warn(f"scraps of an interrupted publication may be left: {error}", stacklevel=2)
     return version
 
 
-def _send(store: Store, files: Mapping[str, Path], manifest: dict[str, Any]) -> None:
-    """The files, and when all are there the manifest."""
+def _send(store: Store, files: Mapping[str, Path], manifest: dict[str, Any], mark: Path) -> None:
+    """The files, and when all are there the manifest. `mark` is a file to write that tells `clean` of this attempt."""
     name, version = manifest["name"], manifest["version"]
     text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     check_manifest(text, name, version)
     refuse_secrets(text, "the manifest, of params.yaml and scores,")
     base = f"{name}/{version}"
+    mark.write_text(str(time.time_ns()), encoding="utf-8")  # never the same twice, so it is written and young
+
+    def put(key: str) -> None:
+        facts = manifest["files"][key]
+        store.put(files[key], f"{base}/{stored_as(key, facts)}", facts["sha256"])
+
     try:
-        for key, path in files.items():
-            facts = manifest["files"][key]
-            store.put(path, f"{base}/{stored_as(key, facts)}", facts["sha256"])
+        store.put(mark, f"{base}/{BEGUN}", sha256(mark))
+        side_by_side(put, files, store.side_by_side)
         store.put_new(text.encode(), f"{base}/{MANIFEST}")
     except (FileExistsError, FileNotFoundError):
         # Another publisher was first, and swept. The version names the content, so theirs must be the same.
         if store.size(f"{base}/{MANIFEST}") is None:
             raise
-        check_manifest(store.read(f"{base}/{MANIFEST}", MOST_BYTES), name, version)
+
+
+def _mend(store: Store, files: Mapping[str, Path], manifest: dict[str, Any]) -> None:
+    """Send again what is gone of a version that is visible: what a `clean` took that began before this attempt.
+
+    Raises ValueError for a card or picture that this run, of another commit, cannot make again.
+    """
+    base = f"{manifest['name']}/{manifest['version']}"
+
+    def look(key: str) -> None:
+        facts = manifest["files"][key]
+        at = f"{base}/{stored_as(key, facts)}"
+        if store.size(at) != facts["size"]:
+            if key not in files or describe(files[key]) != facts:
+                raise ValueError(
+                    f"{base}: {key} is gone from {store.url}, and this run has another; bring it back there"
+                )
+            store.put(files[key], at, facts["sha256"])
+
+    side_by_side(look, manifest["files"], store.side_by_side)
+
+
+def _origin(where: Mapping[str, Any]) -> str:
+    """Commit and changes of a run in words."""
+    return f"commit {where['commit'] or 'unknown'}, changed: {', '.join(where['changed']) or 'nothing'}"
 
 
 def clean(store: Store, name: str, age: float = GUARD) -> dict[str, list[str]]:

@@ -13,7 +13,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,9 @@ from vlmr1.errors import TransientError
 from vlmr1.files import inside, sha256
 from vlmr1.release.manifest import MANIFEST, MOST_BYTES, check_manifest, stored_as
 from vlmr1.release.registry import resolve
-from vlmr1.release.store import Store, within
+from vlmr1.release.store import Store, to_disk, within
 
 RANGE = 16 << 20  # bytes
-SIDE_BY_SIDE = 8
 TRIES, PAUSE = 5, 0.5  # of each range, and seconds before the second, twice as many before each further one
 SPARE = 64 << 20  # bytes of disk that stay free
 
@@ -33,9 +32,11 @@ def pull(store: Store, wanted: str, target: Path, said: Callable[[str], None]) -
     """Land NAME@VERSION|@vN|@latest or NAME#LABEL in `target`, a new or empty folder. Returns the manifest.
 
     Where that very version is there already its bytes are verified, and nothing is fetched. Raises ValueError where the
-    name, the store's content or the target is at fault: nothing is kept then. Raises TransientError where the store
-    failed; the same pull goes on later.
+    name, the store's content or the target is at fault, TransientError where the store failed. What was verified before
+    that stays beside the target, and the same pull goes on from there.
     """
+    if target.name in ("", ".."):
+        raise ValueError(f"{target}: already a folder; name the one that is to appear")
     landed = _landed(target)
     name, version = resolve(store, wanted)
     if landed is not None:
@@ -52,19 +53,28 @@ def pull(store: Store, wanted: str, target: Path, said: Callable[[str], None]) -
     _room(manifest, half)
     with _alone(half):
         try:
-            if (landed := _landed(target)) is not None:  # by another pull, before this one had the lock
-                shutil.rmtree(half, ignore_errors=True)
-                return _verified(landed, name, version, target, said)
-            _fetch_all(store, manifest, half, said)
+            if (landed := _landed(target)) is None:
+                _fetch_all(store, manifest, half, said)
+                _let_appear(half, text, target)
+            else:  # by another pull, before this one had the lock
+                _verified(landed, name, version, target, said)
         except ValueError:
-            shutil.rmtree(half, ignore_errors=True)  # another may just be making it again
+            if not any(path.is_file() for path in (half / "files").rglob("*")):
+                shutil.rmtree(half, ignore_errors=True)  # another may just be making it again
             raise
-        (half / "files" / MANIFEST).write_bytes(text)
-        if target.exists():
-            target.rmdir()
-        (half / "files").rename(target)
         shutil.rmtree(half, ignore_errors=True)
     return manifest
+
+
+def _let_appear(half: Path, text: bytes, target: Path) -> None:
+    """The folder with its manifest, in one step, and so that a power cut leaves it whole or not there."""
+    (half / "files" / MANIFEST).write_bytes(text)
+    for path in (half / "files" / MANIFEST, *(p for p in (half / "files").rglob("*") if p.is_dir()), half / "files"):
+        to_disk(path)
+    if target.exists():
+        target.rmdir()
+    (half / "files").rename(target)
+    to_disk(target.parent)
 
 
 def _landed(target: Path) -> dict[str, Any] | None:
@@ -93,7 +103,7 @@ def _verified(
         )
     for key, facts in manifest["files"].items():
         path = inside(target, key)
-        if not path.is_file() or path.stat().st_size != facts["size"] or sha256(path) != facts["sha256"]:
+        if not _right(path, facts["size"], facts["sha256"]):
             fault = "was changed" if path.exists() else "is gone"
             raise ValueError(
                 f"{target} holds {there}, but {key} {fault}; remove {target} and pull again, or give a new folder"
@@ -123,48 +133,86 @@ def _room(manifest: dict[str, Any], half: Path) -> None:
         raise ValueError(f"{half.parent}: {free / 1e9:,.1f} GB are free, and {total / 1e9:,.1f} GB are to land there")
 
 
-def _fetch_all(store: Store, manifest: dict[str, Any], half: Path, said: Callable[[str], None]) -> None:
-    """Every file of the manifest, verified, into `half/files`."""
-    base = f"{manifest['name']}/{manifest['version']}"
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        for number, (key, facts) in enumerate(manifest["files"].items()):
-            path = inside(half / "files", key)
-            if path.is_file() and path.stat().st_size == facts["size"] and sha256(path) == facts["sha256"]:
-                said(f"verified {key} ({facts['size']:,} bytes, here since an earlier try)")
-                continue
-            part = half / f"{number:05}.part"
-            try:
-                _fetch(store, f"{base}/{stored_as(key, facts)}", facts["size"], part, pool)
-            except FileNotFoundError:
-                raise ValueError(f"{base}: {key} is missing from the store") from None
-            if part.stat().st_size != facts["size"] or sha256(part) != facts["sha256"]:
-                raise ValueError(f"{base}: {key} differs from its manifest; nothing was kept")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part.replace(path)
-            said(f"verified {key} ({facts['size']:,} bytes)")
+class _File:
+    """A file on its way: `NUMBER.part` beside the folder, until every range of it is there and its bytes are right."""
 
+    def __init__(self, key: str, facts: dict[str, Any], at: str, half: Path, number: int) -> None:
+        self.key, self.at, self.size, self.sha256 = key, at, int(facts["size"]), facts["sha256"]
+        self.path, self.part = inside(half / "files", key), half / f"{number:05}.part"
+        self.noted = self.part.with_suffix(".done")
+        self.turn = threading.Lock()
 
-def _fetch(store: Store, key: str, size: int, part: Path, pool: ThreadPoolExecutor) -> None:
-    """The ranges of a file that are not there yet, side by side."""
-    noted, stop = part.with_suffix(".done"), threading.Event()
-    done = set(noted.read_text().split()) if noted.is_file() and part.is_file() else set()
-    with part.open("r+b" if done else "wb") as file, noted.open("a" if done else "w") as record:
-        file.truncate(size)
+    def begin(self, afresh: bool = False) -> list[int]:
+        """Make room for it; the starts of the ranges that are to come, of an empty file the one of none."""
+        if afresh:
+            self.noted.unlink(missing_ok=True)
+        done = set(self.noted.read_text().split()) if self.noted.is_file() and self.part.is_file() else set()
+        with self.part.open("r+b" if done else "wb") as file:
+            file.truncate(self.size)
+        self.noted.touch()
+        self.missing = [start for start in range(0, self.size, RANGE) if str(start) not in done]
+        return list(self.missing)
 
-        def bring(start: int) -> None:
-            _bring(store, key, start, min(start + RANGE, size), size, file.fileno(), stop)
-            record.write(f"{start}\n")
-            record.flush()
-
-        futures = [pool.submit(bring, start) for start in range(0, size, RANGE) if str(start) not in done]
+    def bring(self, store: Store, start: int, stop: threading.Event) -> bool:
+        """One range; True for the one that came last."""
+        file = os.open(self.part, os.O_WRONLY)
         try:
-            for future in futures:
-                future.result()
+            _bring(store, self.at, start, min(start + RANGE, self.size), self.size, file, stop)
         finally:
-            stop.set()
-            for future in futures:
-                future.cancel()
-            wait(futures)  # before the file is closed
+            os.close(file)
+        with self.turn:
+            with self.noted.open("a") as record:
+                record.write(f"{start}\n")
+            self.missing.remove(start)
+            return not self.missing
+
+    def land(self) -> bool:
+        """Let it appear in the folder; False where its bytes are not what the manifest says."""
+        if not _right(self.part, self.size, self.sha256):
+            return False
+        to_disk(self.part)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.part.replace(self.path)
+        self.noted.unlink()
+        return True
+
+
+def _right(path: Path, size: int, digest: str) -> bool:
+    return path.is_file() and path.stat().st_size == size and sha256(path) == digest
+
+
+def _fetch_all(store: Store, manifest: dict[str, Any], half: Path, said: Callable[[str], None]) -> None:
+    """Every file of the manifest, verified, into `half/files`: ranges of all files in one row, verified as they end."""
+    base = f"{manifest['name']}/{manifest['version']}"
+    stop, pool, futures = threading.Event(), ThreadPoolExecutor(store.side_by_side), list[Future[None]]()
+
+    def end(file: _File) -> None:
+        if not file.land():  # bytes were changed on the way, or are wrong there
+            for start in file.begin(afresh=True):
+                file.bring(store, start, stop)
+            if not file.land():
+                raise ValueError(f"{base}: {file.key} differs from its manifest, fetched twice")
+        said(f"verified {file.key} ({file.size:,} bytes)")
+
+    def bring(file: _File, start: int) -> None:
+        if file.bring(store, start, stop):
+            end(file)
+
+    try:
+        for number, (key, facts) in enumerate(manifest["files"].items()):
+            file = _File(key, facts, f"{base}/{stored_as(key, facts)}", half, number)
+            if _right(file.path, file.size, file.sha256):
+                said(f"verified {key} ({file.size:,} bytes, here since an earlier try)")
+                continue
+            starts = file.begin()
+            futures += [pool.submit(bring, file, start) for start in starts] or [pool.submit(end, file)]
+        ended = wait(futures, return_when=FIRST_EXCEPTION).done
+        faults = [fault for one in ended if (fault := one.exception()) is not None]
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+    for fault in sorted(faults, key=lambda fault: isinstance(fault, TransientError)):  # what a person must mend first
+        raise fault
 
 
 def _bring(store: Store, key: str, start: int, end: int, size: int, file: int, stop: threading.Event) -> None:
@@ -182,6 +230,8 @@ def _bring(store: Store, key: str, start: int, end: int, size: int, file: int, s
             fault = TransientError(f"{key}: cut off at byte {start:,} of {size:,}")
         except TransientError as error:
             fault = error
+        except FileNotFoundError:
+            raise ValueError(f"{key}: is missing from the store") from None
         if again + 1 == TRIES or stop.wait(PAUSE * 2**again):
             break
     raise fault

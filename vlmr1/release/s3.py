@@ -7,10 +7,12 @@ Left out on purpose: making buckets, access rules, encryption keys: the server's
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,25 +21,31 @@ from typing import Any
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
-from s3transfer.utils import ReadFileChunk
 
 from vlmr1.errors import TransientError
-from vlmr1.release.store import BLOCK, within
+from vlmr1.release.store import BEGUN, BLOCK, changed, within
 
 MOST_BYTES = 64 << 20  # of what is written by `put_new`: manifests and entries of the log
-PART = 64 << 20  # bytes; larger where a file has more than MOST_PARTS of them
+PART = 16 << 20  # bytes; larger where a file has more than MOST_PARTS of them
 MOST_PARTS = 10_000
-SIDE_BY_SIDE = 4
+SIDE_BY_SIDE = 4  # parts of one file, which are held in memory
 READ = 60  # seconds to wait for the next bytes of a reply
 TRIES = 6  # of each request, with back-off; AWS_MAX_ATTEMPTS says otherwise
+READS = 3  # of a small key whose reply was cut off
 _GONE = {"404", "NoSuchKey", "NotFound", "NoSuchUpload"}
 _TAKEN = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
 _LATER = {"InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout", "Throttling", "TooManyRequests"}
 _LATER |= {"BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch"}  # bytes were lost or changed on the way
 
 
+class CutOffError(TransientError):
+    """A reply ended before its end."""
+
+
 class S3Store:
     """Releases below a prefix of a bucket."""
+
+    side_by_side = 8
 
     def __init__(self, bucket: str, prefix: str) -> None:
         self.bucket, self.prefix, self.url = bucket, prefix, f"s3://{bucket}/{prefix}".rstrip("/")
@@ -54,9 +62,13 @@ class S3Store:
         head = self._head(key)
         return None if head is None else int(head["ContentLength"])
 
-    def read(self, key: str, most: int) -> bytes:
-        reply = self._call("get_object", key)
-        return within(b"".join(self._body(reply["Body"], key, most + 1)), most, key)
+    def read(self, key: str, most: int, tries: int = READS) -> bytes:
+        try:
+            return within(b"".join(self._body(self._call("get_object", key)["Body"], key, most + 1)), most, key)
+        except CutOffError:
+            if tries == 1:
+                raise
+            return self.read(key, most, tries - 1)
 
     def blocks(self, key: str, start: int, stop: int, size: int) -> Iterator[bytes]:
         reply = self._call("get_object", key, Range=f"bytes={start}-{stop - 1}")
@@ -71,8 +83,10 @@ class S3Store:
         if head is not None and head["ContentLength"] == size and digest == self._digest(key, head):
             return
         if size <= PART:
-            with path.open("rb") as file:
-                self._call("put_object", key, Body=file, Metadata={"sha256": digest})
+            data = path.read_bytes()
+            if hashlib.sha256(data).hexdigest() != digest:
+                raise changed(path)
+            self._call("put_object", key, Body=data, Metadata={"sha256": digest}, ChecksumSHA256=_checksum(data))
         else:
             self._put_in_parts(path, key, digest, size)
         if self.size(key) != size:
@@ -111,32 +125,50 @@ class S3Store:
     def sweep(self, prefix: str) -> None:
         for upload in self._uploads(self._key(f"{prefix}/")):
             self._call("abort_multipart_upload", upload["Key"][len(self._key("")) :], UploadId=upload["UploadId"])
+        if self._head(f"{prefix}/{BEGUN}") is not None:
+            self._call("delete_object", f"{prefix}/{BEGUN}")
 
     def _put_in_parts(self, path: Path, key: str, digest: str, size: int) -> None:
-        """Send what the server does not hold yet. A part it holds is kept where size and md5 are the file's own."""
-        step = max(PART, -(-size // MOST_PARTS))
-        begun = [upload for upload in self._uploads(self._key(key)) if upload["Key"] == self._key(key)]
-        if begun:
-            number = max(begun, key=lambda upload: upload["Initiated"])["UploadId"]
-        else:
-            number = self._call("create_multipart_upload", key, Metadata={"sha256": digest})["UploadId"]
-        held = {part["PartNumber"]: part for part in self._parts(key, number)} if begun else {}
+        """Send what the server does not hold yet. A part it holds is kept where its sha256 or md5 is the file's own.
 
-        def send(index: int) -> dict[str, Any]:
-            start, length = (index - 1) * step, min(step, size - (index - 1) * step)
-            part = held.get(index)
-            if part is None or part["Size"] != length or part["ETag"].strip('"') != _md5(path, start, length):
-                with ReadFileChunk.from_filename(str(path), start, length) as body:
-                    part = self._call("upload_part", key, UploadId=number, PartNumber=index, Body=body)
-            return {"PartNumber": index, "ETag": part["ETag"]}
+        The very bytes that are sent are hashed, SIDE_BY_SIDE parts in memory.
+        """
+        step, found, parts = max(PART, -(-size // MOST_PARTS)), hashlib.sha256(), list[dict[str, Any]]()
+        number, held = self._begun(key, digest)
 
-        count = -(-size // step)
-        pool = ThreadPoolExecutor(SIDE_BY_SIDE)
+        def send(index: int, data: bytes) -> dict[str, Any]:
+            part, check = held.get(index, {}), _checksum(data)
+            if check != part.get("ChecksumSHA256") and _md5(data) != part.get("ETag", "").strip('"'):
+                given = {"UploadId": number, "PartNumber": index, "ChecksumSHA256": check}
+                part = self._call("upload_part", key, Body=data, **given)
+            known = {name: part[name] for name in ("ETag", "ChecksumSHA256") if name in part}
+            return known | {"PartNumber": index}
+
+        pool, sent = ThreadPoolExecutor(SIDE_BY_SIDE), deque[Future[dict[str, Any]]]()
         try:
-            parts = list(pool.map(send, range(1, count + 1)))
+            with path.open("rb") as file:
+                while data := file.read(step):
+                    found.update(data)
+                    sent.append(pool.submit(send, len(parts) + len(sent) + 1, data))
+                    if len(sent) == SIDE_BY_SIDE:
+                        parts.append(sent.popleft().result())
+            parts += [one.result() for one in sent]
         finally:
             pool.shutdown(cancel_futures=True)
+        if found.hexdigest() != digest:
+            self._call("abort_multipart_upload", key, UploadId=number)
+            raise changed(path)
         self._call("complete_multipart_upload", key, UploadId=number, MultipartUpload={"Parts": parts})
+
+    def _begun(self, key: str, digest: str) -> tuple[str, dict[int, dict[str, Any]]]:
+        """The upload in parts of a key, and what the server holds of it; a new one where none can be gone on with."""
+        with suppress(ValueError):  # who may not list uploads sends all again
+            begun = [upload for upload in self._uploads(self._key(key)) if upload["Key"] == self._key(key)]
+            if begun:
+                number = str(max(begun, key=lambda upload: upload["Initiated"])["UploadId"])
+                return number, {part["PartNumber"]: part for part in self._parts(key, number)}
+        made = self._call("create_multipart_upload", key, Metadata={"sha256": digest}, ChecksumAlgorithm="SHA256")
+        return str(made["UploadId"]), {}
 
     def _digest(self, key: str, head: dict[str, Any]) -> str:
         """sha256 of a key's bytes: as we noted it, or where the server keeps no notes by reading them."""
@@ -185,7 +217,7 @@ class S3Store:
                 most -= len(block)
                 yield block
         except (BotoCoreError, OSError) as error:
-            raise TransientError(f"{self._where(key)}: cut off ({type(error).__name__})") from None
+            raise CutOffError(f"{self._where(key)}: cut off ({type(error).__name__})") from None
         finally:
             body.close()
 
@@ -216,14 +248,10 @@ def _told(error: Exception, where: str) -> Exception:
     return ValueError(f"{where}: the server said {code}; check the bucket, the endpoint and the credentials")
 
 
-def _md5(path: Path, start: int, length: int) -> str:
-    found = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        file.seek(start)
-        while length:
-            block = file.read(min(BLOCK, length))
-            if not block:
-                raise ValueError(f"{path}: became shorter while it was sent")
-            found.update(block)
-            length -= len(block)
-    return found.hexdigest()
+def _checksum(data: bytes) -> str:
+    """sha256 as S3 writes it."""
+    return base64.b64encode(hashlib.sha256(data).digest()).decode()
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()

@@ -110,6 +110,8 @@ def check_url(url: str) -> None:
             "a store's URL holds no user, key or query; give s3://bucket/prefix, and credentials by AWS_ACCESS_KEY_ID"
             " and AWS_SECRET_ACCESS_KEY or a profile"
         )
+    if parts.scheme == "file" and not parts.path.startswith("/"):
+        raise ValueError("a store of kind 'file' has a whole path: give file:///srv/releases, or a folder by itself")
     if parts.scheme not in ("", "file", "s3") or (parts.scheme == "s3") != bool(parts.netloc) or not url:
         raise ValueError(
             f"a store of kind {parts.scheme or 'nothing'!r}: give a folder, file:///… or s3://bucket/prefix"

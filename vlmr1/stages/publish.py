@@ -19,6 +19,7 @@ from vlmr1.release.adapter import ADAPTER, pinned
 from vlmr1.release.card import model_card
 from vlmr1.release.manifest import MANIFEST, PICTURES
 from vlmr1.release.publish import publish
+from vlmr1.release.registry import promoted
 from vlmr1.release.store import open_store
 from vlmr1.report import page
 from vlmr1.sample import load_sources
@@ -53,6 +54,7 @@ def main(params: Params) -> None:
         "dvc_lock": locked(read_yaml(LOCK), read_yaml(Path("dvc.yaml"))) if LOCK.is_file() else {},
         "packages": package_versions(),
         "hardware": {**machine(), "training": _training()},
+        "parent": promoted(store, name, params.gate.label),
     }
     pictures = {f"{PICTURES}{shown}.png": page.RUN / f"{file}.png" for shown, file in SHOWN.items()}
 
