@@ -89,7 +89,6 @@ def test_a_folder_without_a_pipeline_is_named(tmp_path, monkeypatch):
 
 
 def test_a_server_that_prefect_starts_itself_has_time_for_its_first_start():
-    from prefect.settings import get_current_settings  # after `flows`, which sets it
 
     assert get_current_settings().server.ephemeral.startup_timeout_seconds >= 120
 
