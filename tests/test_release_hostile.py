@@ -13,7 +13,7 @@ from vlmr1.release.names import check_names
 from vlmr1.release.publish import publish
 from vlmr1.release.pull import pull
 from vlmr1.release.registry import releases
-from vlmr1.release.secrets import refuse_secrets
+from vlmr1.release.secrets import refuse_secrets, refuse_secrets_in
 from vlmr1.release.store import FolderStore, open_store
 from vlmr1.settings import load_params
 
@@ -171,6 +171,12 @@ SECRETS = {
     "an AWS access key": "AKIA" + "ABCDEFGHIJKLMNOP",
     "a URL with a user": "https://me:hunter2@host/x",
     "a token of GitHub": "ghp_" + "a" * 36,
+    "a token of GitLab": "glpat-" + "a" * 20,
+    "a token of Slack": "xoxb-123456789012-abcdefghijkl",
+    "an API key": "AIza" + "a" * 35,
+    "a signed token": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abcdefghijk",
+    "a URL with a key": "https://b.s3/x?X-Amz-Expires=60&X-Amz-Signature=0123456789abcdef",
+    "the address of a webhook": "https://hooks.slack.com/services/T0/B0/planted",
     "a private key": "-----BEGIN RSA PRIVATE KEY-----",
     "MY_SERVICE_TOKEN": "planted-in-the-environment",
 }
@@ -200,10 +206,28 @@ def test_a_secret_is_found_as_json_writes_it_and_in_the_files_themselves(tmp_pat
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["DB_PASSWORD", "VLMR1_NOTIFY_URL", "PREFECT_API_AUTH_STRING", "OPENAI_KEY", "DATABASE_URL", "MY_PASS", "A_PWD"],
+)
+def test_the_value_of_a_variable_whose_name_speaks_of_a_secret_is_found(name):
+    with pytest.raises(ValueError, match=f"the value of {name}"):
+        refuse_secrets('{"x": "before planted-value after"}', "x", {name: "planted-value"})
+
+
+@pytest.mark.parametrize(
+    "url", ["https://us%40er:pa/ss@host/x", "s3://h/x?token=planted1", "https://h/c?sig=abcdef%3D"]
+)
+def test_a_secret_in_a_url_is_found_in_a_text_of_any_ending(tmp_path, url):
+    (tmp_path / "notes").write_text(f"see {url}")
+    with pytest.raises(ValueError, match=r"^notes would hold a URL with"):
+        refuse_secrets_in(tmp_path)
+
+
 def test_ordinary_texts_hold_no_secret():
-    refuse_secrets(
-        "https://host/a@b, mail me@host, TOKENIZERS false, sk-short", "x", {"TOKENIZERS_PARALLELISM": "false"}
-    )
+    ordinary = {"TOKENIZERS_PARALLELISM": "false", "GIT_AUTHOR_NAME": "me@host, TOK", "OLDPWD": "https://host"}
+    text = "https://host/a@b, http://host:8000/v1/a@b, mail me@host, TOKENIZERS false, sk-short, ?tokens=many&page=2"
+    refuse_secrets(text, "x", ordinary)
 
 
 @pytest.mark.parametrize(
