@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from tests.conftest import default_params
-from tests.releases import ABOUT, SCORE, WHERE, make_checkpoint, other, release
+from tests.releases import ABOUT, SCORE, SOME, WHERE, make_checkpoint, other, release
 from vlmr1.cli import main
 from vlmr1.release.manifest import check_manifest, version_of
 from vlmr1.release.names import check_names
@@ -23,6 +23,7 @@ HOSTILE = [
     *("~/x\n", "a\x00b", "a\x1b[2J", "nul", "CON.txt", "a/aux.json", "com1", "lpt¹.x", "end.", "end ", "a /b", "a./b"),
     *(".git/config", ".bashrc", "a/.ssh/key", "a" * 300, "/".join("a" * 20), "x\u202egnp.exe", "e\u0301", "a*", 'a"b'),
     *("manifest.json", "MANIFEST.JSON", "model.BIN", "pytorch_model.bin", "x.pkl", "optimizer.pt", "a.ckpt", "a\ud800"),
+    *("run.py", "x.BAT", "sub/Desktop.ini", "autorun.inf", "MODEL~1.SAF", "libx.so"),
 ]
 
 
@@ -90,6 +91,9 @@ def test_names_that_are_one_on_another_computer_are_refused(names):
         ({"about": ABOUT | {"params": {"a": 2}}}, "names other content"),
         ({"about": ABOUT | {"scores": {"in": {"task": "rec", "judged": "x", "n": 1}}}}, "interval"),
         ({"about": ABOUT | {"scores": {"in": SCORE | {"acc_0.5_low": float("nan")}}}}, "interval"),
+        ({"about": ABOUT | {"scores": {"in": SCORE | {"acc_0.5_low": True}}}}, "interval"),
+        ({"about": ABOUT | {"scores": {"in": SCORE | {"acc_0.5": 10**400}}}}, "interval|scores"),
+        ({"about": ABOUT | {"params": {"a": float("nan")}}}, "JSON compliant|not a release manifest"),
         ({"name": "other"}, "is of other"),
         ({"surplus": 1}, "surplus"),
         ({"where": {**WHERE, "parent": None, "dvc_lock": {"grpo": {"models/grpo": "../../etc/passwd"}}}}, "dvc_lock"),
@@ -105,7 +109,7 @@ def test_a_manifest_that_lies_is_refused(change, message):
 @pytest.mark.parametrize("text", ["", "[]", "[" * 100_000, "null", '{"files": {"a": {"size": 1e999}}}', "\xff"])
 def test_what_is_no_manifest_is_refused(text):
     with pytest.raises(ValueError, match="not a release manifest"):
-        check_manifest(text, "toy", "0123456789ab")
+        check_manifest(text, "toy", SOME)
 
 
 def put_manifest(tmp_path, text, version):
