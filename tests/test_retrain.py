@@ -87,7 +87,7 @@ def place(tmp_path_factory):
     project.mkdir()
     (project / "make.py").write_text(MAKE)
     (project / "dvc.yaml").write_text(GRAPH)
-    (project / "params.yaml").write_text(default_params())
+    (project / "params.yaml").write_text(default_params().replace("name: tiny-rec", "name: toy"))
     (project / ".gitignore").write_text(
         "/.retrain/\n/.retrain.lock\n/work/\n/models/\n/releases/\n/.dvc-storage/\n/data/converted/\n"
     )
