@@ -60,8 +60,9 @@ ui: $(VENV)/ready
 up: $(VENV)/ready
 	@python -m flows.up
 
-down: $(VENV)/ready
-	@python -m flows.up --down
+# Of what is installed: nothing is installed to end what it started.
+down:
+	@test ! -x $(VENV)/bin/python || $(VENV)/bin/python -m flows.up --down
 
 lint: $(VENV)/ready
 	ruff check .

@@ -126,7 +126,8 @@ class Bench:
         clone = self.project / ".retrain"
         for name in ("models", "predictions", "metrics", "reports", "work/grpo"):
             shutil.rmtree(clone / name, ignore_errors=True)
-        shutil.rmtree(self.project / ".dvc/cache/runs", ignore_errors=True)
+        for runs in (self.project / ".dvc/cache").rglob("runs"):
+            shutil.rmtree(runs)
         for name in ("dvc.lock", "work/steps"):
             (clone / name).unlink(missing_ok=True)
 

@@ -31,17 +31,24 @@ SHARES = {"store": 0.66, "graph": 0.28, "flow": 0.06}  # of all faults; a store'
 MODULES: dict[str, Any] = {"store": fault_store, "graph": fault_graph, "flow": fault_flow}
 
 
+def kinds_of(group: str) -> tuple[str, ...]:
+    return MODULES[group].KINDS
+
+
 def faults_of(group: str, count: int, seed: int) -> list[tuple[str, random.Random]]:
     """Kinds in turn, each with its own random numbers."""
-    kinds = MODULES[group].KINDS
+    kinds = kinds_of(group)
     return [(kinds[i % len(kinds)], random.Random(f"{seed}/{group}/{i}")) for i in range(count)]
 
 
 def strike_all(
-    group: str, faults: list[tuple[str, random.Random]], until: float, bench: AbstractContextManager[Any]
-) -> list[dict[str, Any]]:
-    """One fault after another, as many as there is time for."""
-    found = []
+    group: str,
+    faults: list[tuple[str, random.Random]],
+    until: float,
+    bench: AbstractContextManager[Any],
+    found: list[dict[str, Any]],
+) -> None:
+    """One fault after another, as many as there is time for, each added to `found`."""
     with bench as made:
         for number, (kind, rng) in enumerate(faults, start=1):
             if time.monotonic() > until:
@@ -55,7 +62,6 @@ def strike_all(
             )
         if group == "graph" and not made.tmpfs:
             print("graph: this user may mount no tmpfs, so a full disk was a limit on the size of files alone")
-    return found
 
 
 def one(strike: Callable[..., list[str]], made: Any, kind: str, rng: random.Random) -> list[str]:
@@ -67,9 +73,11 @@ def one(strike: Callable[..., list[str]], made: Any, kind: str, rng: random.Rand
 
 
 def table(found: list[dict[str, Any]]) -> str:
-    """Markdown: a row a kind."""
+    """Markdown: a row a kind, those too that there was no time for."""
     rows = ["| | fault | count | identical ends | seconds |", "|---|---|---|---|---|"]
-    for group, kind in dict.fromkeys((one["group"], one["kind"]) for one in found):
+    struck = {one["group"] for one in found}
+    kinds = [(group, kind) for group in MODULES if group in struck for kind in dict.fromkeys(kinds_of(group))]
+    for group, kind in kinds:
         of = [one for one in found if (one["group"], one["kind"]) == (group, kind)]
         good, seconds = sum(not one["wrong"] for one in of), sum(one["seconds"] for one in of)
         rows.append(f"| {group} | {kind} | {len(of)} | {good} | {seconds:.0f} |")
@@ -91,19 +99,22 @@ def main() -> None:
     found: list[dict[str, Any]] = []
     begun = time.monotonic()
     whole = sum(SHARES[group] for group in chosen.only)
-    with tempfile.TemporaryDirectory(dir=chosen.folder) as name:
-        for group in chosen.only:
-            folder = Path(name).resolve() / group
-            folder.mkdir()
-            count = round(chosen.faults * SHARES[group] / whole)
-            more = {"project": chosen.project} if group == "graph" else {}
-            bench = MODULES[group].bench(folder, **more)
-            faults = faults_of(group, count, chosen.seed)
-            found += strike_all(group, faults, time.monotonic() + 60 * chosen.minutes, bench)
-    print(table(found))
-    if chosen.json is not None:
+    try:
+        with tempfile.TemporaryDirectory(dir=chosen.folder) as name:
+            for group in chosen.only:
+                folder = Path(name).resolve() / group
+                folder.mkdir()
+                count = round(chosen.faults * SHARES[group] / whole)
+                more = {"project": chosen.project} if group == "graph" else {}
+                bench = MODULES[group].bench(folder, **more)
+                faults = faults_of(group, count, chosen.seed)
+                strike_all(group, faults, time.monotonic() + 60 * chosen.minutes, bench, found)
+    finally:  # what was found stands, whatever stops the rest
         seconds = round(time.monotonic() - begun)
-        write_json(chosen.json, {"machine": machine(), "seed": chosen.seed, "seconds": seconds, "faults": found})
+        asked = {"command": sys.argv[1:], "seed": chosen.seed, "asked": chosen.faults}
+        if chosen.json is not None:
+            write_json(chosen.json, {"machine": machine(), **asked, "seconds": seconds, "faults": found})
+        print(f"{table(found)}\n\n{len(found)} of {chosen.faults} faults, seed {chosen.seed}, {seconds} s in all")
     if any(one["wrong"] for one in found):
         sys.exit(1)
 

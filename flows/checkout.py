@@ -226,6 +226,8 @@ def save_branch(name: str, branch: str, message: str) -> str:
     call("git", "fetch", "--quiet", "--prune", "origin")
     with suppress(CommandFailed):
         return call("git", "rev-parse", "--verify", "--quiet", f"refs/remotes/origin/{branch}")
+    with suppress(CommandFailed):  # left by a run that was killed before it had pushed it
+        call("git", "branch", "--quiet", "-D", branch)
     new = call("git", "ls-files", "--others", "--exclude-standard").splitlines()  # dvc.lock and metrics of a first run
     also = [word for path in new for word in ("--include-untracked", path)]
     call("dvc", "--wait-for-lock", "exp", "save", "--force", "--name", name, "--message", message, *also)

@@ -3,6 +3,7 @@
 from vlmr1.release.publish import publish
 from vlmr1.release.store import open_store
 
+SOME = "0123456789abcdef" * 2  # a version
 SCORE = {
     "task": "rec",
     "judged": "acc_0.5",

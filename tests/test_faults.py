@@ -7,11 +7,12 @@ import resource
 import threading
 import time
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
 import vlmr1.release.pull as pulling
-from benchmarks import fault_store, faults
+from benchmarks import fault_flow, fault_store, faults
 from tests.releases import make_checkpoint, release
 from vlmr1.errors import no_room
 from vlmr1.release.log import read_log
@@ -66,10 +67,44 @@ def test_the_table_counts_what_was_identical():
         {"group": "store", "kind": "killed", "seconds": 2.0, "wrong": ["differs"]},
     ]
     assert "| store | killed | 2 | 1 | 3 |" in faults.table(found) and "| | all | 2 | 1 | 3 |" in faults.table(found)
+    assert "| store | hangs | 0 | 0 | 0 |" in faults.table(found)  # every kind, one that was never done too
     assert json.dumps(faults.faults_of("store", 3, 1)[0][0]) == '"error 500"'
 
 
-def test_a_pull_whose_folder_another_has_landed_meanwhile_verifies_it_and_fetches_nothing(bench, tmp_path, monkeypatch):
+@pytest.mark.parametrize("wrong", [[], ["differs"]])
+def test_the_script_writes_all_it_found_even_where_it_is_stopped(tmp_path, monkeypatch, capsys, wrong):
+    """The record in docs is this file and no other: each fault with its seconds and what was wrong, and all seconds."""
+    done = []
+
+    @contextmanager
+    def bench(folder):
+        yield SimpleNamespace(tmpfs=True)
+
+    def strike(made, kind, rng):
+        done.append(kind)
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        return wrong
+
+    monkeypatch.setitem(faults.MODULES, "flow", SimpleNamespace(KINDS=("a", "b"), bench=bench, strike=strike))
+    there = tmp_path / "faults.json"
+    monkeypatch.setattr("sys.argv", ["faults", "--only", "flow", "--faults", "3", "--seed", "7", "--json", str(there)])
+    with pytest.raises(KeyboardInterrupt):
+        faults.main()
+    found = json.loads(there.read_text())
+    assert [(one["kind"], one["wrong"]) for one in found["faults"]] == [("a", wrong), ("b", wrong)]
+    assert all("seconds" in one for one in found["faults"]) and {"machine", "seconds", "command"} <= set(found)
+    assert found["seed"] == 7 and "2 of 3 faults" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["stage under a flow killed", "worker and run killed"])
+def test_a_retraining_that_is_struck_ends_as_if_it_had_not_been(kind, tmp_path_factory):
+    with fault_flow.bench(tmp_path_factory.mktemp("flow")) as made:
+        assert fault_flow.strike(made, kind, random.Random(f"3/{kind}")) == []
+
+
+def test_a_pull_whose_folder_another_has_landed_meanwhile_fetches_nothing(bench, tmp_path, monkeypatch):
     with fault_store.place(bench, "folder") as (where, to):
         bench.do("publish", where, to)
         alone = pulling._alone

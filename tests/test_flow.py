@@ -1,9 +1,11 @@
 """The flow over a small graph of its own, in a real Prefect server: order, failure, retries, what is left unchanged."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
-from flows import running
+from flows import following, pipeline, running, showing
 from flows.following import spell
 from flows.graph import read_graph
 from flows.supervisor import MARK, POOL, engines
@@ -224,6 +226,39 @@ def test_a_training_shows_its_progress_curves_and_alarms_and_tells_of_them(proje
     assert "step 2: since step 1 boxes 1 -> 9" in shown["grpo-alarms"]["data"]
     assert "data:image/png;base64," in shown["grpo-curves"]["data"]
     wait_for(lambda: ask(api, "events", {"filter": {"event": {"name": ["vlmr1.alarm"]}}})["events"])
+
+
+def test_a_server_that_fails_once_fails_neither_watcher_nor_alarms_nor_a_stage(tmp_path, monkeypatch, caplog):
+    """And a training that goes on after a failure tells no alarm a second time."""
+    told, work = [], tmp_path / "work/grpo"
+    monkeypatch.chdir(tmp_path)
+    work.mkdir(parents=True)
+    monkeypatch.setattr(following, "SECONDS", 0.01)
+    monkeypatch.setattr(following, "alarm_raised", lambda stage, alarm: told.append(alarm["step"]))
+    logger = logging.getLogger("shown")
+    monkeypatch.setattr(showing, "get_run_logger", lambda: logger)
+
+    def failing(*_, **__):
+        raise ConnectionError("http://u:planted@localhost is away")
+
+    for name in ("following.create_progress_artifact", "showing.create_markdown_artifact"):
+        monkeypatch.setattr(f"flows.{name}", failing)
+    monkeypatch.setattr(following, "_curves", failing)
+    steps = [2, 4]
+    for again in range(2):  # the second time as after a retry: with the first one's files, and one alarm more
+        done = threading.Event()
+        watcher = threading.Thread(target=following.follow_training, args=("grpo", done))
+        watcher.start()
+        (work / "metrics.jsonl").write_text('{"step": 2, "steps": 8, "loss": 1}\n')
+        lines = [json.dumps({"step": step, "kind": "boxes", "message": "more"}) + "\n" for step in steps[: again + 1]]
+        (work / "alarms.jsonl").write_text("".join(lines))
+        wait_for(lambda count=again + 1: len(told) == count)
+        done.set()
+        watcher.join()
+    assert told == steps
+    assert "is away" in caplog.text and "planted" not in caplog.text
+    monkeypatch.setitem(pipeline.AFTER, "report", failing)
+    pipeline._show("report")
 
 
 def test_a_length_of_time_is_said_as_a_person_would():

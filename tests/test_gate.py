@@ -10,7 +10,7 @@ from vlmr1.gate import Decision, Scores, decide, scores_of
 from vlmr1.recipes import apply
 from vlmr1.settings import Gate, load_params
 
-GATE = Gate(label="prod", improve=("hard",), keep={"easy": 0.02})
+GATE = Gate(label="prod", improve=("hard",), keep={"easy": 0.02}, level=0.05, gain=0.0)
 
 
 def scores(right, n=100, title="Acc@0.5"):
@@ -65,6 +65,33 @@ def test_means_are_compared_by_pairs():
     assert decide(ours, {"hard": Scores("mean AP", values), "easy": scores(9)}, "v1", GATE).allowed
 
 
+@pytest.mark.parametrize("level, allowed", [(0.05, True), (0.005, False)])
+def test_what_counts_as_noise_is_said_by_the_parameters(level, allowed):
+    """Nine items won and one lost of a hundred: p = 0.02."""
+    ours, theirs = scores(60), scores(51)
+    ours.items[0] = 0.0
+    theirs.items[0] = 1.0
+    gate = GATE.model_copy(update={"level": level, "keep": {}})
+    found = decide({"hard": ours}, {"hard": theirs}, "v3", gate)
+    assert "p = 0.0215" in found.says and found.allowed == allowed
+
+
+@pytest.mark.parametrize("gain, allowed", [(0.2, True), (0.21, False)])
+def test_a_gain_may_have_to_be_worth_it(gain, allowed):
+    found = decide({"hard": scores(60)}, {"hard": scores(40)}, "v3", GATE.model_copy(update={"gain": gain, "keep": {}}))
+    assert found.allowed == allowed and f"better by more than noise and by {gain}" in found.says
+
+
+def test_items_of_one_picture_are_no_independent_evidence():
+    """Ten gained items of a hundred: more than noise where each has its picture, not where two pictures hold them."""
+    gate = GATE.model_copy(update={"keep": {}})
+    pictures = {item: (f"{item // 5}.png",) for item in range(100)}
+    ours, theirs = ({"hard": Scores("Acc@0.5", scores(right).items, pictures)} for right in (50, 40))
+    found = decide(ours, theirs, "v3", gate)
+    assert not found.allowed and "95 % interval" in found.says and "20 pictures" in found.says
+    assert decide({"hard": scores(50)}, {"hard": scores(40)}, "v3", gate).allowed
+
+
 @pytest.mark.parametrize("theirs", [{}, {"hard": scores(4, 99)}, {"hard": scores(4, title="accuracy")}])
 def test_items_that_are_not_the_same_are_refused(theirs):
     with pytest.raises(ValueError, match="hard: candidate and promoted version were not asked the same"):
@@ -74,9 +101,9 @@ def test_items_that_are_not_the_same_are_refused(theirs):
 def test_scores_are_read_as_the_evaluation_leaves_them(tmp_path):
     figures = {"in": {"greedy": {"judged": "mean_ap"}}}
     (tmp_path / "figures.json").write_text(json.dumps(figures))
-    rows = [{"index": 7, "ap": 0.5, "ap50": 1.0}, {"index": 8, "ap": 0.25, "ap50": 1.0}]
+    rows = [{"index": i, "ap": ap, "ap50": 1.0, "image": ["a.png"]} for i, ap in ((7, 0.5), (8, 0.25))]
     (tmp_path / "in-greedy.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert scores_of(tmp_path) == {"in": Scores("mean AP", {7: 0.5, 8: 0.25})}
+    assert scores_of(tmp_path) == {"in": Scores("mean AP", {7: 0.5, 8: 0.25}, {7: ("a.png",), 8: ("a.png",)})}
 
 
 def test_the_trial_of_the_docs_is_refused_as_it_is_and_passes_with_its_sets(tmp_path):
@@ -93,12 +120,12 @@ def test_the_trial_of_the_docs_is_refused_as_it_is_and_passes_with_its_sets(tmp_
 
 def test_a_gate_that_asks_nothing_is_refused():
     with pytest.raises(ValueError, match="a gate that asks nothing is none"):
-        Gate(label="prod", improve=(), keep={})
+        Gate(**GATE.model_dump() | {"improve": (), "keep": {}})
 
 
 def test_a_source_in_both_lists_or_of_no_such_name_is_refused(tmp_path):
     with pytest.raises(ValueError, match="improve asks more of it already"):
-        Gate(label="prod", improve=("a",), keep={"a": 0.1})
+        Gate(**GATE.model_dump() | {"improve": ("a",), "keep": {"a": 0.1}})
     params = tmp_path / "params.yaml"
     params.write_text(default_params().replace("improve: [larger]", "improve: [bigger]"))
     with pytest.raises(ValueError, match="gate: bigger is no source of role evaluate; there is: in_domain"):

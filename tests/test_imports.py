@@ -53,6 +53,7 @@ FLOORS = [
         "joining",
         "watching",
         "products",
+        "scrubbed",
         "under_way",
         "unpickled",
     }

@@ -7,8 +7,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.conftest import ROOT, default_params, environment
-from tests.releases import SCORE
+from tests.releases import SCORE, SOME
 from vlmr1.errors import RETRY, TransientError, transient
+from vlmr1.release import folders
 from vlmr1.release.pull import pull
 from vlmr1.release.registry import releases
 from vlmr1.release.store import open_store
@@ -93,16 +94,20 @@ def test_an_adapter_is_published_by_itself_or_merged(project, merge):
         write(project / "models/grpo/adapter" / name, {"base": "models/base", "base_model_name_or_path": "models/base"})
     lora = {"r": 4, "alpha": 8.0, "dropout": 0.0, "target_modules": "all-linear", "vision": False}
     params(project, trained={"lora": lora}, publish={"merge": merge})
-    write(project / "models/base/manifest.json", {"name": "bigger", "version": "0123456789ab"})  # a release, pulled
+    write(project / "models/base/manifest.json", {"name": "bigger", "version": SOME})  # a release, pulled
     manifest, files = published(project)
     assert manifest["about"]["kind"] == ("model" if merge else "adapter")
     assert manifest["about"]["base"]["kind"] == "release" and manifest["about"]["base"]["model"] == "bigger"
     assert files == BESIDE | ({"model.safetensors"} if merge else {"adapter_config.json", "base.json"})
     card = next((project / "landed").glob("*/README.md")).read_text()
-    assert ("library_name: peft" in card) != merge and "bigger@0123456789ab" in card
+    assert ("library_name: peft" in card) != merge and f"bigger@{SOME}" in card
     if not merge:
         base = json.loads(next((project / "landed").glob("*/base.json")).read_text())
-        assert base == {"base": "bigger@0123456789ab", "base_model_name_or_path": "models/base", "revision": None}
+        assert base == {
+            "base": f"bigger@{SOME}",
+            "base_model_name_or_path": "models/base",
+            "revision": None,
+        }
     assert not (project / "work/release").exists()
 
 
@@ -117,7 +122,12 @@ def test_merging_belongs_to_adapters(project, lora, merge):
 def test_a_data_folder_of_this_computer_is_not_named(project):
     root = {"root": str(project / "private"), "sources": {}}
     found = publish._public(load_params().model_copy(update={"data": load_params().data.model_copy(update=root)}))
-    assert found["data"]["root"] == "private" and str(project) not in json.dumps(found)
+    assert found["data"]["root"] == "…/private" and str(project) not in json.dumps(found)
+    with pytest.raises(ValueError, match=r"data\.root: it was a folder …/private of that computer"):
+        folders.find(found, root)
+    (project / "private").mkdir()
+    folders.find(found, {"data": root})
+    assert found["data"]["root"] == str(project / "private")
 
 
 @pytest.mark.parametrize("fault", [TransientError("the store is away"), MemoryError("no memory")])

@@ -6,12 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.conftest import ROOT
-from tests.releases import make_checkpoint, other, release
+from tests.releases import SOME, make_checkpoint, other, release
 from vlmr1.cli import main
 from vlmr1.release.compare import differences, said
 from vlmr1.release.log import ANY, note, read_log
 from vlmr1.release.registry import (
     LabelMoved,
+    number_of,
     promote,
     promoted,
     refusal,
@@ -23,6 +24,8 @@ from vlmr1.release.registry import (
 )
 from vlmr1.release.store import open_store
 from vlmr1.settings import Gate, load_params
+
+ENTRY = '{"event": "promoted", "version": "%s", "label": "%s", "expected": null, "reason": null, "at": ""}'
 
 
 @pytest.fixture
@@ -114,10 +117,10 @@ def test_what_is_not_there_cannot_be_promoted(store_url, checkpoint):
     release(store_url, checkpoint)
     for act in (lambda v: promote(store, "toy", v, "prod"), lambda v: refuse(store, "toy", v, "why")):
         with pytest.raises(ValueError, match="lists those there are"):
-            act("0123456789ab")
+            act(SOME)
 
 
-@pytest.mark.parametrize("label", ["../prod", "Prod", "", "_x", "x-", "latest", "v1", "v02", "abcdefabcdef"])
+@pytest.mark.parametrize("label", ["../prod", "Prod", "", "_x", "x-", "latest", "v1", "v02", "abcdef12" * 4])
 def test_what_is_no_label_or_could_be_a_version_is_refused_everywhere(tmp_path, checkpoint, label):
     version = release(str(tmp_path), checkpoint)
     with pytest.raises(ValueError, match="label"):
@@ -164,8 +167,8 @@ def test_a_secret_or_a_book_is_no_reason(tmp_path, checkpoint, monkeypatch):
         b"",
         b"[" * 60_000,
         b"{}",
-        b'{"event": "published", "version": "../../etc", "label": null, "reason": null, "at": ""}',
-        b'{"event": "promoted", "version": "0123456789ab", "label": "a/b", "expected": null, "reason": null, "at": ""}',
+        (ENTRY % (SOME, "a/b")).encode(),
+        (ENTRY % ("../../etc", "prod")).encode(),
     ],
 )
 def test_an_entry_that_is_none_is_named(tmp_path, entry):
@@ -208,6 +211,21 @@ def test_the_command_lists_shows_and_tells_differences(tmp_path, checkpoint, cap
     assert said(differences(*(release.manifest for release in [releases(open_store(url), "toy")[0]] * 2))) == [
         "no difference"
     ]
+
+
+def test_a_manifest_that_cannot_be_read_is_listed_and_blocks_no_other(tmp_path, checkpoint, capsys):
+    store = open_store(str(tmp_path / "store"))
+    a, b = (release(store.url, checkpoint, other(a=i)) for i in range(2))
+    (tmp_path / "store/toy" / a / "manifest.json").write_text("{}")
+    assert [one.version for one in releases(store, "toy")] == [b] and number_of(store, "toy", b) == 2
+    main(["promote", "toy@v2", "prod", "--store", store.url])
+    main(["releases", "--store", store.url])
+    first, second = capsys.readouterr().out.splitlines()[1:]
+    assert first.startswith(f"toy@v1  {a}  unreadable: toy@{a}: not a release manifest") and "#prod" in second
+    main(["releases", "toy", "--json", "--store", store.url])
+    assert "unreadable" in json.loads(capsys.readouterr().out)[0]
+    with pytest.raises(ValueError, match="not a release manifest"):
+        promote(store, "toy", a, "prod")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.conftest import ROOT
-from tests.releases import ABOUT, SCORE, WHERE, make_checkpoint, other, release
+from tests.releases import ABOUT, SCORE, SOME, WHERE, make_checkpoint, other, release
 from vlmr1.release.card import model_card
 from vlmr1.release.log import read_log
 from vlmr1.release.manifest import SCHEMA, schema
@@ -305,7 +305,8 @@ main(["pull", "toy@latest", "--to", "landed", "--store", "store"])
 
 
 @pytest.mark.parametrize(
-    "wanted", ["toy", "toy@", "../x@v", "toy@../..", "toy@nosuch", "toy@v0", "toy#", "toy@0123456789ab"]
+    "wanted",
+    ["toy", "toy@", "../x@v", "toy@../..", "toy@nosuch", "toy@v0", "toy#", f"toy@{SOME}"],
 )
 def test_a_name_that_is_none_is_refused(tmp_path, wanted):
     with pytest.raises(ValueError, match=r"NAME@VERSION|no release"):
@@ -330,7 +331,7 @@ def test_the_card_has_the_hubs_metadata(kind):
 
     base = {"kind": "hub", "model": "org/base", "revision": "a" * 40, "sha256": "0" * 64}
     about = ABOUT | {"kind": kind, "base": base, "scores": {"in: domain": SCORE}}
-    card = ModelCard(model_card("toy", "0123456789ab", "apache-2.0", about, WHERE, ["pictures/accuracy.png"]))
+    card = ModelCard(model_card("toy", SOME, "apache-2.0", about, WHERE, ["pictures/accuracy.png"]))
     data = card.data.to_dict()
     assert data["license"] == "apache-2.0" and data["base_model"] == "org/base"
     assert data["library_name"] == {"model": "transformers", "adapter": "peft"}[kind]
@@ -340,8 +341,11 @@ def test_the_card_has_the_hubs_metadata(kind):
     assert "(pictures/accuracy.png)" in card.text and "## Limits" in card.text and "a" * 40 in card.text
     assert "seldom says that nothing fits" in card.text and "drawn by a program" not in card.text
     about["params"] = {"world": {"seed": 1}}
-    assert "drawn by a program" in model_card("toy", "0123456789ab", "mit", about, WHERE, [])
+    assert "drawn by a program" in model_card("toy", SOME, "mit", about, WHERE, [])
 
 
 def test_resolving_looks_nowhere_for_a_version(tmp_path):
-    assert resolve(open_store(str(tmp_path)), "toy@0123456789ab") == ("toy", "0123456789ab")
+    assert resolve(open_store(str(tmp_path)), f"toy@{SOME}") == (
+        "toy",
+        SOME,
+    )

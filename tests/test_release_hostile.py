@@ -6,14 +6,14 @@ import logging
 import pytest
 
 from tests.conftest import default_params
-from tests.releases import ABOUT, SCORE, WHERE, make_checkpoint, other, release
+from tests.releases import ABOUT, SCORE, SOME, WHERE, make_checkpoint, other, release
 from vlmr1.cli import main
 from vlmr1.release.manifest import check_manifest, version_of
 from vlmr1.release.names import check_names
 from vlmr1.release.publish import publish
 from vlmr1.release.pull import pull
 from vlmr1.release.registry import releases
-from vlmr1.release.secrets import refuse_secrets
+from vlmr1.release.secrets import refuse_secrets, refuse_secrets_in
 from vlmr1.release.store import FolderStore, open_store
 from vlmr1.settings import load_params
 
@@ -23,6 +23,7 @@ HOSTILE = [
     *("~/x\n", "a\x00b", "a\x1b[2J", "nul", "CON.txt", "a/aux.json", "com1", "lpt¹.x", "end.", "end ", "a /b", "a./b"),
     *(".git/config", ".bashrc", "a/.ssh/key", "a" * 300, "/".join("a" * 20), "x\u202egnp.exe", "e\u0301", "a*", 'a"b'),
     *("manifest.json", "MANIFEST.JSON", "model.BIN", "pytorch_model.bin", "x.pkl", "optimizer.pt", "a.ckpt", "a\ud800"),
+    *("run.py", "x.BAT", "sub/Desktop.ini", "autorun.inf", "MODEL~1.SAF", "libx.so"),
 ]
 
 
@@ -90,6 +91,9 @@ def test_names_that_are_one_on_another_computer_are_refused(names):
         ({"about": ABOUT | {"params": {"a": 2}}}, "names other content"),
         ({"about": ABOUT | {"scores": {"in": {"task": "rec", "judged": "x", "n": 1}}}}, "interval"),
         ({"about": ABOUT | {"scores": {"in": SCORE | {"acc_0.5_low": float("nan")}}}}, "interval"),
+        ({"about": ABOUT | {"scores": {"in": SCORE | {"acc_0.5_low": True}}}}, "interval"),
+        ({"about": ABOUT | {"scores": {"in": SCORE | {"acc_0.5": 10**400}}}}, "interval|scores"),
+        ({"about": ABOUT | {"params": {"a": float("nan")}}}, "JSON compliant|not a release manifest"),
         ({"name": "other"}, "is of other"),
         ({"surplus": 1}, "surplus"),
         ({"where": {**WHERE, "parent": None, "dvc_lock": {"grpo": {"models/grpo": "../../etc/passwd"}}}}, "dvc_lock"),
@@ -105,7 +109,7 @@ def test_a_manifest_that_lies_is_refused(change, message):
 @pytest.mark.parametrize("text", ["", "[]", "[" * 100_000, "null", '{"files": {"a": {"size": 1e999}}}', "\xff"])
 def test_what_is_no_manifest_is_refused(text):
     with pytest.raises(ValueError, match="not a release manifest"):
-        check_manifest(text, "toy", "0123456789ab")
+        check_manifest(text, "toy", SOME)
 
 
 def put_manifest(tmp_path, text, version):
@@ -171,6 +175,12 @@ SECRETS = {
     "an AWS access key": "AKIA" + "ABCDEFGHIJKLMNOP",
     "a URL with a user": "https://me:hunter2@host/x",
     "a token of GitHub": "ghp_" + "a" * 36,
+    "a token of GitLab": "glpat-" + "a" * 20,
+    "a token of Slack": "xoxb-123456789012-abcdefghijkl",
+    "an API key": "AIza" + "a" * 35,
+    "a signed token": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abcdefghijk",
+    "a URL with a key": "https://b.s3/x?X-Amz-Expires=60&X-Amz-Signature=0123456789abcdef",
+    "the address of a webhook": "https://hooks.slack.com/services/T0/B0/planted",
     "a private key": "-----BEGIN RSA PRIVATE KEY-----",
     "MY_SERVICE_TOKEN": "planted-in-the-environment",
 }
@@ -200,10 +210,28 @@ def test_a_secret_is_found_as_json_writes_it_and_in_the_files_themselves(tmp_pat
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["DB_PASSWORD", "VLMR1_NOTIFY_URL", "PREFECT_API_AUTH_STRING", "OPENAI_KEY", "DATABASE_URL", "MY_PASS", "A_PWD"],
+)
+def test_the_value_of_a_variable_whose_name_speaks_of_a_secret_is_found(name):
+    with pytest.raises(ValueError, match=f"the value of {name}"):
+        refuse_secrets('{"x": "before planted-value after"}', "x", {name: "planted-value"})
+
+
+@pytest.mark.parametrize(
+    "url", ["https://us%40er:pa/ss@host/x", "s3://h/x?token=planted1", "https://h/c?sig=abcdef%3D"]
+)
+def test_a_secret_in_a_url_is_found_in_a_text_of_any_ending(tmp_path, url):
+    (tmp_path / "notes").write_text(f"see {url}")
+    with pytest.raises(ValueError, match=r"^notes would hold a URL with"):
+        refuse_secrets_in(tmp_path)
+
+
 def test_ordinary_texts_hold_no_secret():
-    refuse_secrets(
-        "https://host/a@b, mail me@host, TOKENIZERS false, sk-short", "x", {"TOKENIZERS_PARALLELISM": "false"}
-    )
+    ordinary = {"TOKENIZERS_PARALLELISM": "false", "GIT_AUTHOR_NAME": "me@host, TOK", "OLDPWD": "https://host"}
+    text = "https://host/a@b, http://host:8000/v1/a@b, mail me@host, TOKENIZERS false, sk-short, ?tokens=many&page=2"
+    refuse_secrets(text, "x", ordinary)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 import vlmr1.release.pull as pulling
 import vlmr1.release.s3 as s3
 from tests.faulty import faulty
-from tests.releases import make_checkpoint, release
+from tests.releases import SOME, make_checkpoint, release
 from vlmr1.errors import TransientError
 from vlmr1.release.log import read_log
 from vlmr1.release.publish import clean
@@ -124,12 +124,12 @@ def test_a_server_without_notes_is_asked_for_the_bytes(front, tmp_path):
 
 def test_uploads_left_in_the_middle_are_cleaned(front):
     client, bucket, url, _ = front
-    client.create_multipart_upload(Bucket=bucket, Key="releases/toy/0123456789ab/model.safetensors")
-    client.create_multipart_upload(Bucket=bucket, Key="releases/other/0123456789ab/model.safetensors")
+    client.create_multipart_upload(Bucket=bucket, Key=f"releases/toy/{SOME}/model.safetensors")
+    client.create_multipart_upload(Bucket=bucket, Key=f"releases/other/{SOME}/model.safetensors")
     store = open_store(url)
-    store.put_new(b"{}", "toy/0123456789ab/config.json")
+    store.put_new(b"{}", f"toy/{SOME}/config.json")
     assert clean(store, "toy") == {}
-    assert clean(store, "toy", age=-60) == {"0123456789ab": ["config.json", "model.safetensors"]}
+    assert clean(store, "toy", age=-60) == {SOME: ["config.json", "model.safetensors"]}
     (left,) = client.list_multipart_uploads(Bucket=bucket)["Uploads"]
     assert "/other/" in left["Key"]
 

@@ -5,6 +5,7 @@ The graph is a small one of its own; `test_the_smoke_release_is_reproduced` take
 
 import json
 import shutil
+import signal
 import subprocess
 
 import pytest
@@ -121,15 +122,16 @@ def test_a_release_is_a_tag_by_which_dvc_finds_the_model(project, tmp_path):
     assert "tagged" not in vlmr1(project, "promote", "toy@latest", "prod")
     commit(project)
     vlmr1(project, "register", "toy@latest")
-    assert "tagged toy#prod#2" in vlmr1(project, "promote", "toy", "prod", "--back")  # GTO's label follows ours
-    assert "tagged toy#prod#3" in vlmr1(project, "promote", "toy@v2", "prod")
+    assert "tagged" not in vlmr1(project, "promote", "toy", "prod", "--back")  # GTO never left that one
+    assert "tagged toy#prod#2" in vlmr1(project, "promote", "toy@v2", "prod", "--reason", "mended")
+    assert "tagged" not in vlmr1(project, "promote", "toy@v2", "prod")  # GTO has it already
     found = releases(open_store(str(project / "releases")), "toy")
     for which, one in (("--rev=v1.0.0", found[0]), ("--stage=prod", found[1])):
         run(["dvc", "artifacts", "get", "-q", ".", "toy", which, "-o", str(tmp_path / which)], project)
         facts = one.manifest["files"]["model.safetensors"]
         assert sha256(tmp_path / which / "model.safetensors") == facts["sha256"]
     said = vlmr1(project, "promote", "toy", "prod", "--remove")  # GTO's goes from every version that ever had it
-    assert f"toy#prod no longer stands for toy@{found[1].version}" in said and "tagged toy#prod!#4 toy#prod!#5" in said
+    assert f"toy#prod no longer stands for toy@{found[1].version}" in said and "tagged toy#prod!#3 toy#prod!#4" in said
     assert run(["gto", "show", "toy#prod", "--version"], project).strip() == ""
 
 
@@ -153,8 +155,40 @@ def test_a_release_is_run_again_and_compared(template, project, tmp_path):
     assert "model.safetensors: weights differ by at most 0.25, in w" in said
     assert "figures differ: reward was 8, is 8.25" in said
     assert (tmp_path / "kept/project/models/grpo/model.safetensors").is_file()
-    local = tmp_path / "kept/project/.dvc/config.local"
-    assert "this-cache" in local.read_text() and local.stat().st_mode & 0o077 == 0  # credentials are nobody else's
+    assert not (tmp_path / "kept/project/.dvc/config.local").exists()  # nor the credentials in it
+
+
+def test_a_run_that_is_stopped_leaves_nothing_and_hooks_are_not_run(project, tmp_path):
+    (tmp_path / "tmp").mkdir()
+    hook = project / ".git/hooks/post-checkout"
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
+    (project / "données.txt").write_text("x")
+    run(["dvc", "add", "-q", "données.txt"], project)
+    commit(project)
+    (project / "train.py").write_text("import time; time.sleep(99)\n")  # of another commit than the release's
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", 1024)
+    commit(project)
+    head = run(["git", "rev-parse", "HEAD"], project).strip()
+    params = {"params": {"publish": {}, "trained": {"lora": None}}}
+    release(str(tmp_path / "store"), checkpoint, about=ABOUT | params, where=WHERE | {"commit": head, "packages": {}})
+    words = ["-u", "-m", "vlmr1.cli", "reproduce", "toy@latest", "--store", str(tmp_path / "store")]
+    process = subprocess.Popen(
+        [str(BIN / "python"), *words],
+        cwd=project,
+        env=environment(TMPDIR=str(tmp_path / "tmp")),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if "Running stage 'grpo'" in line:
+            process.send_signal(signal.SIGTERM)
+    assert process.wait() == 143, "".join(said)
+    assert "brought données.txt\n" in said
+    assert not list((tmp_path / "tmp").iterdir()) and len(run(["git", "worktree", "list"], project).splitlines()) == 1
 
 
 @pytest.mark.parametrize(

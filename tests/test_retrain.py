@@ -36,7 +36,7 @@ from vlmr1.stages.promoted import place_of
 
 def answer(folder, right):
     for source in ("larger", "in_domain", "new_colours"):
-        rows = [{"index": i, "hit": i < right} for i in range(100)]
+        rows = [{"index": i, "hit": i < right, "image": [f"{i}.png"]} for i in range(100)]
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{source}-greedy.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in rows))
         figures = {s: {"greedy": {"judged": "acc_0.5"}} for s in ("larger", "in_domain", "new_colours")}
@@ -87,7 +87,7 @@ def place(tmp_path_factory):
     project.mkdir()
     (project / "make.py").write_text(MAKE)
     (project / "dvc.yaml").write_text(GRAPH)
-    (project / "params.yaml").write_text(default_params())
+    (project / "params.yaml").write_text(default_params().replace("name: tiny-rec", "name: toy"))
     (project / ".gitignore").write_text(
         "/.retrain/\n/.retrain.lock\n/work/\n/models/\n/releases/\n/.dvc-storage/\n/data/converted/\n"
     )

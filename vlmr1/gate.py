@@ -1,8 +1,10 @@
 """The gate of a retraining: may the candidate take the promoted version's place? Pure functions on plain data.
 
-Both answered the same items. On every source of `gate.improve` the candidate must be better by more than noise
-(McNemar's exact test for right and wrong, else the interval of a paired bootstrap); on those of `gate.keep` it may
-lose so much of the judged figure and no more.
+Both answered the same items. On every source of `gate.improve` the candidate must be better by more than noise and by
+`gate.gain`; on those of `gate.keep` it may lose so much of the judged figure and no more. What is noise: McNemar's
+exact test where every item is right or wrong and has a picture of its own, else the interval of a paired bootstrap over
+pictures, because answers to one picture go together.
+Each retraining is another try at the same items: of many that are no better, a share of `gate.level` / 2 passes.
 A loss is the difference itself, not the pessimistic end of its interval: with 400 items that end lies near -0.03 for
 two models that are equal, and nothing would ever pass. The interval stands beside it in the table.
 Where nothing is promoted yet, the base is what must be beaten, by the same rules.
@@ -12,17 +14,20 @@ Left out on purpose: asking the models (`vlmr1.stages.promoted`), and promoting 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from vlmr1.evaluation.compare import Result, compare
+from vlmr1.evaluation.intervals import RESAMPLES, disagreements, mcnemar
 from vlmr1.measures import MEASURES
 from vlmr1.sample import numbered_jsonl
 from vlmr1.settings import Gate
+
+HAIR = 1e-9  # that is forgiven, or 0.98 - 0.96 would be more than 0.02
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Scores:
 
     title: str  # of the figure, e.g. Acc@0.5
     items: Mapping[int, float]  # item: the mean of its completions' scores
+    pictures: Mapping[int, tuple[str, ...]] = field(default_factory=dict)  # item: what it shows, where it shows any
 
 
 @dataclass(frozen=True)
@@ -50,14 +56,15 @@ def decide(ours: Mapping[str, Scores], theirs: Mapping[str, Scores], rival: str,
     passed: list[str] = []
     table: list[dict[str, Any]] = []
     for source in ours:
-        found = _compared(source, ours[source], theirs)
+        found = _compared(source, ours[source], theirs, gate.level)
         change, noise = found["difference"], found["noise"]
         wanted, well = "", True
         if source in gate.improve:
             wanted, well = "better by more than noise", change > 0 and not noise
+            if gate.gain:
+                wanted, well = f"{wanted} and by {gate.gain:g}", well and change >= gate.gain - HAIR
         elif source in gate.keep:
-            # A hair is forgiven, or 0.98 - 0.96 would be more than 0.02.
-            wanted, well = f"at most {gate.keep[source]:g} lost", change >= -gate.keep[source] - 1e-9
+            wanted, well = f"at most {gate.keep[source]:g} lost", change >= -gate.keep[source] - HAIR
         if wanted:
             (passed if well else failed).append(f"{source}: wanted is {wanted}; {found['says']}")
         table.append(
@@ -67,7 +74,7 @@ def decide(ours: Mapping[str, Scores], theirs: Mapping[str, Scores], rival: str,
                 "wanted": wanted,
                 "candidate": round(found["ours"], 4),
                 rival: round(found["theirs"], 4),
-                "difference": f"{change:+.3f} [{found['difference_low']:+.3f}, {found['difference_high']:+.3f}]",
+                "difference": f"{change:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]",
                 "noise": "yes" if noise else "no",
                 "n": found["n"],
             }
@@ -75,14 +82,36 @@ def decide(ours: Mapping[str, Scores], theirs: Mapping[str, Scores], rival: str,
     return Decision(not failed, tuple(failed or passed), tuple(table))
 
 
-def _compared(source: str, mine: Scores, theirs: Mapping[str, Scores]) -> dict[str, Any]:
+def _compared(source: str, mine: Scores, theirs: Mapping[str, Scores], level: float) -> dict[str, Any]:
+    """The difference of the figures, its interval, and whether it is noise, in numbers and in a sentence."""
     other = theirs.get(source)
     if other is None or mine.items.keys() != other.items.keys() or mine.title != other.title:
         raise ValueError(f"{source}: candidate and promoted version were not asked the same; remove work/promoted")
     order = sorted(mine.items)
     a, b = (np.array([scores.items[item] for item in order], dtype=np.float64) for scores in (mine, other))
-    results = [Result({mine.title: float(values.mean())}, mine.title, items=values) for values in (a, b)]
-    return compare(*results)
+    pictures = [mine.pictures.get(item) or item for item in order]
+    count, low, high = _interval(a - b, pictures, level)
+    if count == len(order) and {*np.unique(a), *np.unique(b)} <= {0.0, 1.0}:
+        p = mcnemar(*disagreements(a.tolist(), b.tolist()))
+        noise, why = p >= level, f"p = {p:.3g}"
+    else:
+        over = f", {count} pictures" if count < len(order) else ""
+        noise, why = low <= 0 <= high, f"{100 * (1 - level):g} % interval [{low:+.4f}, {high:+.4f}]{over}"
+    difference = float(a.mean() - b.mean())
+    says = f"a difference of {difference:+.4f} {'may well be' if noise else 'is more than'} noise ({why})"
+    found = {"n": len(order), "ours": float(a.mean()), "theirs": float(b.mean()), "difference": difference}
+    return found | {"low": low, "high": high, "noise": noise, "says": says}
+
+
+def _interval(differences: NDArray[np.float64], pictures: Sequence[Hashable], level: float) -> tuple[int, float, float]:
+    """How many pictures there are, and the percentile interval of the mean difference over draws of them."""
+    numbers = {picture: number for number, picture in enumerate(dict.fromkeys(pictures))}
+    where = np.array([numbers[picture] for picture in pictures])
+    sums, items = np.bincount(where, differences), np.bincount(where)
+    picks = np.random.default_rng(0).integers(0, len(items), (RESAMPLES, len(items)))
+    means = sums[picks].sum(axis=1) / items[picks].sum(axis=1)
+    low, high = np.quantile(means, [level / 2, 1 - level / 2])
+    return len(items), float(low), float(high)
 
 
 def scores_of(predictions: Path) -> dict[str, Scores]:
@@ -92,7 +121,9 @@ def scores_of(predictions: Path) -> dict[str, Scores]:
     for source, ways in figures.items():
         name, measure = next((n, m) for n, m in MEASURES.items() if m.figure == ways["greedy"]["judged"])
         values: dict[int, list[float]] = {}
+        pictures: dict[int, tuple[str, ...]] = {}
         for _, row in numbered_jsonl(predictions / f"{source}-greedy.jsonl"):
             values.setdefault(row["index"], []).append(float(row[name]))
-        found[source] = Scores(measure.title, {item: sum(v) / len(v) for item, v in values.items()})
+            pictures[row["index"]] = tuple(row["image"])
+        found[source] = Scores(measure.title, {item: sum(v) / len(v) for item, v in values.items()}, pictures)
     return found

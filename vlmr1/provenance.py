@@ -21,6 +21,7 @@ PACKAGES = (
     *("vlmr1", "torch", "transformers", "accelerate", "deepspeed", "peft", "tokenizers", "safetensors"),
     *("numpy", "pillow", "pycocotools", "math-verify", "dvc", "prefect"),
 )
+ELSEWHERE = "…/"
 MADE_BY_RUNS = ("metrics", "dvc.lock")  # tracked by git, rewritten by every run
 
 
@@ -31,13 +32,23 @@ def commit() -> tuple[str | None, list[str]]:
     return head or None, sorted(change[3:] for change in changes.split("\0") if change)
 
 
+def without_place(path: str) -> str:
+    """A path of the project as it is; of one outside it, which is this computer's own, the last part, as `…/NAME`."""
+    outside = Path(path).is_absolute() or ".." in Path(path).parts or path.startswith("~")
+    return f"{ELSEWHERE}{Path(path).name}" if outside else path
+
+
 def locked(lock: Mapping[str, Any], graph: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """What a dvc.lock says of the stages before publish: by stage and path, the md5 of what it read and made.
 
     `graph` is the dvc.yaml beside it: a lock may still hold stages that are no more.
     """
     return {
-        name: {one["path"]: one["md5"] for one in [*stage.get("deps", []), *stage.get("outs", [])] if "md5" in one}
+        name: {
+            without_place(one["path"]): one["md5"]
+            for one in [*stage.get("deps", []), *stage.get("outs", [])]
+            if "md5" in one
+        }
         for name, stage in lock["stages"].items()
         if name.partition("@")[0] in graph["stages"] and name != "publish"
     }

@@ -85,14 +85,14 @@ def _pull(chosen: argparse.Namespace) -> None:
 def _releases(chosen: argparse.Namespace) -> None:
     from vlmr1.release import compare
     from vlmr1.release.publish import clean
-    from vlmr1.release.registry import known, names, releases, resolve
+    from vlmr1.release.registry import known, names, releases, resolve, survey
     from vlmr1.release.showing import clean_text
     from vlmr1.settings.releases import NAME
 
     store = store_of(chosen)
     match chosen.words:
         case [] | ["list"]:
-            shown = {name: releases(store, name) for name in names(store)}
+            shown = {name: survey(store, name) for name in names(store)}
             found: Any = {name: [compare.plain(release) for release in of] for name, of in shown.items()}
             lines = [compare.line(release) for of in shown.values() for release in of]
         case ["show", wanted]:
@@ -108,7 +108,7 @@ def _releases(chosen: argparse.Namespace) -> None:
         case [verb, *more] if verb in FORMS and (verb, len(more)) != ("list", 1):
             raise ValueError(f"{verb}: write `vlmr1 releases {verb} {FORMS[verb]}`; a RELEASE is {WANTED}")
         case ["list", name] | [name]:
-            of = releases(store, name) if re.fullmatch(NAME, name) else []
+            of = survey(store, name) if re.fullmatch(NAME, name) else []
             if not of:
                 raise ValueError(_nothing(store, name, names(store)))
             found, lines = [compare.plain(release) for release in of], [compare.line(release) for release in of]

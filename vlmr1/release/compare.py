@@ -6,12 +6,14 @@ from typing import Any
 
 from vlmr1.measures import TITLES
 from vlmr1.release.log import Entry
-from vlmr1.release.registry import Release
+from vlmr1.release.registry import Release, Unreadable
 from vlmr1.release.showing import clean_text
 
 
-def plain(release: Release) -> dict[str, Any]:
+def plain(release: Release | Unreadable) -> dict[str, Any]:
     """A release as plain data for programs, its files and params left to its manifest."""
+    if isinstance(release, Unreadable):
+        return {"name": release.name, "version": release.version, "number": release.number, "unreadable": release.why}
     return {
         "name": release.name,
         "version": release.version,
@@ -23,8 +25,10 @@ def plain(release: Release) -> dict[str, Any]:
     }
 
 
-def line(release: Release) -> str:
+def line(release: Release | Unreadable) -> str:
     """A release in a line: number, version, labels, size, commit, its first score, and why it was refused."""
+    if isinstance(release, Unreadable):
+        return clean_text(f"{release.name}@v{release.number}  {release.version}  unreadable: {release.why}")
     where, about = release.manifest["where"], release.manifest["about"]
     size = sum(facts["size"] for facts in release.manifest["files"].values())
     commit = (where["commit"] or "no commit")[:9] + ("+" if where["dirty"] else "")

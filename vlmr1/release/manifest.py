@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,6 +23,7 @@ from vlmr1.settings.releases import ReleaseName, Version
 FORMAT = 2
 MANIFEST, CARD, PICTURES = "manifest.json", "README.md", "pictures/"
 MOST_BYTES = 16 << 20  # of a manifest: what 10,000 files and a page of scores take, tenfold
+MOST = 1e12  # of a figure, either way
 SCHEMA = Path(__file__).with_name("manifest.schema.json")
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -52,14 +52,14 @@ class Score(Block):
 
     task: Text
     judged: Text
-    n: Annotated[int, Field(ge=1)]
+    n: Annotated[int, Field(ge=1, lt=1 << 50)]
 
     @model_validator(mode="after")
     def _interval(self) -> Score:
         figures = self.model_extra or {}
         for end in ("", "_low", "_high"):
             figure = figures.get(f"{self.judged}{end}")
-            if not isinstance(figure, int | float) or not math.isfinite(figure):
+            if isinstance(figure, bool) or not isinstance(figure, int | float) or not -MOST <= figure <= MOST:
                 raise ValueError("the judged figure or an end of its interval is missing")
         return self
 
@@ -118,10 +118,10 @@ def stored_as(name: str, facts: dict[str, Any]) -> str:
 
 
 def version_of(files: dict[str, dict[str, Any]], about: dict[str, Any]) -> str:
-    """Twelve hex digits that name the model's files, the card and its pictures aside, with what `about` says."""
+    """Thirty-two hex digits that name the model's files, the card and its pictures aside, with what `about` says."""
     model = {name: facts for name, facts in files.items() if name != CARD and not name.startswith(PICTURES)}
-    text = json.dumps({"files": model, "about": about}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    text = json.dumps({"files": model, "about": about}, sort_keys=True, allow_nan=False)  # which is no JSON
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def check_manifest(text: bytes | str, name: str, version: str) -> dict[str, Any]:
@@ -137,19 +137,21 @@ def check_manifest(text: bytes | str, name: str, version: str) -> dict[str, Any]
         raise ValueError(f"{name}@{version}: not a release manifest of this format: {where}: {fault['msg']}") from None
     manifest: dict[str, Any] = json.loads(text)
     try:
+        digest = version_of(manifest["files"], manifest["about"])
         check_names(manifest["files"], MANIFEST)
     except ValueError as error:
         raise ValueError(f"{name}@{version}: {error}") from None
     if (manifest["name"], manifest["version"]) != (name, version):
         raise ValueError(f"the manifest at {name}/{version} is of {manifest['name']}@{manifest['version']}")
-    if version_of(manifest["files"], manifest["about"]) != version:
+    if digest != version:
         raise ValueError(f"{name}@{version}: the manifest was changed: its version names other content")
     return manifest
 
 
 def schema() -> dict[str, Any]:
     """The JSON schema of a manifest, draft 2020-12."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Manifest.model_json_schema()}
+    names = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": f"urn:vlmr1:release-manifest:{FORMAT}"}
+    return {**names, **Manifest.model_json_schema()}
 
 
 if __name__ == "__main__":

@@ -14,6 +14,9 @@ from pathlib import PurePosixPath
 MOST_FILES = 10_000
 _DEPTH, _LENGTH, _PART = 16, 1024, 200  # folders deep, characters, bytes of one part
 _DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)", re.IGNORECASE)
+_STARTED = {"desktop.ini", "autorun.inf", "thumbs.db"}  # read by a system as soon as a folder is looked at
+_RUN = {".bat", ".cmd", ".com", ".dll", ".dylib", ".exe", ".hta", ".jar", ".js", ".lnk", ".msi", ".ps1", ".py", ".pyc"}
+_RUN |= {".pyd", ".pyw", ".reg", ".scr", ".sh", ".so", ".url", ".vbs", ".wsf"}
 _PICKLED = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill", ".npy", ".npz", ".h5"}
 
 
@@ -28,6 +31,8 @@ def check_names(names: Iterable[str], reserved: str) -> None:
         path = PurePosixPath(name)
         if path.suffix.lower() in _PICKLED:
             raise ValueError(f"file {name!r} is of a kind that may hold pickled code; releases hold safetensors")
+        if path.suffix.lower() in _RUN or path.name.casefold() in _STARTED:
+            raise ValueError(f"file {name!r} is of a kind that runs by itself; releases hold no programs")
         folded = name.casefold()
         if folded in files or folded == reserved:
             raise ValueError(f"file name {name!r}: two file names differ only by case, or it is the manifest's own")
@@ -54,6 +59,8 @@ def _fault(name: str) -> str | None:
             return "a part that is empty, hidden, or ends in a dot or a space"
         if len(part.encode()) > _PART:
             return "a part is too long"
+        if re.search(r"~[0-9]", part):
+            return "a short name on Windows"
         if _DEVICES.fullmatch(part.partition(".")[0].rstrip()):
             return "a device on Windows"
     return None

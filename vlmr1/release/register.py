@@ -14,7 +14,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from vlmr1.provenance import locked
-from vlmr1.release.registry import known, releases
+from vlmr1.release.registry import known, number_of
 from vlmr1.release.store import Store
 
 
@@ -41,11 +41,11 @@ def register(store: Store, name: str, version: str) -> str:
 
 
 def assign(store: Store, name: str, version: str, label: str) -> list[str]:
-    """Give a registered release the label as GTO's stage; the tag, none where it is not registered here."""
+    """Give a registered release the label as GTO's stage; the tag, none where it has it or is not registered here."""
     if util.find_spec("gto") is None or not _git("rev-parse", "--git-dir", check=False):
         return []
     number = _version(store, name, version)
-    if not _git("tag", "--list", f"{name}@{number}"):
+    if not _git("tag", "--list", f"{name}@{number}") or _gto("show", f"{name}#{label}", "--version") == number:
         return []
     return [_tagged(name, label, "assign", name, "--version", number, "--stage", label, "--force")]
 
@@ -70,7 +70,7 @@ def _tagged(name: str, label: str, *words: str) -> str:
 
 def _version(store: Store, name: str, version: str) -> str:
     """The release's number as GTO wants it."""
-    return next(f"v{one.number}.0.0" for one in releases(store, name) if one.version == version)
+    return f"v{number_of(store, name, version)}.0.0"
 
 
 def _committed(file: str) -> Any:

@@ -29,7 +29,7 @@ class Release:
     """A version that can be pulled."""
 
     name: str
-    version: str  # twelve hex digits that name its content
+    version: str  # thirty-two hex digits that name its content
     number: int  # the n-th distinct version published: `vN`
     manifest: dict[str, Any]
     labels: tuple[str, ...]  # what now stand for it
@@ -42,15 +42,39 @@ def names(store: Store) -> list[str]:
     return [name for name in store.children("") if re.fullmatch(NAME, name) and store.children(f"{name}/log")]
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """A version whose manifest is none: it is listed, and cannot be pulled."""
+
+    name: str
+    version: str
+    number: int
+    why: str
+
+
 def releases(store: Store, name: str) -> list[Release]:
-    """Every version of a name, the oldest first; none where nothing was published. Raises ValueError."""
+    """Every version of a name that can be pulled, the oldest first. Raises ValueError where the log cannot be read."""
+    return [one for one in survey(store, name) if isinstance(one, Release)]
+
+
+def survey(store: Store, name: str) -> list[Release | Unreadable]:
+    """Every version of a name, the oldest first; none where nothing was published."""
     log = read_log(store, name)
     order = versions(log)
+
+    def read(version: str) -> dict[str, Any] | str | None:
+        try:
+            return _manifest(store, name, version)
+        except ValueError as error:
+            return str(error)
+
     with ThreadPoolExecutor(8) as pool:
-        manifests = dict(zip(order, pool.map(lambda version: _manifest(store, name, version), order), strict=True))
+        manifests = dict(zip(order, pool.map(read, order), strict=True))
     labels = held(log)
     return [
-        Release(
+        Unreadable(name, version, number, manifest)
+        if isinstance(manifest, str)
+        else Release(
             name,
             version,
             number,
@@ -90,6 +114,11 @@ def resolve(store: Store, wanted: str) -> tuple[str, str]:
     if number > len(order):
         raise ValueError(f"no release {wanted}: {name} has {len(order)} versions")
     return name, order[number - 1]
+
+
+def number_of(store: Store, name: str, version: str) -> int:
+    """A published version is the n-th of its name."""
+    return versions(read_log(store, name)).index(version) + 1
 
 
 def promoted(store: Store, name: str, label: str) -> str | None:

@@ -8,8 +8,10 @@ Left out on purpose: another machine's libraries. Package versions that differ a
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +24,7 @@ from ruamel.yaml import YAML
 
 from vlmr1.provenance import locked, package_versions
 from vlmr1.release.difference import Past, how_much
+from vlmr1.release.folders import find
 from vlmr1.settings import PARAMS, read_yaml
 
 Said = Callable[[str], None]
@@ -39,16 +42,38 @@ def reproduce(manifest: dict[str, Any], keep: Path | None, said: Said) -> bool:
         now = package_versions().get(package)
         if now != then:
             said(f"note: {package} was {then}, and is {now or 'not installed'} here")
-    with _worktree(str(where["commit"]), keep) as folder:
-        _lay_params(manifest, folder)
+    asked = copy.deepcopy(manifest["about"]["params"])
+    find(asked, read_yaml(PARAMS) if PARAMS.is_file() else {})
+    with _stopped_by_an_exception(), _worktree(str(where["commit"]), keep) as folder:
+        _lay_params(manifest, asked, folder)
         _bring_inputs(folder, said)
         said(f"running {name} again in {folder}")
         _run(["dvc", "repro", "--force", "--no-run-cache"], folder, said)
         made = locked(read_yaml(folder / "dvc.lock"), read_yaml(folder / "dvc.yaml"))
         same = _compare(where["dvc_lock"], made, folder, said)
         version = read_yaml(folder / "reports/published.json")["version"]
-    said(f"{name}: {'identical' if version == manifest['version'] else f'NOT identical, this run is {version}'}")
+    if version != manifest["version"]:
+        said(f"{name}: NOT identical, this run is {version}")
+    elif not same:
+        said(f"{name}: the same version, yet NOT identical: not all that led to it is the same")
+    else:
+        said(f"{name}: identical")
     return same and version == manifest["version"]
+
+
+@contextmanager
+def _stopped_by_an_exception() -> Iterator[None]:
+    """SIGTERM and a terminal that is gone end the run as Ctrl-C does, so that nothing of it stays."""
+
+    def stop(number: int, _: Any) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _check(name: str, where: dict[str, Any], keep: Path | None) -> None:
@@ -69,20 +94,25 @@ def _check(name: str, where: dict[str, Any], keep: Path | None) -> None:
 def _worktree(commit: str, keep: Path | None) -> Iterator[Path]:
     """A folder with the files of a commit, removed in the end unless it is to be kept."""
     home = Path(tempfile.mkdtemp(prefix="vlmr1-reproduce-")) if keep is None else keep.resolve()
-    folder = home / "project"
-    subprocess.run(["git", "worktree", "prune"], check=True)  # those whose folder is gone
-    subprocess.run(["git", "worktree", "add", "--quiet", "--detach", str(folder), commit], check=True)
+    folder, done = home / "project", False
+    bare = ["git", "-c", "core.hooksPath=/dev/null", "worktree"]  # hooks are for a person's checkouts
     try:
+        made = subprocess.run(
+            [*bare, "add", "--quiet", "--detach", str(folder), commit], capture_output=True, text=True
+        )
+        if made.returncode:
+            raise ValueError(f"git worktree: {made.stderr.strip()}")
+        done = True
+        (home / "tmp").mkdir()  # of the stages, which may be stopped before they clean up
         yield folder
     finally:
-        if keep is None:
-            subprocess.run(["git", "worktree", "remove", "--force", str(folder)], check=True)
-            shutil.rmtree(home, ignore_errors=True)
+        shutil.rmtree(home / "tmp" if keep is not None and done else home, ignore_errors=True)
+        subprocess.run([*bare, "prune"], check=False)  # what git knows of folders that are gone
 
 
-def _lay_params(manifest: dict[str, Any], folder: Path) -> None:
+def _lay_params(manifest: dict[str, Any], asked: dict[str, Any], folder: Path) -> None:
     """The release's parameters over those of the commit, with a store of this run's own."""
-    params = read_yaml(folder / PARAMS) | manifest["about"]["params"]
+    params = read_yaml(folder / PARAMS) | asked
     params["publish"] = {**params["publish"], "name": manifest["name"], "store": str(folder.parent / "releases")}
     if manifest["about"]["kind"] == "adapter" or params["trained"]["lora"] is not None:
         params["publish"]["merge"] = manifest["about"]["kind"] == "model"
@@ -94,8 +124,8 @@ def _lay_params(manifest: dict[str, Any], folder: Path) -> None:
 
 def _bring_inputs(folder: Path, said: Said) -> None:
     """What is under `dvc add` at that commit: from this repository's cache, or else from its remote."""
-    listed = subprocess.run(["git", "ls-files", "*.dvc"], cwd=folder, capture_output=True, text=True, check=True)
-    inputs = listed.stdout.split("\n")[:-1]
+    listed = subprocess.run(["git", "ls-files", "-z", "*.dvc"], cwd=folder, capture_output=True, text=True, check=True)
+    inputs = listed.stdout.split("\0")[:-1]
     if not inputs:
         return
     from dvc.repo import Repo
@@ -103,31 +133,39 @@ def _bring_inputs(folder: Path, said: Said) -> None:
     with Repo() as here:  # whose relative remotes are told by their full paths
         cache, remotes = Path(here.cache.local.path).parents[1], dict(here.config["remote"])
         default = here.config["core"].get("remote")
-    with Repo(str(folder)) as there, there.config.edit("local") as local:
-        local["remote"] = {name: dict(one) for name, one in remotes.items()} | {"this-cache": {"url": str(cache)}}
-        if default is not None:
-            local["core"]["remote"] = default
-    (folder / ".dvc/config.local").chmod(0o600)  # it may hold credentials
-    for one in inputs:
-        try:
-            _run(["dvc", "pull", "--quiet", "--remote", "this-cache", one], folder, lambda _: None)
-        except ValueError:  # not in this repository's cache
-            _run(["dvc", "pull", "--quiet", one], folder, said)
-        said(f"brought {one.removesuffix('.dvc')}")
+    credentials = folder / ".dvc/config.local"  # it may hold some
+    credentials.touch(mode=0o600)
+    try:
+        with Repo(str(folder)) as there, there.config.edit("local") as local:
+            local["remote"] = {name: dict(one) for name, one in remotes.items()} | {"this-cache": {"url": str(cache)}}
+            if default is not None:
+                local["core"]["remote"] = default
+        for one in inputs:
+            try:
+                _run(["dvc", "pull", "--remote", "this-cache", one], folder, lambda _: None)
+            except ValueError:  # not in this repository's cache
+                _run(["dvc", "pull", one], folder, said)
+            said(f"brought {one.removesuffix('.dvc')}")
+    finally:
+        credentials.unlink()
 
 
 def _run(command: list[str], folder: Path, said: Said) -> None:
     """Run a command there with this interpreter first, telling what it says. Raises ValueError where it fails."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
     environment = kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": "."}
+    environment["TMPDIR"] = str(folder.parent / "tmp")
     last = ""
-    with subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
+    pipe: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True, **pipe) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            last = line.strip() or last
-            said(f"  {line.rstrip()}")
+        try:
+            for line in process.stdout:
+                last = line.strip() or last
+                said(f"  {line.rstrip()}")
+        except BaseException:  # stages too, which are no children of ours
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
     if process.returncode:
         raise ValueError(f"{' '.join(command[:2])} failed in the worktree: {last}")
 
@@ -140,7 +178,7 @@ def _compare(then: dict[str, Any], now: dict[str, Any], folder: Path, said: Said
         differing = [path for path, md5 in hashes.items() if made.get(path) != md5]
         said(f"{stage}: " + (f"DIFFERS in {', '.join(differing)}" if differing else "identical"))
         if differing and same:
-            for path in (path for path in differing if path in made):
+            for path in (path for path in differing if path in made and (folder / path).exists()):
                 for line in how_much(Past(hashes[path]), folder / path):
                     said(f"  {path}: {line}")
         same = same and not differing

@@ -11,16 +11,29 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-_NAMED = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|ACCESS_KEY|API_KEY|PRIVATE", re.IGNORECASE)
+_NAMED = re.compile(
+    r"SECRET|TOKEN|PASS|CREDENTIAL|PRIVATE|AUTH(?!OR)|_KEY|KEY$|_PWD|WEBHOOK|NOTIFY_URL|DATABASE_URL|_DSN$",
+    re.IGNORECASE,
+)
 _SHAPES = {
-    "a URL with a user or a password in it": re.compile(r"\b[a-z][a-z0-9+.-]*://[^/\s\"'@]+@", re.IGNORECASE),
+    "a URL with a user or a password in it": re.compile(
+        r"\b[a-z][a-z0-9+.-]*://(?:[^/\s\"'@]+|[^/\s\"'@:]+:(?!\d+/)[^\s\"'@]+)@", re.IGNORECASE
+    ),
+    "a URL with a key in its query": re.compile(
+        r"[?&](?:X-(?:Amz|Goog)-(?:Signature|Credential|Security-Token)|(?:access_|id_|auth_)?token|api_?key|key|sig|signature"
+        r"|password|secret)=[^&\s\"']{6,}",
+        re.IGNORECASE,
+    ),
+    "the address of a webhook": re.compile(r"\bhooks\.slack\.com/services/|\bdiscord(?:app)?\.com/api/webhooks/"),
     "an AWS access key": re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),
     "a token of the hub": re.compile(r"\bhf_[A-Za-z0-9]{30,}\b"),
     "a token of GitHub": re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{30,})\b"),
-    "an API key": re.compile(r"\bsk-[A-Za-z0-9_-]{20,}\b"),
+    "a token of GitLab": re.compile(r"\bglpat-[A-Za-z0-9_-]{20,}"),
+    "a token of Slack": re.compile(r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}"),
+    "an API key": re.compile(r"\bsk-[A-Za-z0-9_-]{20,}\b|\bAIza[A-Za-z0-9_-]{35}"),
+    "a signed token": re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{8,}"),
     "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
 }
-_TEXTS = {".json", ".jinja", ".md", ".txt", ".yaml", ".yml"}
 _SMALL = 1 << 20  # bytes; larger ones are vocabularies
 _SHORTEST = 8  # characters; shorter values of the environment are words that any text has
 
@@ -39,7 +52,7 @@ def refuse_secrets(text: str, what: str, environment: Mapping[str, str] = os.env
 
 
 def refuse_secrets_in(folder: Path) -> None:
-    """The same of the small texts of a folder: configurations, templates, notes. Raises ValueError naming the file."""
+    """The same of the small texts of a folder, whatever they are called. Raises ValueError naming the file."""
     for path in sorted(folder.rglob("*")):
-        if path.suffix in _TEXTS and path.is_file() and path.stat().st_size <= _SMALL:
-            refuse_secrets(path.read_text(encoding="utf-8", errors="replace"), path.relative_to(folder).as_posix())
+        if path.is_file() and path.stat().st_size <= _SMALL and b"\0" not in (data := path.read_bytes()):
+            refuse_secrets(data.decode(errors="replace"), path.relative_to(folder).as_posix())

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 NAME = r"[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?"  # of a folder, of a key in a bucket, of a tag
-VERSION = r"[0-9a-f]{12}"
+VERSION = r"[0-9a-f]{32}"  # 128 bits: nobody can make two contents of one version
 LABEL = r"[a-z](?:[a-z0-9_-]*[a-z0-9])?"  # e.g. prod
 _MEANT = re.compile(rf"latest|v[0-9]+|{VERSION}")  # what NAME@… means by itself
 

@@ -91,6 +91,8 @@ class Gate(Block):
 
     label: Label  # of the promoted version, e.g. prod
     improve: Few  # evaluation sources on each of which it must be better by more than noise
+    level: Annotated[float, Field(ge=0.001, lt=0.5)]  # how likely a gain that is but noise may be taken for one
+    gain: Share  # and how much of the judged figure must be gained there at least
     keep: dict[str, Share]  # source: how much of the judged figure may be lost there at most
 
     @model_validator(mode="after")

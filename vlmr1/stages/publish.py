@@ -17,6 +17,7 @@ from vlmr1.files import sha256, whole_folder, write_json
 from vlmr1.provenance import commit, folder_digest, locked, machine, package_versions
 from vlmr1.release.adapter import ADAPTER, pinned
 from vlmr1.release.card import model_card
+from vlmr1.release.folders import hide
 from vlmr1.release.manifest import MANIFEST, PICTURES
 from vlmr1.release.publish import publish
 from vlmr1.release.registry import promoted
@@ -116,10 +117,7 @@ def _training() -> dict[str, Any] | None:
 def _public(params: Params) -> dict[str, Any]:
     """The parameters that shaped the release, without the folders of this computer."""
     shown = params.model_dump(mode="json", by_alias=True, exclude={"publish", "gate"})
-    root = Path(params.data.root)
-    shown["data"]["root"] = root.name if root.is_absolute() or ".." in root.parts else str(root)
-    if params.warmup.pretrained is not None and Path(params.warmup.pretrained.model).is_dir():
-        shown["warmup"]["pretrained"]["model"] = Path(params.warmup.pretrained.model).name
+    hide(shown)
     plain: dict[str, Any] = json.loads(json.dumps(shown))  # as the manifest will be read
     return plain
 
