@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -285,23 +287,32 @@ def test_a_pull_that_was_stopped_goes_on(store_url, checkpoint, tmp_path, monkey
     assert not list(tmp_path.glob(".landed*"))
 
 
-def test_pulling_needs_neither_torch_nor_git_nor_dvc(tmp_path, checkpoint):
-    release(str(tmp_path / "store"), checkpoint)
-    code = """
-import sys
-class Bar:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"torch", "dvc", "gto", "transformers", "safetensors", "prefect", "numpy", "PIL"}:
-            raise ImportError(name)
-sys.meta_path.insert(0, Bar())
-from vlmr1.cli import main
-main(["releases", "--store", "store"])
-main(["pull", "toy@latest", "--to", "landed", "--store", "store"])
-"""
-    environment = {"PYTHONPATH": str(ROOT), "PATH": "/nonexistent"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "Acc@0.5 0.500 [0.400, 0.600] n 100" in done.stdout and (tmp_path / "landed/model.safetensors").is_file()
+NEEDED = ["boto3", "botocore", "s3transfer", "jmespath", "dateutil", "six", "urllib3", "yaml", "ruamel", "pydantic"]
+NEEDED += ["pydantic_core", "annotated_types", "typing_extensions", "typing_inspection"]
+
+
+def test_pulling_needs_neither_torch_nor_git_nor_dvc(store_url, tmp_path, checkpoint):
+    """In an environment that has nothing else: other packages are not there, and no program is on the path."""
+    release(store_url, checkpoint)
+    (tmp_path / "packages").mkdir()
+    for name in [*NEEDED, "vlmr1"]:
+        for path in (ROOT / "vlmr1",) if name == "vlmr1" else sites(name):
+            (tmp_path / "packages" / path.name).symlink_to(path)
+    aws = {key: value for key, value in os.environ.items() if key.startswith("AWS_")}
+    environment = aws | {"PYTHONPATH": str(tmp_path / "packages"), "PATH": "/nonexistent", "HOME": str(tmp_path)}
+    for words in (["releases"], ["pull", "toy@latest", "--to", "landed"]):
+        code = f"from vlmr1.cli import main; main({[*words, '--store', store_url]})"
+        command = [sys.executable, "-S", "-c", code]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert words[0] == "pull" or "Acc@0.5 0.500 [0.400, 0.600] n 100" in done.stdout
+    assert (tmp_path / "landed/model.safetensors").is_file()
+
+
+def sites(name):
+    """The folder or file of an installed package, none where it is not installed."""
+    found = find_spec(name)
+    return [Path(next(iter(found.submodule_search_locations or ()), found.origin))] if found is not None else []
 
 
 @pytest.mark.parametrize(
