@@ -162,7 +162,7 @@ def share_store(project: Path, store: str) -> None:
     Raises ValueError for one that leaves the project.
     """
     path = PurePosixPath(store)
-    if urlparse(store).scheme or path.is_absolute():
+    if urlparse(store).scheme or path.is_absolute() or store.startswith("~"):
         return
     if ".." in path.parts:
         raise ValueError(f"publish.store: {store} leaves the project; give an absolute path")

@@ -15,12 +15,15 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import psutil
 from prefect import get_run_logger
 from prefect.concurrency.sync import concurrency
 
 from flows.following import follow_training
+from flows.showing import unfailing
 from vlmr1.scrubbed import scrubbed
 
 TRAININGS = ("warmup", "sft", "grpo", "promoted")  # what wants a device for itself; the last is the gate's asking
@@ -112,22 +115,33 @@ def device_for(name: str) -> Iterator[None]:
         while not _device.acquire(timeout=1):  # this run's own trainings wait here, which costs the server nothing
             _go_on(name)
         held.callback(_device.release)
-        while True:
-            _go_on(name)
-            try:
-                held.enter_context(
-                    concurrency(
-                        limit_of(device),
-                        timeout_seconds=LEASE,
-                        lease_duration=LEASE,
-                        strict=True,
-                        raise_on_lease_renewal_failure=False,  # a busy server is no reason to end a training
-                    )
-                )
-                break
-            except TimeoutError:
-                get_run_logger().info(f"{name}: waiting for {limit_of(device)}, which another run holds")
-        yield
+        slot = _slot(name, device)
+        try:
+            yield
+        finally:
+            with unfailing(f"the server is away; {limit_of(device)} is free again when {LEASE} s have passed"):
+                slot.__exit__(None, None, None)
+
+
+def _slot(name: str, device: str) -> contextlib.AbstractContextManager[Any]:
+    """The device's limit, once it is held. A server that is away for a while is waited for."""
+    while True:
+        _go_on(name)
+        slot = concurrency(
+            limit_of(device),
+            timeout_seconds=LEASE,
+            lease_duration=LEASE,
+            strict=True,
+            raise_on_lease_renewal_failure=False,  # a busy server is no reason to end a training
+        )
+        try:
+            slot.__enter__()
+            return slot
+        except TimeoutError:
+            get_run_logger().info(f"{name}: waiting for {limit_of(device)}, which another run holds")
+        except httpx.TransportError as error:
+            get_run_logger().info(f"{name}: waiting for the server: {error}")
+            stopping.wait(1)
 
 
 def _go_on(name: str) -> None:

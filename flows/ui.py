@@ -56,6 +56,8 @@ def server_settings() -> dict[str, str]:
     """What a server is told by its environment."""
     return {
         "PREFECT_SERVER_UI_API_URL": "/api",  # of the server that the pages came from, by whichever name it was reached
+        # In memory they would go with a server that is killed, and what they hold be taken for ever.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
     }

@@ -8,8 +8,10 @@ import subprocess
 import threading
 import time
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 from prefect.client.schemas.actions import WorkPoolCreate
@@ -19,7 +21,7 @@ from flows import following, pipeline, running, showing
 from flows.following import spell
 from flows.graph import read_graph
 from flows.supervisor import MARK, POOL, engines
-from flows.ui import server
+from flows.ui import server, server_settings
 from tests.conftest import ROOT, default_params, environment, free_port, run
 
 GRAPH = """
@@ -259,6 +261,30 @@ def test_a_server_that_fails_once_fails_neither_watcher_nor_alarms_nor_a_stage(t
     assert "is away" in caplog.text and "planted" not in caplog.text
     monkeypatch.setitem(pipeline.AFTER, "report", failing)
     pipeline._show("report")
+
+
+def test_a_server_that_is_away_when_a_training_begins_or_ends_fails_it_not(monkeypatch, caplog):
+    calls = []
+
+    @contextmanager
+    def concurrency(*_, **__):
+        calls.append(1)
+        if len(calls) == 1:
+            raise httpx.ConnectError("All connection attempts failed")
+        yield
+        raise httpx.ConnectError("All connection attempts failed")
+
+    logger = logging.getLogger("device")
+    monkeypatch.setenv(running.DEVICE, "gpu")
+    monkeypatch.setattr(running, "concurrency", concurrency)
+    for module in (running, showing):
+        monkeypatch.setattr(module, "get_run_logger", lambda: logger)
+    with caplog.at_level(logging.INFO, "device"), running.device_for("grpo"):
+        assert len(calls) == 2
+    assert "waiting for the server" in caplog.text and "training-gpu is free again" in caplog.text
+    assert not running._device.locked()
+    lasting = "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"  # else a server that is killed forgets who holds what
+    assert server_settings()[lasting].endswith("filesystem")
 
 
 def test_a_length_of_time_is_said_as_a_person_would():

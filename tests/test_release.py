@@ -1,4 +1,4 @@
-"""Publishing and pulling, against a folder and against a real S3 server over HTTP."""
+"""Publishing, against a folder and against a real S3 server over HTTP; pulling is in `test_pull.py`."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from vlmr1.release.log import read_log
 from vlmr1.release.manifest import SCHEMA, schema
 from vlmr1.release.publish import clean, publish
 from vlmr1.release.pull import pull
-from vlmr1.release.registry import names, releases, resolve
+from vlmr1.release.registry import names, releases
 from vlmr1.release.store import FolderStore, open_store
 from vlmr1.work import fingerprint_of
 
@@ -180,139 +180,6 @@ def test_two_publishers_at_once_make_one_version(store_url, checkpoint, tmp_path
     assert (tmp_path / "landed/README.md").read_text() == f"by {manifest['where']['commit'][0]}"
 
 
-def damage(url, key, data, tmp_path):
-    """Put other bytes at a key, as only somebody with the store's own tools can."""
-    if url.startswith("s3://"):
-        import boto3
-
-        bucket, _, prefix = url.removeprefix("s3://").partition("/")
-        boto3.client("s3").put_object(Bucket=bucket, Key=f"{prefix}/{key}", Body=data)
-    else:
-        (tmp_path / "store" / key).write_bytes(data)
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [(b"short", "promised"), (b"x" * 26_000, "promised"), (b"x" * 25_600, r"model\.safetensors differs")],
-)
-def test_a_damaged_file_is_named_and_nothing_lands(store_url, checkpoint, tmp_path, data, message):
-    version = release(store_url, checkpoint)
-    damage(store_url, f"toy/{version}/model.safetensors", data, tmp_path)
-    with pytest.raises(ValueError, match=message):
-        pull(open_store(store_url), f"toy@{version}", tmp_path / "landed", quiet)
-    assert not (tmp_path / "landed").exists()
-    assert not list(tmp_path.glob(".landed*/files/model*"))  # what was right is kept for the next pull, and this is not
-    damage(store_url, f"toy/{version}/model.safetensors", (checkpoint / "model.safetensors").read_bytes(), tmp_path)
-    pull(open_store(store_url), f"toy@{version}", tmp_path / "landed", quiet)
-    assert not list(tmp_path.glob(".landed*"))
-
-
-def test_a_byte_that_was_changed_on_the_way_costs_one_file_fetched_again(store_url, checkpoint, tmp_path, monkeypatch):
-    version, store = release(store_url, checkpoint), open_store(store_url)
-    real, asked = type(store).blocks, []
-
-    def flipped(self, key, start, stop, size):
-        asked.append(key.rpartition("/")[2])
-        for block in real(self, key, start, stop, size):
-            yield b"x" * len(block) if asked.count("model.safetensors") == 1 and "model" in key else block
-
-    monkeypatch.setattr(type(store), "blocks", flipped)
-    pull(store, f"toy@{version}", tmp_path / "landed", quiet)
-    assert sorted(asked) == ["README.md", "config.json", "model.safetensors", "model.safetensors"]
-
-
-def test_pull_refuses_a_folder_that_holds_something_or_is_a_link(store_url, checkpoint, tmp_path):
-    version = release(store_url, checkpoint)
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine/precious").write_text("x")
-    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    for target in ("mine", "link"):
-        with pytest.raises(ValueError, match="already holds something"):
-            pull(open_store(store_url), f"toy@{version}", tmp_path / target, quiet)
-    assert (tmp_path / "mine/precious").read_text() == "x"
-    (tmp_path / "empty").mkdir()
-    pull(open_store(store_url), f"toy@{version}", tmp_path / "empty", quiet)
-
-
-def test_the_same_again_is_verified_and_not_fetched_and_another_is_refused(
-    store_url, checkpoint, tmp_path, monkeypatch
-):
-    store, target, said = open_store(store_url), tmp_path / "landed", []
-    one, two = release(store_url, checkpoint), release(store_url, checkpoint, other(a=2))
-    pull(store, f"toy@{one}", target, quiet)
-    before = fingerprint_of(target)
-    monkeypatch.setattr(type(store), "blocks", None)  # nothing of a file may be asked for
-    (target / "notes.txt").write_text("mine")
-    for wanted in (one, "v1"):
-        assert pull(store, f"toy@{wanted}", target, said.append)["version"] == one
-    assert said == [f"nothing to fetch: {target} holds toy@{one}, every byte as its manifest says"] * 2
-    assert fingerprint_of(target).items() >= before.items()
-    with pytest.raises(ValueError, match=rf"landed holds toy@{one}; toy@{two} goes to a folder of its own"):
-        pull(store, "toy@latest", target, quiet)
-    (target / "model.safetensors").write_bytes(b"x" * 25_600)
-    with pytest.raises(ValueError, match=r"but model\.safetensors was changed; remove .*landed and"):
-        pull(store, "toy@v1", target, quiet)
-    (target / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"but model\.safetensors is gone"):
-        pull(store, "toy@v1", target, quiet)
-    (target / "manifest.json").write_text('{"name": "toy"}')
-    with pytest.raises(ValueError, match="already holds something, and no release"):
-        pull(store, "toy@v1", target, quiet)
-
-
-def test_a_pull_that_was_stopped_goes_on(store_url, checkpoint, tmp_path, monkeypatch):
-    import vlmr1.release.pull as module
-
-    monkeypatch.setattr(module, "RANGE", 4096)
-    version, store = release(store_url, checkpoint), open_store(store_url)
-    real, asked = type(store).blocks, []
-
-    def stopping(self, key, start, stop, size):
-        asked.append((key.rpartition("/")[2], start))
-        if len(asked) == 4:
-            raise KeyboardInterrupt
-        return real(self, key, start, stop, size)
-
-    monkeypatch.setattr(type(store), "blocks", stopping)
-    monkeypatch.setattr(type(store), "side_by_side", 1)
-    with pytest.raises(KeyboardInterrupt):
-        pull(store, "toy@latest", tmp_path / "landed", quiet)
-    assert not (tmp_path / "landed").exists() and (tmp_path / f".landed.{version}.tmp").is_dir()
-    first = asked[:3]
-    pull(store, "toy@latest", tmp_path / "landed", quiet)
-    assert not set(first) & set(asked[4:])  # what had come was not asked for again
-    assert fingerprint_of(checkpoint).items() <= fingerprint_of(tmp_path / "landed").items()
-    assert not list(tmp_path.glob(".landed*"))
-
-
-def test_pulling_needs_neither_torch_nor_git_nor_dvc(tmp_path, checkpoint):
-    release(str(tmp_path / "store"), checkpoint)
-    code = """
-import sys
-class Bar:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"torch", "dvc", "gto", "transformers", "safetensors", "prefect", "numpy", "PIL"}:
-            raise ImportError(name)
-sys.meta_path.insert(0, Bar())
-from vlmr1.cli import main
-main(["releases", "--store", "store"])
-main(["pull", "toy@latest", "--to", "landed", "--store", "store"])
-"""
-    environment = {"PYTHONPATH": str(ROOT), "PATH": "/nonexistent"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "Acc@0.5 0.500 [0.400, 0.600] n 100" in done.stdout and (tmp_path / "landed/model.safetensors").is_file()
-
-
-@pytest.mark.parametrize(
-    "wanted",
-    ["toy", "toy@", "../x@v", "toy@../..", "toy@nosuch", "toy@v0", "toy#", f"toy@{SOME}"],
-)
-def test_a_name_that_is_none_is_refused(tmp_path, wanted):
-    with pytest.raises(ValueError, match=r"NAME@VERSION|no release"):
-        pull(open_store(str(tmp_path)), wanted, tmp_path / "landed", quiet)
-
-
 def test_the_published_schema_is_that_of_the_models(checkpoint, tmp_path):
     import jsonschema
 
@@ -342,10 +209,3 @@ def test_the_card_has_the_hubs_metadata(kind):
     assert "seldom says that nothing fits" in card.text and "drawn by a program" not in card.text
     about["params"] = {"world": {"seed": 1}}
     assert "drawn by a program" in model_card("toy", SOME, "mit", about, WHERE, [])
-
-
-def test_resolving_looks_nowhere_for_a_version(tmp_path):
-    assert resolve(open_store(str(tmp_path)), f"toy@{SOME}") == (
-        "toy",
-        SOME,
-    )

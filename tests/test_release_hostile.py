@@ -2,6 +2,7 @@
 
 import json
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -251,13 +252,21 @@ def test_a_stores_url_with_a_secret_is_refused_without_repeating_it(url, tmp_pat
     assert "hunter2secret" not in str(told.value)
 
 
-@pytest.mark.parametrize("url", ["ftp://host/x", "", "s3:///x", "s3:", "http:x"])
+@pytest.mark.parametrize("url", ["ftp://host/x", "", "s3:///x", "s3:", "http:x", "file://", "file:releases"])
 def test_a_store_of_another_kind_is_refused(url):
-    with pytest.raises(ValueError, match="give a folder"):
+    with pytest.raises(ValueError, match=r"give a folder|give file:///srv"):
         open_store(url)
 
 
-def test_a_folder_by_any_of_its_names(tmp_path):
-    for url in (str(tmp_path), f"file://{tmp_path}"):
+def test_a_folder_by_any_of_its_names(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for url in (str(tmp_path / "a b"), f"file://{tmp_path}/a%20b", "~/a b"):
         store = open_store(url)
-        assert isinstance(store, FolderStore) and store.root == tmp_path
+        assert isinstance(store, FolderStore) and store.root == tmp_path / "a b"
+
+
+@pytest.mark.parametrize("target", [".", "..", "/"])
+def test_a_pull_wants_the_name_of_a_folder(tmp_path, target):
+    release(str(tmp_path / "store"), make_checkpoint(tmp_path / "checkpoint", 1024))
+    with pytest.raises(ValueError, match="already"):
+        pull(open_store(str(tmp_path / "store")), "toy@latest", Path(target), print)

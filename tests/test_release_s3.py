@@ -158,6 +158,24 @@ def test_a_server_that_fails_for_good_leaves_what_came_for_the_next_pull(front, 
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_small_key_whose_reply_is_cut_is_read_again(front, checkpoint):
+    _, _, url, faults = front
+    release(url, checkpoint)
+    cuts = iter([3, 3])
+    faults.cut = lambda method, path: next(cuts, None) if (method, path[-5:]) == ("GET", ".json") else None
+    assert len(read_log(open_store(url), "toy")) == 1 and next(cuts, None) is None
+
+
+def test_who_may_not_list_uploads_publishes_all_the_same(front, tmp_path, monkeypatch):
+    _, _, url, faults = front
+    monkeypatch.setattr(s3, "PART", 5 * MB)
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", 6 * MB)
+    faults.answer = lambda method, path: (403, "AccessDenied") if method == "GET" and "?uploads" in path else None
+    with pytest.warns(UserWarning, match="scraps of an interrupted publication may be left.*AccessDenied"):
+        version = release(url, checkpoint)
+    assert [entry.version for entry in read_log(open_store(url), "toy")] == [version]
+
+
 @pytest.mark.parametrize("lie", ["whole", "shifted", "more", "less"])
 def test_a_server_that_sends_other_bytes_than_were_asked_for(front, checkpoint, tmp_path, lie):
     _, _, url, faults = front

@@ -184,6 +184,7 @@ def _right(path: Path, size: int, digest: str) -> bool:
 def _fetch_all(store: Store, manifest: dict[str, Any], half: Path, said: Callable[[str], None]) -> None:
     """Every file of the manifest, verified, into `half/files`: ranges of all files in one row, verified as they end."""
     base = f"{manifest['name']}/{manifest['version']}"
+    turn = threading.Lock()
     stop, pool, futures = threading.Event(), ThreadPoolExecutor(store.side_by_side), list[Future[None]]()
 
     def end(file: _File) -> None:
@@ -192,7 +193,8 @@ def _fetch_all(store: Store, manifest: dict[str, Any], half: Path, said: Callabl
                 file.bring(store, start, stop)
             if not file.land():
                 raise ValueError(f"{base}: {file.key} differs from its manifest, fetched twice")
-        said(f"verified {file.key} ({file.size:,} bytes)")
+        with turn:  # a line at a time
+            said(f"verified {file.key} ({file.size:,} bytes)")
 
     def bring(file: _File, start: int) -> None:
         if file.bring(store, start, stop):
@@ -202,7 +204,8 @@ def _fetch_all(store: Store, manifest: dict[str, Any], half: Path, said: Callabl
         for number, (key, facts) in enumerate(manifest["files"].items()):
             file = _File(key, facts, f"{base}/{stored_as(key, facts)}", half, number)
             if _right(file.path, file.size, file.sha256):
-                said(f"verified {key} ({file.size:,} bytes, here since an earlier try)")
+                with turn:
+                    said(f"verified {key} ({file.size:,} bytes, here since an earlier try)")
                 continue
             starts = file.begin()
             futures += [pool.submit(bring, file, start) for start in starts] or [pool.submit(end, file)]

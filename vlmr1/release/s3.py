@@ -123,10 +123,10 @@ class S3Store:
         return sorted({*(key[len(base) :] for key in found), *(upload["Key"][len(base) :] for upload in uploads)})
 
     def sweep(self, prefix: str) -> None:
-        for upload in self._uploads(self._key(f"{prefix}/")):
-            self._call("abort_multipart_upload", upload["Key"][len(self._key("")) :], UploadId=upload["UploadId"])
         if self._head(f"{prefix}/{BEGUN}") is not None:
             self._call("delete_object", f"{prefix}/{BEGUN}")
+        for upload in self._uploads(self._key(f"{prefix}/")):
+            self._call("abort_multipart_upload", upload["Key"][len(self._key("")) :], UploadId=upload["UploadId"])
 
     def _put_in_parts(self, path: Path, key: str, digest: str, size: int) -> None:
         """Send what the server does not hold yet. A part it holds is kept where its sha256 or md5 is the file's own.
