@@ -18,6 +18,7 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["DVC_NO_ANALYTICS"] = "1"  # else every repository made here starts a process that asks for the network
 
+import flows  # noqa: F401  what it sets, Prefect reads once, when the first test imports it
 from vlmr1.settings import Compute, Trained
 
 COMPUTE = Compute(

@@ -14,8 +14,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+from prefect.settings import get_current_settings
 
 from flows import following, pipeline, running, showing
 from flows.following import spell
@@ -172,6 +171,8 @@ def test_a_run_whose_process_is_gone_is_settled_and_one_that_lives_is_let_alone(
     """As after worker and run were killed together: the pool's one place would be taken for ever."""
     from prefect import flow as a_flow
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.settings import PREFECT_API_URL, temporary_settings
     from prefect.states import Cancelling, Pending, Running
 
     from flows.deploy import make_pool
