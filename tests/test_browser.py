@@ -89,6 +89,21 @@ def test_a_real_picture_goes_in_and_a_box_comes_out_drawn(opened, trained):
     assert "IoU" in tab.inner_text("#answers table >> nth=1")
 
 
+def test_boxes_stand_on_the_stored_pixels_of_a_turned_photo(opened, tmp_path):
+    turned = Image.Exif()
+    turned[274] = 6  # a quarter turn, as telephones note it; models see the pixels as they are stored
+    Image.new("RGB", (400, 100), "navy").save(tmp_path / "a.jpg", exif=turned)
+    tab = opened(page([Parrot()], None, LOOPBACK))
+    tab.set_input_files("#file", tmp_path / "a.jpg")
+    tab.fill("#text", "the cat")
+    ask(tab)
+    assert "400 × 100" in tab.inner_text("#pictures figcaption")
+    for frame in ("#pictures .frame", "#answers .frame"):
+        shown = tab.locator(frame).bounding_box()
+        assert shown["width"] / shown["height"] == pytest.approx(4, rel=0.02)
+    assert place(tab, "#answers .box.said", "#answers .frame") == pytest.approx([0.025, 0.2, 0.125, 0.6], abs=0.02)
+
+
 def test_two_answers_side_by_side_with_labels_complaints_and_rewards(opened, tmp_path):
     Image.new("RGB", (200, 100), "navy").save(tmp_path / "a.jpg")
     models = [Parrot(ANSWER), Parrot("<answer>[1, 2</answer>")]

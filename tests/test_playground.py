@@ -80,6 +80,7 @@ def test_every_task_is_asked_in_its_own_words(task, text, truth, said, accuracy)
         ({"pictures": ["%%"]}, "picture 1: "),
         ({"pictures": [base64.b64encode(b"GIF89a....").decode()]}, "picture 1: GIF, save it as one of"),
         ({"pictures": [png((8_000, 7_000))]}, "56,000,000 pixels, more than 50,000,000"),
+        ({"pictures": [png((6_000, 5_000))] * 2}, "picture 2: 30,000,000 pixels, more than 20,000,000"),
         ({"truth": "[1, 2]"}, "the truth: solution '[1, 2]' is not [x0, y0, x1, y1], nor None"),
         ({"reward": "mcq"}, "reward: 'mcq' is not known for task rec"),
         ({"longest": 10**9}, "longest: a number from 1 to 4096 is needed"),
@@ -111,6 +112,20 @@ def test_no_part_of_an_address_reaches_a_file_and_no_other_site_can_ask():
     plain = here.post("/ask", content=json.dumps(question()), headers={"Content-Type": "text/plain"})
     assert plain.status_code == 400 and "application/json is needed" in plain.text
     assert "access-control-allow-origin" not in here.post("/ask", json=question()).headers
+
+
+def test_the_size_of_a_picture_is_that_of_its_stored_pixels():
+    here, kind = client(Parrot()), {"Content-Type": "application/octet-stream"}
+    turned = Image.Exif()
+    turned[274] = 6  # a quarter turn, as telephones note it
+    photo = base64.b64decode(png((60, 20), "JPEG", exif=turned))
+    assert here.post("/size", content=photo, headers=kind).json() == [60, 20]
+    reply = here.post("/size", content=b"GIF89a....", headers=kind)
+    assert (reply.status_code, reply.text) == (
+        400,
+        "GIF, save it as one of JPEG, PNG, WEBP, BMP; give a PNG, JPEG, WebP or BMP file",
+    )
+    assert here.post("/size", content=photo, headers={"Content-Type": "text/plain"}).status_code == 400
 
 
 def test_the_page_needs_nothing_from_elsewhere():

@@ -56,7 +56,7 @@ def test_the_page_shows_question_truth_and_boxes(here, logged, trained):
     for number in range(GROUPS):
         shown = here.get(f"/rollouts/group/{number}").json()
         sample = samples[shown["id"]]
-        assert shown["truth"] == sample.solution and shown["size"] == list(sample.sizes[0])
+        assert shown["truth"] == sample.solution and shown["sizes"] == [list(size) for size in sample.sizes]
         assert shown["true_boxes"][0]["box"] == json.loads(sample.solution) and len(shown["completions"]) == SIZE
         assert {"value", "parsed", "reason"} == set(shown["completions"][0]["rewards"]["accuracy"])
         picture = here.get(f"/rollouts/group/{number}/picture/0")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vlmr1.boxes import Size
 from vlmr1.files import inside
 from vlmr1.pictures import open_picture
 from vlmr1.playground.questions import text_of, truth_boxes
@@ -159,6 +160,10 @@ class Run:
         with open_picture(path) as picture:
             return path.read_bytes(), f"image/{(picture.format or '').lower()}"
 
+    def _sizes(self, sample: Sample, folder: Path) -> list[Size | None]:
+        """Of every picture; of tasks without boxes the data does not say them."""
+        return list(sample.sizes) or [_size(folder, name) for name in sample.images]
+
     def steps(self) -> list[dict[str, Any]]:
         """Every step's figures over its groups, for the curve."""
         found: dict[int, list[Group]] = {}
@@ -194,18 +199,26 @@ class Run:
 
     def whole(self, group: Group) -> dict[str, Any]:
         """A group with its question, its truth and every completion."""
-        sample, _ = self.question(group)
+        sample, folder = self.question(group)
         return self.brief(group) | {
             "task": sample.task,
             "problem": sample.problem,
             "method": sample.reward,
             "truth": sample.solution,
             "true_boxes": truth_boxes(sample),
-            "size": list(sample.sizes[0]) if sample.sizes else None,
-            "pictures": len(sample.images),
+            "sizes": self._sizes(sample, folder),
             "alarms": [alarm["message"] for alarm in self.alarms.get(group.step, [])],
             "completions": self.rows(group),
         }
+
+
+def _size(folder: Path, name: str) -> Size | None:
+    """(width, height) of a picture's stored pixels; None where it is not there or none, which the page then says."""
+    try:
+        with open_picture(inside(folder, name)) as picture:
+            return picture.size
+    except ValueError:
+        return None
 
 
 def _folder(run: Path) -> Path:

@@ -29,7 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vlmr1.playground.asking import Asked, Stopped
 from vlmr1.playground.choosing import FILTERS, ORDERS, chosen
 from vlmr1.playground.examples import examples
-from vlmr1.playground.questions import Question, about_tasks, question_of, read, truth_boxes
+from vlmr1.playground.questions import Question, about_tasks, question_of, read, size_of, truth_boxes
 from vlmr1.playground.rollouts import Group, Run
 from vlmr1.playground.rollouts_table import write_parquet
 
@@ -69,9 +69,14 @@ def page(models: Sequence[Asked], run: Run | None, names: Sequence[str] | None) 
             raise ValueError(f"model: a number from 0 to {len(models) - 1} is needed")
         return StreamingResponse(_answer(models[number], question), media_type="application/x-ndjson")
 
+    async def size(request: Request) -> Response:
+        """The size of a sent picture's stored pixels; browsers turn what a camera noted to be turned."""
+        content = await _sent(request, "application/octet-stream")
+        return JSONResponse(await run_in_threadpool(size_of, content))
+
     routes = [Route("/", file("index.html")), Route("/facts", facts), Route("/examples", show_examples)]
     routes += [Route(f"/{name}", file(name)) for name in files]
-    routes += [Route("/ask", ask, methods=["POST"])] if models else []
+    routes += [Route("/ask", ask, methods=["POST"]), Route("/size", size, methods=["POST"])] if models else []
     routes += _rollout_routes(run) if run is not None else []
     return Guard(Starlette(routes=routes, exception_handlers=dict.fromkeys(FAULTS, _fault)), names)
 
@@ -81,15 +86,20 @@ async def _fault(_: Request, error: Exception) -> Response:
     return PlainTextResponse(str(error) or type(error).__name__, status_code=400)
 
 
-async def _json(request: Request) -> dict[str, Any]:
-    if request.headers.get("content-type", "").partition(";")[0] != "application/json":
-        raise ValueError("Content-Type: application/json is needed")
+async def _sent(request: Request, kind: str) -> bytes:
+    """What was sent, of that media type; of those that no other site's page may send unasked."""
+    if request.headers.get("content-type", "").partition(";")[0] != kind:
+        raise ValueError(f"Content-Type: {kind} is needed")
     content = bytearray()
     async for part in request.stream():
         content += part
         if len(content) > MOST_BYTES:
             raise ValueError(f"more than {MOST_BYTES >> 20} MB; give smaller pictures")
-    value = json.loads(content)
+    return bytes(content)
+
+
+async def _json(request: Request) -> dict[str, Any]:
+    value = json.loads(await _sent(request, "application/json"))
     if not isinstance(value, dict):
         raise ValueError("a JSON object is needed")
     return value

@@ -99,16 +99,23 @@ async function setPictures(given) {
 }
 
 async function opened({ name, blob }) {
+  const size = await sizeOf(name, blob);
   const url = URL.createObjectURL(blob);
-  const frame = picture(url, name);
+  const frame = picture(url, name, size);
   try {
     await frame.querySelector("img").decode();
   } catch {
     throw new Error(`${name}: is no picture that the browser can show; give a PNG, JPEG, WebP or BMP file`);
   }
-  const image = frame.querySelector("img");
   const data = new Uint8Array(await blob.arrayBuffer());
-  return { name, url, data: base64(data), size: [image.naturalWidth, image.naturalHeight], frame };
+  return { name, url, data: base64(data), size, frame };
+}
+
+/** [width, height] of a file's stored pixels, which the server reads. */
+async function sizeOf(name, blob) {
+  const reply = await fetch("size", { method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: blob });
+  if (!reply.ok) throw new Error(`${name}: ${await reply.text()}`);
+  return reply.json();
 }
 
 function base64(bytes) {
@@ -193,7 +200,7 @@ async function* linesOf(body) {
 function readings(done) {
   const found = [];
   if (task().boxes) {
-    const frame = picture(pictures[0].url, "the picture with the answered boxes");
+    const frame = picture(pictures[0].url, "the picture with the answered boxes", pictures[0].size);
     const named = (other) => ({ box, label }) => ({ box, label: label || other });
     drawBoxes(frame, done.true_boxes.map(named("truth")), pictures[0].size, "true");
     drawBoxes(frame, done.boxes.map(named(short(by("text").value))), pictures[0].size, "said");

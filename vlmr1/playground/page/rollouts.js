@@ -136,13 +136,14 @@ async function open(which) {
 
 function whole(group) {
   const parts = [el("h2", {}, `Step ${group.step}, ${group.source} ${group.id}`), el("p", { class: "said-text" }, group.problem)];
-  const addresses = Array.from({ length: group.pictures }, (_, i) => `rollouts/group/${group.number}/picture/${i}`);
-  const frames = addresses.map((address, i) => picture(address, `picture ${i + 1}`));
-  if (frames.length && group.size) {
-    drawBoxes(frames[0], group.true_boxes.map((one) => ({ ...one, label: one.label || "truth" })), group.size, "true");
-    drawBoxes(frames[0], together(group.completions), group.size, "said");
+  const addresses = group.sizes.map((_, i) => `rollouts/group/${group.number}/picture/${i}`);
+  const missing = () => el("p", { class: "fault" }, "the picture is not where the run says; --images names its folder");
+  const frames = group.sizes.map((size, i) => (size ? picture(addresses[i], `picture ${i + 1}`, size) : missing()));
+  if (group.true_boxes.length || group.completions.some((one) => one.boxes.length)) {
+    drawBoxes(frames[0], group.true_boxes.map((one) => ({ ...one, label: one.label || "truth" })), group.sizes[0], "true");
+    drawBoxes(frames[0], together(group.completions), group.sizes[0], "said");
   }
-  frames.forEach((frame) => frame.querySelector("img").addEventListener("error", () => frame.replaceChildren(el("p", { class: "fault" }, "the picture is not where the run says; --images names its folder"))));
+  frames.forEach((frame) => frame.querySelector("img")?.addEventListener("error", () => frame.replaceChildren(missing())));
   parts.push(el("figure", {}, el("div", { class: "row" }, ...frames),
     el("figcaption", {}, el("span", {}, el("span", { class: "key said" }), "answers by their number", el("span", { class: "key true" }), "truth"))));
   parts.push(el("p", { class: "note" }, el("b", {}, "Truth "), group.truth), el("p", {}, ...marks(group)));
