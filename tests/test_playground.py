@@ -3,7 +3,8 @@
 import base64
 import io
 import json
-from itertools import pairwise
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -109,6 +110,9 @@ def test_no_part_of_an_address_reaches_a_file_and_no_other_site_can_ask():
     for address in ("/../server.py", "/%2e%2e/server.py", "/page/index.html", "/etc/passwd", "/rollouts/about"):
         assert here.get(address).status_code == 404
     assert here.get("/facts", headers={"Host": "elsewhere.example"}).status_code == 403
+    for site, status in {"same-origin": 200, "none": 200, "cross-site": 403, "same-site": 403}.items():
+        reply = here.get("/facts", headers={"Sec-Fetch-Site": site})  # as browsers say whose page asks
+        assert reply.status_code == status and reply.headers["cross-origin-resource-policy"] == "same-origin"
     plain = here.post("/ask", content=json.dumps(question()), headers={"Content-Type": "text/plain"})
     assert plain.status_code == 400 and "application/json is needed" in plain.text
     assert "access-control-allow-origin" not in here.post("/ask", json=question()).headers
@@ -158,11 +162,30 @@ def test_answers_stream_and_stop_when_nobody_waits(served):
     with httpx.stream("POST", f"{address}/ask", json=question(), timeout=20) as reply:
         texts = []
         for line in reply.iter_lines():
-            texts.append(json.loads(line)["text"])
+            texts.append(json.loads(line)["more"])
             if len(texts) == 3:
                 break
-    assert [len(text.split()) for text in texts] == [1, 2, 3]
+    assert texts == ["word", " word", " word"]
     assert parrot.stopped.wait(5)
+
+
+def test_only_so_many_questions_hold_their_pictures_at_once(served):
+    class Counting(Parrot):
+        together = most = 0
+
+        def ask(self, question, told):
+            self.together += 1
+            self.most = max(self.most, self.together)
+            time.sleep(0.1)
+            self.together -= 1
+            return super().ask(question, told)
+
+    model = Counting()
+    address = served(page([model], None, command.LOOPBACK))
+    with ThreadPoolExecutor(6) as pool:
+        sent = [question(text="") if number == 0 else question() for number in range(6)]
+        replies = list(pool.map(lambda one: httpx.post(f"{address}/ask", json=one, timeout=20), sent))
+    assert [reply.status_code for reply in replies] == [400] + [200] * 5 and model.most == 2
 
 
 def test_a_checkpoint_streams_its_tokens_and_ends_with_what_vlmr1_ask_says(trained):
@@ -175,9 +198,9 @@ def test_a_checkpoint_streams_its_tokens_and_ends_with_what_vlmr1_ask_says(train
     picture = base64.b64encode(path.read_bytes()).decode()
     local = Local("tiny", checkpoint)
     said = lines(client(local).post("/ask", json=question(text=text, truth="", pictures=[picture], longest=256)))
-    texts = [line["text"] for line in said if "text" in line]
-    assert len(texts) > 3 and all(b.startswith(a) for a, b in pairwise(texts))
+    texts = [line["more"] for line in said if "more" in line]
     completion, answer = ask(checkpoint, path, text)
+    assert len(texts) > 3 and completion.startswith("".join(texts))
     assert said[-1]["done"]["text"] == completion
     assert [one["box"] for one in said[-1]["done"]["boxes"]] == [[round(v, 2) for v in box] for box in answer.boxes]
 

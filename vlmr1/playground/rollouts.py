@@ -1,12 +1,14 @@
 """A training's rollouts as the page shows them: groups in the order of training, each read from the log when wanted.
 
 Of a group only a few figures are held, so that a long run fits; a run that goes on is read on. Pictures are opened
-below the folders that the run's own questions name, or below the one that the user gives.
+below the folder that the user gives, or below those that the run's own questions name, where these lie in the run or
+in the current folder: a run of somebody else's may name any.
 Left out on purpose: completions of an evaluation, which the report shows.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 from collections.abc import Iterator, Sequence
@@ -58,6 +60,7 @@ class Run:
         if images is not None and not images.is_dir():
             raise ValueError(f"--images {images}: no such folder")
         self.name, self.images = str(run), images
+        self.roots = (run.resolve(), self.folder.resolve(), Path.cwd())  # where pictures are read that nobody named
         self.reading = threading.RLock()  # held by whoever reads, for reading on changes the groups
         self._begin()
         self.refresh()
@@ -94,6 +97,13 @@ class Run:
                 group.append((start, end, row))
             if group:
                 self._add(group)
+
+    def as_it_stands(self) -> Run:
+        """The run as it was read up to now, which reading on does not change. For who takes long over it."""
+        kept = copy.copy(self)
+        kept.groups, kept.parts = self.groups.copy(), self.parts.copy()
+        kept.questions, kept.alarms = self.questions.copy(), self.alarms.copy()
+        return kept
 
     def _row(self, start: int, line: bytes) -> dict[str, Any]:
         row = json.loads(line)
@@ -156,13 +166,27 @@ class Run:
         sample, folder = self.question(group)
         if not 0 <= place < len(sample.images):
             raise ValueError(f"group {group.number} has {len(sample.images)} pictures")
+        if self.images is None and not self._near(folder):
+            raise ValueError(f"the pictures lie in {folder}, outside the run and the current folder; --images names it")
         path = inside(folder, sample.images[place])
         with open_picture(path) as picture:
             return path.read_bytes(), f"image/{(picture.format or '').lower()}"
 
     def _sizes(self, sample: Sample, folder: Path) -> list[Size | None]:
         """Of every picture; of tasks without boxes the data does not say them."""
-        return list(sample.sizes) or [_size(folder, name) for name in sample.images]
+        if sample.sizes or (self.images is None and not self._near(folder)):
+            return list(sample.sizes) or [None] * len(sample.images)
+        return [_size(folder, name) for name in sample.images]
+
+    def _near(self, folder: Path) -> bool:
+        return any(folder.resolve().is_relative_to(root) for root in self.roots)
+
+    def elsewhere(self) -> list[str]:
+        """Folders of pictures that the run names and nobody gave: outside the run and the current folder."""
+        if self.images is not None:
+            return []
+        named = {json.loads(line)["images"] for line in self.questions.values()}
+        return sorted(folder for folder in named if not self._near(Path(folder)))
 
     def steps(self) -> list[dict[str, Any]]:
         """Every step's figures over its groups, for the curve."""
