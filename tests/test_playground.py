@@ -16,7 +16,8 @@ from tests.pages import ANSWER, Parrot, png, question, serving
 from tests.releases import release
 from vlmr1.cli import main
 from vlmr1.playground import command, naming
-from vlmr1.playground.asking import Local, Served
+from vlmr1.playground.asking import Local, Served, Stopped
+from vlmr1.playground.questions import question_of
 from vlmr1.playground.server import page
 from vlmr1.release.store import open_store
 from vlmr1.serving.client import Server
@@ -230,6 +231,16 @@ def test_a_server_that_refuses_or_is_gone_is_named_in_the_page():
         url = fake.url
     gone = Served(Server(url, "m"), None)
     assert "gives no answer" in lines(client(gone).post("/ask", json=question()))[-1]["error"]
+
+
+def test_a_silent_server_is_left_when_nobody_waits():
+    def told(text):
+        raise Stopped
+
+    begun = time.monotonic()
+    with Fake(lambda body: ANSWER, slow=4.0) as fake, pytest.raises(Stopped):
+        Served(Server(fake.url, "m"), None).ask(question_of(question()), told)
+    assert time.monotonic() - begun < 3
 
 
 def test_words_name_folders_releases_and_servers(trained, tmp_path, monkeypatch):

@@ -1,8 +1,8 @@
 """bench-serve: how fast a server answers questions about pictures, at several numbers of requests under way.
 
 Each request has a picture of its own, so that no server answers from what it remembers, and asks for the same number of
-tokens. A level ends when all its requests have; one unmeasured request goes first. Failures count against the success
-rate and nothing else.
+tokens. A level ends when all its requests have; one unmeasured request goes first. Failures, and answers of another
+length, count against the success rate and nothing else.
 Left out on purpose: arrival processes other than so many clients that each wait for their answer.
 """
 
@@ -107,12 +107,21 @@ async def _level(client: httpx.AsyncClient, server: Server, requests: list[Reque
 
 
 async def _timed(client: httpx.AsyncClient, server: Server, request: Request) -> Timed:
+    """Raises ConnectionError for an answer that failed, took longer than `timeout`, or is of another length."""
     start, first, pieces, counted = time.perf_counter(), None, 0, None
-    async for piece in stream(client, server, request):
-        if piece.text:
-            first, pieces = first or time.perf_counter() - start, pieces + 1
-        counted = piece.tokens if piece.tokens is not None else counted
+    try:
+        async with asyncio.timeout(server.timeout):
+            async for piece in stream(client, server, request):
+                if piece.text:
+                    first, pieces = first or time.perf_counter() - start, pieces + 1
+                counted = piece.tokens if piece.tokens is not None else counted
+    except TimeoutError:
+        raise ConnectionError(f"{server} gives no answer within {server.timeout:g} s") from None
     latency = time.perf_counter() - start
+    if request.extra.get("ignore_eos") and counted not in (None, request.max_tokens):
+        raise ConnectionError(
+            f"{server} answers {counted} tokens where {request.max_tokens} were asked for; --any-length allows it"
+        )
     return Timed(latency, latency if first is None else first, pieces if counted is None else counted)
 
 

@@ -64,7 +64,9 @@ def _serve(chosen: argparse.Namespace) -> None:
         print(" ".join([*settings, shlex.join(command(serving))]))
         return
     log = chosen.log or Path("work/serve") / f"{serving.served}.log"
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is stopped too
+    for number in (signal.SIGTERM, signal.SIGHUP):  # so that the server is stopped too
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     for remark in remarks(serving):
         print(f"note: {remark}", file=sys.stderr)
     try:
