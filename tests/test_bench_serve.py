@@ -97,12 +97,26 @@ def test_two_servers_side_by_side_with_theirs_beside(tmp_path, capsys):
         ]
         main(["bench-serve", *urls, "--json", str(tmp_path / "b.json"), "--plot", str(tmp_path / "b.png")])
         said = capsys.readouterr().out
-        assert f"{two.url} over {one.url}" in said and "theirs, for comparison: xllm on an Ascend 910B" in said
+        assert f"A: {one.url}\nB: {two.url}\ntheirs, on an Ascend 910B, are of another load" in said
+        assert said.splitlines()[3].split() == ["at", "once", "A", "B", "B", "/", "A"]
+        cells = {line[9:27].strip(): line[27:].split() for line in said.splitlines()[4:12]}
+        first, second, ratio = map(float, cells["latency s"])
+        assert ratio == pytest.approx(second / first, rel=0.01) and ratio > 1 and cells["success"] == ["1", "1", "1"]
         assert json.loads((tmp_path / "b.json").read_text())["servers"][two.url]["2"]["success"] == 1
         assert (tmp_path / "b.png").read_bytes()[:4] == b"\x89PNG"
         with pytest.raises(SystemExit, match="no whole number above 0"):
             main(["bench-serve", "--url", one.url, "--picture", "640"])
-    assert "1138" in table({})
+
+
+def test_theirs_stand_in_the_same_rows_where_the_load_was_theirs():
+    level = {"tokens_per_second": 100.0, "latency_mean": 2.0}
+    said = table({"http://one": dict.fromkeys((1, 8), level)}, Load((1, 8))).splitlines()
+    assert said[2].split() == ["at", "once", "A", "xllm*", "vllm-ascend*"]
+    rows = [line[27:].split() for line in said if "tokens/s" in line]
+    assert rows == [["100", "59.1", "17.9"], ["100", "402.5", "140.4"]]
+    assert next(line for line in said if "latency s" in line).split()[-3:] == ["2", "-", "-"]
+    other = table({"http://one": {1: level}}, Load((1,), exactly=False))
+    assert "xllm" not in other and "--picture 640x640 --tokens 512 sets them beside" in other
 
 
 def test_vllms_own_harness(tmp_path):
