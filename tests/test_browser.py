@@ -89,6 +89,21 @@ def test_a_real_picture_goes_in_and_a_box_comes_out_drawn(opened, trained):
     assert "IoU" in tab.inner_text("#answers table >> nth=1")
 
 
+def test_boxes_stand_on_the_stored_pixels_of_a_turned_photo(opened, tmp_path):
+    turned = Image.Exif()
+    turned[274] = 6  # a quarter turn, as telephones note it; models see the pixels as they are stored
+    Image.new("RGB", (400, 100), "navy").save(tmp_path / "a.jpg", exif=turned)
+    tab = opened(page([Parrot()], None, LOOPBACK))
+    tab.set_input_files("#file", tmp_path / "a.jpg")
+    tab.fill("#text", "the cat")
+    ask(tab)
+    assert "400 × 100" in tab.inner_text("#pictures figcaption")
+    for frame in ("#pictures .frame", "#answers .frame"):
+        shown = tab.locator(frame).bounding_box()
+        assert shown["width"] / shown["height"] == pytest.approx(4, rel=0.02)
+    assert place(tab, "#answers .box.said", "#answers .frame") == pytest.approx([0.025, 0.2, 0.125, 0.6], abs=0.02)
+
+
 def test_two_answers_side_by_side_with_labels_complaints_and_rewards(opened, tmp_path):
     Image.new("RGB", (200, 100), "navy").save(tmp_path / "a.jpg")
     models = [Parrot(ANSWER), Parrot("<answer>[1, 2</answer>")]
@@ -106,9 +121,16 @@ def test_two_answers_side_by_side_with_labels_complaints_and_rewards(opened, tmp
 def test_a_truth_is_drawn_by_pointer_and_by_keyboard(opened, tmp_path):
     Image.new("RGB", (100, 100), "navy").save(tmp_path / "a.png")
     tab = opened(page([Parrot()], None, LOOPBACK))
+    tab.click("#draw")
+    assert "no picture to draw on" in tab.inner_text("#fault")
     tab.set_input_files("#file", tmp_path / "a.png")
     frame = tab.locator("#pictures .frame")
+    frame.wait_for()
     tab.locator("#draw").press("Enter")
+    frame.dispatch_event("pointerdown", {"pointerId": 1, "clientX": 0, "clientY": 0})
+    frame.dispatch_event("pointercancel", {"pointerId": 1})
+    frame.dispatch_event("pointermove", {"pointerId": 1, "clientX": 900, "clientY": 900})
+    assert tab.input_value("#truth") == "" and tab.locator("#pictures .box").count() == 0
     at = frame.bounding_box()
     tab.mouse.move(at["x"] + 0.1 * at["width"], at["y"] + 0.2 * at["height"])
     tab.mouse.down()
@@ -156,11 +178,30 @@ def test_a_long_answer_streams_and_stops(opened, tmp_path):
     assert parrot.stopped.wait(5)
 
 
+def test_an_answer_is_shown_as_it_was_asked_and_new_pictures_stop_it(opened, tmp_path):
+    Image.new("RGB", (50, 50)).save(tmp_path / "a.png")
+    parrot = Parrot(" ".join([*["word"] * 40, ANSWER]), wait=0.02)
+    tab = opened(page([parrot], None, LOOPBACK))
+    tab.set_input_files("#file", tmp_path / "a.png")
+    tab.fill("#text", "the cat")
+    tab.click("#go")
+    tab.wait_for_selector(".answer pre:has-text('word word')")
+    tab.fill("#text", "another thing")
+    tab.wait_for_selector("#state:text-is('answered')")
+    assert tab.inner_text(".answer pre") == parrot.text
+    assert tab.inner_text("#answers .box.said span") == "cat" and not parrot.stopped.is_set()
+    tab.click("#go")
+    tab.wait_for_selector(".answer pre:has-text('word word')")
+    tab.select_option("#task", "ovd")
+    tab.wait_for_selector("#state:text-is('stopped')")
+    assert parrot.stopped.wait(5)
+
+
 def test_a_fault_is_shown_in_its_sentence(opened, tmp_path):
     (tmp_path / "a.png").write_text("no picture")
     tab = opened(page([Parrot()], None, LOOPBACK))
     tab.set_input_files("#file", tmp_path / "a.png")
-    assert "no picture" in tab.inner_text("#fault")
+    tab.wait_for_selector("#fault:has-text('no picture')")
     Image.new("RGB", (50, 50)).save(tmp_path / "b.png")
     tab.set_input_files("#file", tmp_path / "b.png")
     tab.fill("#text", "the cat")
@@ -173,8 +214,9 @@ def test_rollouts_are_filtered_walked_through_and_asked_again(opened, trained, t
     settings = GRPO.model_copy(update={"steps": 2, "save_steps": 2})
     grpo(trained, tmp_path / "work", settings=settings).run()
     write_jsonl(tmp_path / "work/alarms.jsonl", [{"step": 1, "kind": "boxes", "message": "since step 1 boxes 1 -> 9"}])
-    tab = opened(page([Parrot()], Run(tmp_path), LOOPBACK))
+    tab = opened(page([Parrot()], Run(tmp_path, trained[1].images), LOOPBACK))
     tab.click("#to-rollouts")
+    assert tab.locator("#filters").is_visible()
     tab.wait_for_selector("#group table")
     assert tab.locator("#groups li").count() == 4 and "boxes 1 -> 9" in tab.inner_text("#curve")
     tab.wait_for_selector("#group .box.true", state="attached")
@@ -182,6 +224,17 @@ def test_rollouts_are_filtered_walked_through_and_asked_again(opened, trained, t
     tab.focus("#groups li:first-child button")
     tab.keyboard.press("ArrowDown")
     tab.wait_for_selector(f"#group h2:not(:text-is('{first}'))")
+    held, hold = [], lambda route: held.append(route)
+    tab.route("**/rollouts/group/2", hold)  # its answer comes after that to a later question
+    tab.click("#groups li:nth-child(3) button")
+    tab.click("#groups li:nth-child(4) button")
+    fourth = tab.evaluate("fetch('rollouts/group/3').then((reply) => reply.json())")
+    shown = f"#group h2:text-is('Step {fourth['step']}, {fourth['source']} {fourth['id']}')"
+    tab.wait_for_selector(shown)
+    with tab.expect_response("**/rollouts/group/2"):
+        held[0].continue_()
+    tab.wait_for_timeout(100)
+    assert tab.locator(shown).count() == 1
     tab.fill("#filters [name=first]", "2")
     tab.keyboard.press("Enter")
     tab.wait_for_selector("#found:text-is('no such group')")
@@ -191,3 +244,9 @@ def test_rollouts_are_filtered_walked_through_and_asked_again(opened, trained, t
     tab.click("text=Ask this")
     tab.wait_for_selector("#pictures .box.true", state="attached")
     assert tab.input_value("#truth").startswith("[0")
+    narrow = opened(page([], Run(tmp_path, trained[1].images), LOOPBACK), 400)
+    narrow.wait_for_selector("#group table")
+    assert not narrow.locator("#filters").is_visible()
+    narrow.click("#fold summary")
+    assert narrow.locator("#filters").is_visible()
+    assert narrow.evaluate("document.documentElement.scrollWidth") == 400

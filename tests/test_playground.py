@@ -3,7 +3,8 @@
 import base64
 import io
 import json
-from itertools import pairwise
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -15,7 +16,8 @@ from tests.pages import ANSWER, Parrot, png, question, serving
 from tests.releases import release
 from vlmr1.cli import main
 from vlmr1.playground import command, naming
-from vlmr1.playground.asking import Local, Served
+from vlmr1.playground.asking import Local, Served, Stopped
+from vlmr1.playground.questions import question_of
 from vlmr1.playground.server import page
 from vlmr1.release.store import open_store
 from vlmr1.serving.client import Server
@@ -80,6 +82,7 @@ def test_every_task_is_asked_in_its_own_words(task, text, truth, said, accuracy)
         ({"pictures": ["%%"]}, "picture 1: "),
         ({"pictures": [base64.b64encode(b"GIF89a....").decode()]}, "picture 1: GIF, save it as one of"),
         ({"pictures": [png((8_000, 7_000))]}, "56,000,000 pixels, more than 50,000,000"),
+        ({"pictures": [png((6_000, 5_000))] * 2}, "picture 2: 30,000,000 pixels, more than 20,000,000"),
         ({"truth": "[1, 2]"}, "the truth: solution '[1, 2]' is not [x0, y0, x1, y1], nor None"),
         ({"reward": "mcq"}, "reward: 'mcq' is not known for task rec"),
         ({"longest": 10**9}, "longest: a number from 1 to 4096 is needed"),
@@ -108,9 +111,26 @@ def test_no_part_of_an_address_reaches_a_file_and_no_other_site_can_ask():
     for address in ("/../server.py", "/%2e%2e/server.py", "/page/index.html", "/etc/passwd", "/rollouts/about"):
         assert here.get(address).status_code == 404
     assert here.get("/facts", headers={"Host": "elsewhere.example"}).status_code == 403
+    for site, status in {"same-origin": 200, "none": 200, "cross-site": 403, "same-site": 403}.items():
+        reply = here.get("/facts", headers={"Sec-Fetch-Site": site})  # as browsers say whose page asks
+        assert reply.status_code == status and reply.headers["cross-origin-resource-policy"] == "same-origin"
     plain = here.post("/ask", content=json.dumps(question()), headers={"Content-Type": "text/plain"})
     assert plain.status_code == 400 and "application/json is needed" in plain.text
     assert "access-control-allow-origin" not in here.post("/ask", json=question()).headers
+
+
+def test_the_size_of_a_picture_is_that_of_its_stored_pixels():
+    here, kind = client(Parrot()), {"Content-Type": "application/octet-stream"}
+    turned = Image.Exif()
+    turned[274] = 6  # a quarter turn, as telephones note it
+    photo = base64.b64decode(png((60, 20), "JPEG", exif=turned))
+    assert here.post("/size", content=photo, headers=kind).json() == [60, 20]
+    reply = here.post("/size", content=b"GIF89a....", headers=kind)
+    assert (reply.status_code, reply.text) == (
+        400,
+        "GIF, save it as one of JPEG, PNG, WEBP, BMP; give a PNG, JPEG, WebP or BMP file",
+    )
+    assert here.post("/size", content=photo, headers={"Content-Type": "text/plain"}).status_code == 400
 
 
 def test_the_page_needs_nothing_from_elsewhere():
@@ -143,11 +163,30 @@ def test_answers_stream_and_stop_when_nobody_waits(served):
     with httpx.stream("POST", f"{address}/ask", json=question(), timeout=20) as reply:
         texts = []
         for line in reply.iter_lines():
-            texts.append(json.loads(line)["text"])
+            texts.append(json.loads(line)["more"])
             if len(texts) == 3:
                 break
-    assert [len(text.split()) for text in texts] == [1, 2, 3]
+    assert texts == ["word", " word", " word"]
     assert parrot.stopped.wait(5)
+
+
+def test_only_so_many_questions_hold_their_pictures_at_once(served):
+    class Counting(Parrot):
+        together = most = 0
+
+        def ask(self, question, told):
+            self.together += 1
+            self.most = max(self.most, self.together)
+            time.sleep(0.1)
+            self.together -= 1
+            return super().ask(question, told)
+
+    model = Counting()
+    address = served(page([model], None, command.LOOPBACK))
+    with ThreadPoolExecutor(6) as pool:
+        sent = [question(text="") if number == 0 else question() for number in range(6)]
+        replies = list(pool.map(lambda one: httpx.post(f"{address}/ask", json=one, timeout=20), sent))
+    assert [reply.status_code for reply in replies] == [400] + [200] * 5 and model.most == 2
 
 
 def test_a_checkpoint_streams_its_tokens_and_ends_with_what_vlmr1_ask_says(trained):
@@ -160,9 +199,9 @@ def test_a_checkpoint_streams_its_tokens_and_ends_with_what_vlmr1_ask_says(train
     picture = base64.b64encode(path.read_bytes()).decode()
     local = Local("tiny", checkpoint)
     said = lines(client(local).post("/ask", json=question(text=text, truth="", pictures=[picture], longest=256)))
-    texts = [line["text"] for line in said if "text" in line]
-    assert len(texts) > 3 and all(b.startswith(a) for a, b in pairwise(texts))
+    texts = [line["more"] for line in said if "more" in line]
     completion, answer = ask(checkpoint, path, text)
+    assert len(texts) > 3 and completion.startswith("".join(texts))
     assert said[-1]["done"]["text"] == completion
     assert [one["box"] for one in said[-1]["done"]["boxes"]] == [[round(v, 2) for v in box] for box in answer.boxes]
 
@@ -192,6 +231,16 @@ def test_a_server_that_refuses_or_is_gone_is_named_in_the_page():
         url = fake.url
     gone = Served(Server(url, "m"), None)
     assert "gives no answer" in lines(client(gone).post("/ask", json=question()))[-1]["error"]
+
+
+def test_a_silent_server_is_left_when_nobody_waits():
+    def told(text):
+        raise Stopped
+
+    begun = time.monotonic()
+    with Fake(lambda body: ANSWER, slow=4.0) as fake, pytest.raises(Stopped):
+        Served(Server(fake.url, "m"), None).ask(question_of(question()), told)
+    assert time.monotonic() - begun < 3
 
 
 def test_words_name_folders_releases_and_servers(trained, tmp_path, monkeypatch):

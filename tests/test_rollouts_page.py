@@ -29,8 +29,8 @@ def logged(trained, tmp_path_factory):
 
 
 @pytest.fixture
-def here(logged):
-    return TestClient(page([], Run(logged.parent), ("testserver",)))
+def here(logged, trained):
+    return TestClient(page([], Run(logged.parent, trained[1].images), ("testserver",)))
 
 
 def test_groups_are_those_of_training(logged):
@@ -56,7 +56,7 @@ def test_the_page_shows_question_truth_and_boxes(here, logged, trained):
     for number in range(GROUPS):
         shown = here.get(f"/rollouts/group/{number}").json()
         sample = samples[shown["id"]]
-        assert shown["truth"] == sample.solution and shown["size"] == list(sample.sizes[0])
+        assert shown["truth"] == sample.solution and shown["sizes"] == [list(size) for size in sample.sizes]
         assert shown["true_boxes"][0]["box"] == json.loads(sample.solution) and len(shown["completions"]) == SIZE
         assert {"value", "parsed", "reason"} == set(shown["completions"][0]["rewards"]["accuracy"])
         picture = here.get(f"/rollouts/group/{number}/picture/0")
@@ -110,7 +110,7 @@ def test_a_run_that_goes_on_or_is_taken_back_is_read_on(logged, tmp_path):
     assert run.groups == Run(logged).groups[:4]
 
 
-def test_parquet_holds_every_rollout_and_can_be_queried(logged, tmp_path, here, capsys):
+def test_parquet_holds_every_rollout_and_can_be_queried(logged, trained, tmp_path, here, capsys):
     main(["rollouts", str(logged.parent), "--parquet", str(tmp_path / "r.parquet")])
     assert f"{GROUPS * SIZE} rollouts in" in capsys.readouterr().out
     table = pq.read_table(tmp_path / "r.parquet").to_pylist()
@@ -123,14 +123,23 @@ def test_parquet_holds_every_rollout_and_can_be_queried(logged, tmp_path, here, 
     idle = pq.read_table(tmp_path / "r.parquet", filters=[("zero_variance", "==", True)])
     assert idle.num_rows == SIZE * sum(group.zero_variance for group in Run(logged).groups)
     assert {row["group"] for row in table if row["alarms"]} == {4, 5, 6, 7}
-    assert here.get("/rollouts.parquet").content == (tmp_path / "r.parquet").read_bytes()
+    main(["rollouts", str(logged.parent), "--images", str(trained[1].images), "--parquet", str(tmp_path / "s.parquet")])
+    assert here.get("/rollouts.parquet").content == (tmp_path / "s.parquet").read_bytes()
 
 
-def test_pictures_stay_in_their_folder_and_may_have_moved(logged, tmp_path, trained):
+def test_pictures_stay_in_their_folder_and_may_have_moved(logged, tmp_path, trained, monkeypatch):
     shutil.copytree(logged, tmp_path / "run")
     shutil.copytree(trained[1].images, tmp_path / "moved")
     run = Run(tmp_path / "run", tmp_path / "moved")
     assert run.picture(run.groups[0], 0)[1] == "image/png"
+    far = Run(tmp_path / "run")
+    assert far.elsewhere() == [str(trained[1].images)] and run.elsewhere() == []
+    with pytest.raises(ValueError, match="outside the run and the current folder; --images names it"):
+        far.picture(far.groups[0], 0)
+    with monkeypatch.context() as patch:
+        patch.chdir(trained[1].images.parent)
+        near = Run(tmp_path / "run")
+    assert near.elsewhere() == [] and near.picture(near.groups[0], 0)[1] == "image/png"
     Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
     rows = read_jsonl(tmp_path / "run/questions.jsonl")
     write_jsonl(tmp_path / "run/questions.jsonl", [row | {"image": ["../secret.png"]} for row in rows])

@@ -24,6 +24,7 @@ from vlmr1.serving.stream import stream
 if TYPE_CHECKING:
     from vlmr1.families.base import Family
 
+EVERY = 0.2  # seconds in which somebody who does not wait any more is noticed
 HALF = "\ufffd"  # what the first bytes of a character decode to until the others are there
 
 
@@ -83,7 +84,7 @@ class Local:
             ids.extend(newest)
             told(self.family.decode(ids).rstrip(HALF))
 
-        while not self.alone.acquire(timeout=0.2):
+        while not self.alone.acquire(timeout=EVERY):
             told("")
         try:
             sampling = Sampling(question.temperature, question.longest)
@@ -114,8 +115,19 @@ class Served:
 
     async def _heard(self, request: Request, said: Said, told: Callable[[str], object]) -> Said:
         async with httpx.AsyncClient(timeout=None) as client:
-            async for piece in stream(client, self.server, request):
-                tokens = said.tokens if piece.tokens is None else piece.tokens
-                said = Said(said.text + piece.text, said.frame, tokens)
-                told(said.text)
-        return said
+            pieces = stream(client, self.server, request)
+            coming = asyncio.ensure_future(anext(pieces, None))
+            try:
+                while True:
+                    if not (await asyncio.wait({coming}, timeout=EVERY))[0]:
+                        told(said.text)  # which raises Stopped in a silence too
+                    elif (piece := coming.result()) is None:
+                        return said
+                    else:
+                        tokens = said.tokens if piece.tokens is None else piece.tokens
+                        said = Said(said.text + piece.text, said.frame, tokens)
+                        told(said.text)
+                        coming = asyncio.ensure_future(anext(pieces, None))
+            finally:
+                coming.cancel()
+                await asyncio.gather(coming, return_exceptions=True)

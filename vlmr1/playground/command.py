@@ -97,6 +97,8 @@ def _serve(models: Sequence[Asked], run: Run | None, listening: socket.socket, c
         from vlmr1.playground.server import page
     except ImportError as error:
         raise ValueError(f"the page needs {error.name}: pip install 'vlmr1[playground]'") from error
+    for folder in [] if run is None else run.elsewhere():
+        _say(f"pictures in {folder} are not shown, for it is outside the run and the current folder; --images names it")
     alone = chosen.host in LOOPBACK
     shown = f"[{chosen.host}]" if ":" in chosen.host else chosen.host
     address = f"http://{shown}:{listening.getsockname()[1]}/"

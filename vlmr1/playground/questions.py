@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 import binascii
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from PIL import Image
 from vlmr1.answers import Answer, Found
 from vlmr1.boxes import Size
 from vlmr1.grpo.scoring import Scorer
-from vlmr1.pictures import PictureFault, open_picture
+from vlmr1.pictures import PictureFault, TooManyPixels, open_picture
 from vlmr1.rewards import Reward
 from vlmr1.rows import Row
 from vlmr1.sample import PLACE, Sample
@@ -28,6 +29,7 @@ from vlmr1.tasks import TASKS, ovd
 WEIGHTS = {"accuracy": 1.0, "format": 1.0, "length": 0.0, "repetition": 0.0}  # the default run's; the others are shown
 UNTRUE = ("format", "repetition")  # rewards that need no truth
 MOST_PICTURES, MOST_PIXELS, MOST_TOKENS = 8, 50_000_000, 4096
+FORMATS = "give a PNG, JPEG, WebP or BMP file"
 ABOUT = "asked id 0: "  # how a task's sentences call the sample
 HINTS = {
     "rec": ("an expression, e.g. the red square", "[x0, y0, x1, y1] in pixels, or None"),
@@ -119,21 +121,37 @@ def _pictures(sent: Any) -> tuple[tuple[Size, ...], tuple[Image.Image, ...]]:
     """Sizes and pixels of the pictures, each the base64 of a file."""
     if not isinstance(sent, list) or len(sent) > MOST_PICTURES or not all(isinstance(one, str) for one in sent):
         raise ValueError(f"pictures: a list of at most {MOST_PICTURES} is needed, each in base64")
-    found = []
+    found, left = [], MOST_PIXELS
     for number, one in enumerate(sent, start=1):
         try:
-            found.append(_picture(base64.b64decode(one, validate=True)))
+            with _opened(base64.b64decode(one, validate=True), left) as picture:
+                found.append(picture.convert("RGB"))
+        except TooManyPixels as error:
+            raise ValueError(
+                f"picture {number}: {error}; the pictures of a question may have {MOST_PIXELS:,} together"
+            ) from error
         except (PictureFault, binascii.Error) as error:
-            raise ValueError(f"picture {number}: {error}; give a PNG, JPEG, WebP or BMP file") from error
+            raise ValueError(f"picture {number}: {error}; {FORMATS}") from error
+        left -= found[-1].width * found[-1].height
     return tuple(picture.size for picture in found), tuple(found)
 
 
-def _picture(content: bytes) -> Image.Image:
+def size_of(content: bytes) -> Size:
+    """(width, height) of the stored pixels in a picture file. Raises ValueError where it is none."""
+    try:
+        with _opened(content, MOST_PIXELS) as picture:
+            return picture.size
+    except PictureFault as error:
+        raise ValueError(f"{error}; {FORMATS}") from error
+
+
+@contextmanager
+def _opened(content: bytes, most: int) -> Iterator[Image.Image]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "picture")
         path.write_bytes(content)
-        with open_picture(path, MOST_PIXELS) as picture:
-            return picture.convert("RGB")
+        with open_picture(path, most) as picture:
+            yield picture
 
 
 def read(question: Question, completion: str, frame: Size, tokens: int | None) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 """A training's rollouts as the page shows them: groups in the order of training, each read from the log when wanted.
 
 Of a group only a few figures are held, so that a long run fits; a run that goes on is read on. Pictures are opened
-below the folders that the run's own questions name, or below the one that the user gives.
+below the folder that the user gives, or below those that the run's own questions name, where these lie in the run or
+in the current folder: a run of somebody else's may name any.
 Left out on purpose: completions of an evaluation, which the report shows.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 from collections.abc import Iterator, Sequence
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vlmr1.boxes import Size
 from vlmr1.files import inside
 from vlmr1.pictures import open_picture
 from vlmr1.playground.questions import text_of, truth_boxes
@@ -57,6 +60,7 @@ class Run:
         if images is not None and not images.is_dir():
             raise ValueError(f"--images {images}: no such folder")
         self.name, self.images = str(run), images
+        self.roots = (run.resolve(), self.folder.resolve(), Path.cwd())  # where pictures are read that nobody named
         self.reading = threading.RLock()  # held by whoever reads, for reading on changes the groups
         self._begin()
         self.refresh()
@@ -93,6 +97,13 @@ class Run:
                 group.append((start, end, row))
             if group:
                 self._add(group)
+
+    def as_it_stands(self) -> Run:
+        """The run as it was read up to now, which reading on does not change. For who takes long over it."""
+        kept = copy.copy(self)
+        kept.groups, kept.parts = self.groups.copy(), self.parts.copy()
+        kept.questions, kept.alarms = self.questions.copy(), self.alarms.copy()
+        return kept
 
     def _row(self, start: int, line: bytes) -> dict[str, Any]:
         row = json.loads(line)
@@ -155,9 +166,27 @@ class Run:
         sample, folder = self.question(group)
         if not 0 <= place < len(sample.images):
             raise ValueError(f"group {group.number} has {len(sample.images)} pictures")
+        if self.images is None and not self._near(folder):
+            raise ValueError(f"the pictures lie in {folder}, outside the run and the current folder; --images names it")
         path = inside(folder, sample.images[place])
         with open_picture(path) as picture:
             return path.read_bytes(), f"image/{(picture.format or '').lower()}"
+
+    def _sizes(self, sample: Sample, folder: Path) -> list[Size | None]:
+        """Of every picture; of tasks without boxes the data does not say them."""
+        if sample.sizes or (self.images is None and not self._near(folder)):
+            return list(sample.sizes) or [None] * len(sample.images)
+        return [_size(folder, name) for name in sample.images]
+
+    def _near(self, folder: Path) -> bool:
+        return any(folder.resolve().is_relative_to(root) for root in self.roots)
+
+    def elsewhere(self) -> list[str]:
+        """Folders of pictures that the run names and nobody gave: outside the run and the current folder."""
+        if self.images is not None:
+            return []
+        named = {json.loads(line)["images"] for line in self.questions.values()}
+        return sorted(folder for folder in named if not self._near(Path(folder)))
 
     def steps(self) -> list[dict[str, Any]]:
         """Every step's figures over its groups, for the curve."""
@@ -194,18 +223,26 @@ class Run:
 
     def whole(self, group: Group) -> dict[str, Any]:
         """A group with its question, its truth and every completion."""
-        sample, _ = self.question(group)
+        sample, folder = self.question(group)
         return self.brief(group) | {
             "task": sample.task,
             "problem": sample.problem,
             "method": sample.reward,
             "truth": sample.solution,
             "true_boxes": truth_boxes(sample),
-            "size": list(sample.sizes[0]) if sample.sizes else None,
-            "pictures": len(sample.images),
+            "sizes": self._sizes(sample, folder),
             "alarms": [alarm["message"] for alarm in self.alarms.get(group.step, [])],
             "completions": self.rows(group),
         }
+
+
+def _size(folder: Path, name: str) -> Size | None:
+    """(width, height) of a picture's stored pixels; None where it is not there or none, which the page then says."""
+    try:
+        with open_picture(inside(folder, name)) as picture:
+            return picture.size
+    except ValueError:
+        return None
 
 
 def _folder(run: Path) -> Path:

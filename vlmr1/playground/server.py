@@ -2,7 +2,7 @@
 
 No part of an address reaches the file system: the page's files are read at the start, pictures come in the request or
 are named by numbers. Only requests under the names given to `page` are answered, and what is sent must say that it is
-JSON, so that no page of another site can make a browser ask for it. Left out on purpose: accounts and keys, for the
+JSON; browsers say whose page asks, and no other site's is answered. Left out on purpose: accounts and keys, for the
 page is for whoever sits at the machine.
 """
 
@@ -11,9 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-import threading
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -22,28 +20,30 @@ from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vlmr1.playground.asking import Asked, Stopped
+from vlmr1.playground.answering import FAULTS, Answering
+from vlmr1.playground.asking import Asked
 from vlmr1.playground.choosing import FILTERS, ORDERS, chosen
 from vlmr1.playground.examples import examples
-from vlmr1.playground.questions import Question, about_tasks, question_of, read, truth_boxes
+from vlmr1.playground.questions import about_tasks, question_of, size_of
 from vlmr1.playground.rollouts import Group, Run
 from vlmr1.playground.rollouts_table import write_parquet
 
 MOST_BYTES = 64 << 20  # of a question with its pictures
 PAGE = 50  # groups that are listed at once
+TOGETHER = 2  # questions whose pictures are held, as many as are compared; others wait
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; connect-src 'self' data:;"
     " frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-FAULTS = (ValueError, OSError, FloatingPointError, RuntimeError)  # what a model or a picture may be guilty of
 
 
 def page(models: Sequence[Asked], run: Run | None, names: Sequence[str] | None) -> ASGIApp:
@@ -61,17 +61,28 @@ def page(models: Sequence[Asked], run: Run | None, names: Sequence[str] | None) 
     async def show_examples(_: Request) -> Response:
         return JSONResponse(await run_in_threadpool(examples))
 
+    places = asyncio.Semaphore(TOGETHER)
+
     async def ask(request: Request) -> Response:
         sent = await _json(request)
-        question = await run_in_threadpool(question_of, sent)
         number = sent.get("model", 0)
         if type(number) is not int or not 0 <= number < len(models):
             raise ValueError(f"model: a number from 0 to {len(models) - 1} is needed")
-        return StreamingResponse(_answer(models[number], question), media_type="application/x-ndjson")
+        await places.acquire()
+        try:
+            return Answering(models[number], await run_in_threadpool(question_of, sent), places.release)
+        except BaseException:
+            places.release()
+            raise
+
+    async def size(request: Request) -> Response:
+        """The size of a sent picture's stored pixels; browsers turn what a camera noted to be turned."""
+        content = await _sent(request, "application/octet-stream")
+        return JSONResponse(await run_in_threadpool(size_of, content))
 
     routes = [Route("/", file("index.html")), Route("/facts", facts), Route("/examples", show_examples)]
     routes += [Route(f"/{name}", file(name)) for name in files]
-    routes += [Route("/ask", ask, methods=["POST"])] if models else []
+    routes += [Route("/ask", ask, methods=["POST"]), Route("/size", size, methods=["POST"])] if models else []
     routes += _rollout_routes(run) if run is not None else []
     return Guard(Starlette(routes=routes, exception_handlers=dict.fromkeys(FAULTS, _fault)), names)
 
@@ -81,60 +92,23 @@ async def _fault(_: Request, error: Exception) -> Response:
     return PlainTextResponse(str(error) or type(error).__name__, status_code=400)
 
 
-async def _json(request: Request) -> dict[str, Any]:
-    if request.headers.get("content-type", "").partition(";")[0] != "application/json":
-        raise ValueError("Content-Type: application/json is needed")
+async def _sent(request: Request, kind: str) -> bytes:
+    """What was sent, of that media type; of those that no other site's page may send unasked."""
+    if request.headers.get("content-type", "").partition(";")[0] != kind:
+        raise ValueError(f"Content-Type: {kind} is needed")
     content = bytearray()
     async for part in request.stream():
         content += part
         if len(content) > MOST_BYTES:
             raise ValueError(f"more than {MOST_BYTES >> 20} MB; give smaller pictures")
-    value = json.loads(content)
+    return bytes(content)
+
+
+async def _json(request: Request) -> dict[str, Any]:
+    value = json.loads(await _sent(request, "application/json"))
     if not isinstance(value, dict):
         raise ValueError("a JSON object is needed")
     return value
-
-
-async def _answer(model: Asked, question: Question) -> AsyncIterator[str]:
-    """Lines of JSON: {"text"} as it grows, then {"done"} with all that was read of it, or {"error"}.
-
-    The model is asked in a thread, which stops at the next token when nobody waits any more.
-    """
-    lines: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-    stop, loop, started = threading.Event(), asyncio.get_running_loop(), time.monotonic()
-
-    def put(line: dict[str, Any]) -> None:
-        if not stop.is_set():
-            loop.call_soon_threadsafe(lines.put_nowait, line)
-
-    def told(text: str) -> None:
-        if stop.is_set():
-            raise Stopped
-        put({"text": text})
-
-    def work() -> None:
-        last: dict[str, Any] = {"error": "the model failed; the terminal says why"}  # of a fault that nobody foresaw
-        try:
-            said = model.ask(question, told)
-            shown = read(question, said.text, said.frame, said.tokens)
-            more = {"text": said.text, "seconds": round(time.monotonic() - started, 2), "frame": said.frame}
-            last = {"done": shown | more | {"true_boxes": truth_boxes(question.sample)}}
-        except Stopped:
-            pass  # there is nobody to tell
-        except FAULTS as error:
-            last = {"error": str(error) or type(error).__name__}
-        finally:
-            put(last)
-
-    threading.Thread(target=work, daemon=True).start()
-    try:
-        while True:
-            line = await lines.get()
-            yield json.dumps(line) + "\n"
-            if "text" not in line:
-                return
-    finally:
-        stop.set()
 
 
 def _rollout_routes(run: Run) -> list[Route]:
@@ -167,9 +141,11 @@ def _rollout_routes(run: Run) -> list[Route]:
         return Response(content, media_type=kind)
 
     def parquet(_: Request) -> Response:
+        with run.reading:
+            kept = run.as_it_stands()
         folder = tempfile.TemporaryDirectory()
         path = Path(folder.name, "rollouts.parquet")
-        write_parquet(run, path)
+        write_parquet(kept, path)
         return FileResponse(path, filename=path.name, background=BackgroundTask(folder.cleanup))
 
     return [
@@ -177,7 +153,7 @@ def _rollout_routes(run: Run) -> list[Route]:
         Route("/rollouts/groups", reading(groups)),
         Route("/rollouts/group/{number:int}", reading(one)),
         Route("/rollouts/group/{number:int}/picture/{place:int}", reading(picture)),
-        Route("/rollouts.parquet", reading(parquet)),
+        Route("/rollouts.parquet", parquet),
     ]
 
 
@@ -189,7 +165,7 @@ def _group(run: Run, request: Request) -> Group:
 
 
 class Guard:
-    """Answers only requests for the named hosts, and puts the same headers on every answer."""
+    """Answers requests for the named hosts, and none of another site's page; puts the same headers on every answer."""
 
     def __init__(self, app: ASGIApp, names: Sequence[str] | None) -> None:
         self.app, self.names = app, names
@@ -197,11 +173,6 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
-            return
-        host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
-        if self.names is not None and _bare(host) not in self.names:
-            refusal = PlainTextResponse(f"the page is not served as {host}", status_code=403)
-            await refusal(scope, receive, send)
             return
 
         async def headed(message: Message) -> None:
@@ -212,7 +183,13 @@ class Guard:
                 ]
             await send(message)
 
-        await self.app(scope, receive, headed)
+        app: ASGIApp = self.app
+        sent = {key: value.decode("latin-1") for key, value in scope["headers"]}
+        if self.names is not None and _bare(sent.get(b"host", "")) not in self.names:
+            app = PlainTextResponse(f"the page is not served as {sent.get(b'host', '')}", status_code=403)
+        elif sent.get(b"sec-fetch-site", "none") not in ("same-origin", "none"):
+            app = PlainTextResponse("the page answers its own requests alone", status_code=403)
+        await app(scope, receive, headed)
 
 
 def _bare(host: str) -> str:

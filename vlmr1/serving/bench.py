@@ -1,8 +1,8 @@
 """bench-serve: how fast a server answers questions about pictures, at several numbers of requests under way.
 
 Each request has a picture of its own, so that no server answers from what it remembers, and asks for the same number of
-tokens. A level ends when all its requests have; one unmeasured request goes first. Failures count against the success
-rate and nothing else.
+tokens. A level ends when all its requests have; one unmeasured request goes first. Failures, and answers of another
+length, count against the success rate and nothing else.
 Left out on purpose: arrival processes other than so many clients that each wait for their answer.
 """
 
@@ -27,17 +27,18 @@ from vlmr1.serving.stream import stream
 
 Level = dict[str, float | int]
 QUESTION = "Describe everything in this picture, from left to right."
-COLUMNS = {  # of a level, with what a person reads; ms, s as the name says
+FIGURES = {  # of a level, with what a person reads; ms, s as the name says
     "rps": "requests/s",
     "tokens_per_second": "tokens/s",
     "latency_mean": "latency s",
-    "latency_p99": "P99",
+    "latency_p99": "latency s, P99",
     "ttft_mean": "first token s",
-    "ttft_p99": "P99",
+    "ttft_p99": "first token s, P99",
     "tpot_mean": "s/token",
     "success": "success",
 }
-# What VLM-R1 publishes of Qwen2.5-VL on an Ascend 910B, a picture of 640 x 640, 512 tokens: by concurrency.
+# All that VLM-R1 publishes of Qwen2.5-VL on an Ascend 910B, by concurrency, of pictures and answers of these sizes.
+THEIR_SIZE, THEIR_TOKENS = (640, 640), 512
 THEIRS: dict[str, dict[int, Level]] = {
     "xllm": {
         1: {"tokens_per_second": 59.1, "ttft_mean": 0.775},
@@ -58,8 +59,8 @@ class Load:
 
     concurrency: tuple[int, ...]
     rounds: int = 4  # requests of a level for each one under way
-    size: tuple[int, int] = (640, 640)  # of the pictures, (width, height)
-    tokens: int = 128  # of an answer
+    size: tuple[int, int] = THEIR_SIZE  # of the pictures, (width, height)
+    tokens: int = THEIR_TOKENS  # of an answer
     exactly: bool = True  # asks for `ignore_eos`, which vLLM, vllm-ascend and SGLang know
     seed: int = 0
 
@@ -107,12 +108,21 @@ async def _level(client: httpx.AsyncClient, server: Server, requests: list[Reque
 
 
 async def _timed(client: httpx.AsyncClient, server: Server, request: Request) -> Timed:
+    """Raises ConnectionError for an answer that failed, took longer than `timeout`, or is of another length."""
     start, first, pieces, counted = time.perf_counter(), None, 0, None
-    async for piece in stream(client, server, request):
-        if piece.text:
-            first, pieces = first or time.perf_counter() - start, pieces + 1
-        counted = piece.tokens if piece.tokens is not None else counted
+    try:
+        async with asyncio.timeout(server.timeout):
+            async for piece in stream(client, server, request):
+                if piece.text:
+                    first, pieces = first or time.perf_counter() - start, pieces + 1
+                counted = piece.tokens if piece.tokens is not None else counted
+    except TimeoutError:
+        raise ConnectionError(f"{server} gives no answer within {server.timeout:g} s") from None
     latency = time.perf_counter() - start
+    if request.extra.get("ignore_eos") and counted not in (None, request.max_tokens):
+        raise ConnectionError(
+            f"{server} answers {counted} tokens where {request.max_tokens} were asked for; --any-length allows it"
+        )
     return Timed(latency, latency if first is None else first, pieces if counted is None else counted)
 
 
@@ -141,29 +151,31 @@ def figures(done: Sequence[Timed], failed: int, seconds: float) -> Level:
     return level
 
 
-def table(found: dict[str, dict[int, Level]]) -> str:
-    """Servers by their address, a row a level; of two servers the ratios second over first; then the original's."""
-    lines = []
-    for name, levels in found.items():
-        lines += [name, *_rows(levels)]
+def table(found: dict[str, dict[int, Level]], load: Load) -> str:
+    """A column a server, of two their ratio, then the original's where it had the same load; rows by concurrency."""
+    lines = [f"{letter}: {name}" for letter, name in zip("AB", found, strict=False)]
+    columns = dict(zip("AB", found.values(), strict=False))
     if len(found) == 2:
-        (first, one), (second, two) = found.items()
-        lines += [f"{second} over {first}", *_rows({c: _ratio(one[c], two[c]) for c in one if c in two})]
-    for engine, levels in THEIRS.items():
-        lines += [f"theirs, for comparison: {engine} on an Ascend 910B, 640 x 640, 512 tokens", *_rows(levels)]
+        one, two = found.values()
+        columns["B / A"] = {c: _ratio(one[c], two[c]) for c in one if c in two}
+    if (load.size, load.tokens, load.exactly) == (THEIR_SIZE, THEIR_TOKENS, True):
+        columns |= {f"{engine}*": levels for engine, levels in THEIRS.items()}
+        lines.append("*: theirs, on an Ascend 910B; no more than this is published")
+    else:
+        width, height = THEIR_SIZE
+        asked = f"--picture {width}x{height} --tokens {THEIR_TOKENS}"
+        lines.append(f"theirs, on an Ascend 910B, are of another load: {asked} sets them beside")
+    lines.append(f"{'at once':>7}  {'':<18}" + "".join(f"{name:>14}" for name in columns))
+    for concurrency in load.concurrency:
+        for place, (key, title) in enumerate(FIGURES.items()):
+            cells = (levels.get(concurrency, {}).get(key) for levels in columns.values())
+            shown = "".join(f"{'-':>14}" if value is None else f"{value:>14.4g}" for value in cells)
+            lines.append(f"{'' if place else concurrency:>7}  {title:<18}{shown}")
     return "\n".join(lines)
 
 
-def _rows(levels: dict[int, Level]) -> list[str]:
-    rows = ["  at once" + "".join(f"{title:>15}" for title in COLUMNS.values())]
-    for concurrency, level in levels.items():
-        cells = (f"{level[key]:>15.4g}" if key in level else f"{'-':>15}" for key in COLUMNS)
-        rows.append(f"  {concurrency:>7}" + "".join(cells))
-    return rows
-
-
 def _ratio(one: Level, two: Level) -> Level:
-    return {key: two[key] / one[key] for key in COLUMNS if one.get(key) and key in two}
+    return {key: two[key] / one[key] for key in FIGURES if one.get(key) and key in two}
 
 
 def plot(found: dict[str, dict[int, Level]], path: Path) -> None:

@@ -24,6 +24,9 @@ ENGINES = ("vllm", "vllm-ascend", "xllm")
 ASCEND_IMAGE = "quay.io/ascend/vllm-ascend:v0.10.0rc1"  # the one VLM-R1's own figures were taken with
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM takes as the largest of adapters
 TOWER_BASE = 10_000.0  # of the rotary positions in Qwen2.5-VL's tower, as published
+KEY = "VLLM_API_KEY"  # by which vLLM is told the key it asks for: not by its command line, which others see
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+NOWHERE = "nowhere.invalid"  # the only host that pictures are fetched from: they come in the request
 QUIET = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
 ROLLOUTS = {  # by way: what opens the routes by which weights are brought
     "adapter": {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"},
@@ -93,8 +96,36 @@ def environment(serving: Serving) -> dict[str, str]:
     return {} if serving.contained else QUIET | ROLLOUTS.get(serving.rollouts or "", {})
 
 
+def container(serving: Serving) -> str | None:
+    """The name of its container, None where it runs in none."""
+    return f"vlmr1-{serving.served}-{serving.port}" if serving.contained else None
+
+
+def bracketed(host: str) -> str:
+    """A host as it stands before a port: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
 def remarks(serving: Serving) -> list[str]:
-    """What of this checkpoint the engine is known to read otherwise than training does."""
+    """What people should know before it starts: who may reach it, and what the engine reads otherwise than training."""
+    return [*_reach(serving), *_tower(serving)]
+
+
+def _reach(serving: Serving) -> list[str]:
+    if serving.host in LOOPBACK:
+        return []
+    if serving.rollouts is not None:
+        return [
+            f"whoever reaches {bracketed(serving.host)}:{serving.port} can change this server's weights: the routes of"
+            " --rollouts ask for no key; bind it to a network that is yours alone"
+        ]
+    if serving.engine == "xllm" or not os.environ.get("VLMR1_SERVER_KEY"):
+        how = "it asks for no key" if serving.engine == "xllm" else "VLMR1_SERVER_KEY sets a key"
+        return [f"whoever reaches {bracketed(serving.host)}:{serving.port} can ask this server; {how}"]
+    return []
+
+
+def _tower(serving: Serving) -> list[str]:
     config = _read(serving.checkpoint / "config.json")
     base = config.get("vision_config", {}).get("rope_parameters", {}).get("rope_theta", TOWER_BASE)
     if serving.engine == "xllm" or config.get("model_type") != "qwen2_5_vl" or base == TOWER_BASE:
@@ -142,6 +173,8 @@ def _vllm(serving: Serving, checkpoint: str, adapters: Mapping[str, str]) -> lis
     words += ["--served-model-name", name, f"{name}@{digest_of_weights(serving.checkpoint)[:DIGITS]}"]
     words += ["--host", "0.0.0.0" if serving.contained else serving.host, "--port", str(serving.port)]
     words += ["--generation-config", "vllm"]
+    if serving.engine == "vllm":  # the Ascend image's vLLM is older than this flag
+        words += ["--allowed-media-domains", NOWHERE]
     if serving.dtype is not None:
         words += ["--dtype", serving.dtype]
     if serving.max_length is not None:
@@ -165,8 +198,8 @@ def _vllm(serving: Serving, checkpoint: str, adapters: Mapping[str, str]) -> lis
 def _container(serving: Serving) -> list[str]:
     """A container with the checkpoint, the adapters and the NPUs, removed when it ends."""
     npus = serving.npus or (0,)
-    words = ["docker", "run", "--rm", "--name", f"vlmr1-{serving.served}-{serving.port}"]
-    words += ["--publish", f"{serving.host}:{serving.port}:{serving.port}", "--shm-size", "4g"]
+    words = ["docker", "run", "--rm", "--init", "--name", str(container(serving)), "--env", KEY]  # its value is ours
+    words += ["--publish", f"{bracketed(serving.host)}:{serving.port}:{serving.port}", "--shm-size", "4g"]
     for device in [*(f"davinci{number}" for number in npus), *NPU_DEVICES]:
         words += ["--device", f"/dev/{device}"]
     for path in NPU_FILES:

@@ -1,16 +1,22 @@
-"""One answer, piece by piece, as a server writes it. Left out on purpose: trying again, and several completions."""
+"""One answer, piece by piece, as a server writes it; one that is broken off is no answer.
+
+`timeout` of the server bounds each silence, not the whole: whoever wants a bound of the whole sets it around.
+Left out on purpose: trying again, and several completions.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
 from vlmr1.serving.client import Server, Stumbled, check
 from vlmr1.serving.messages import Request, body_of
+
+BROKEN = ("abort", "error")  # reasons to finish that leave no answer
 
 
 @dataclass(frozen=True)
@@ -19,28 +25,43 @@ class Piece:
 
     text: str
     tokens: int | None = None
+    finish: str | None = None  # why the answer ends, in the piece that ends it
 
 
 async def stream(client: httpx.AsyncClient, server: Server, request: Request) -> AsyncIterator[Piece]:
     """The pieces of one answer. Raises ConnectionError where the server cannot be asked, refuses or breaks off."""
     body = {"model": server.model, "stream": True, "stream_options": {"include_usage": True}} | body_of(request)
-    address = server.address("chat/completions")
+    address, ended = server.address("chat/completions"), False
     try:
-        async with (
-            asyncio.timeout(server.timeout),
-            client.stream("POST", address, json=body, headers=server.headers) as answer,
-        ):
+        async with client.stream(
+            "POST", address, json=body, headers=server.headers, timeout=httpx.Timeout(server.timeout)
+        ) as answer:
             if not answer.is_success:
                 await answer.aread()
             check(server, answer)
             async for line in answer.aiter_lines():
-                if line.startswith("data:") and line.removeprefix("data:").strip() != "[DONE]":
-                    yield _piece(json.loads(line.removeprefix("data:")))
-    except (TimeoutError, httpx.TransportError, Stumbled, ValueError, LookupError, TypeError) as error:
+                if not line.startswith("data:"):
+                    continue
+                said = line.removeprefix("data:").strip()
+                if said == "[DONE]":
+                    ended = True
+                    break
+                piece = _piece(json.loads(said))
+                ended = ended or piece.finish is not None
+                yield piece
+            if not ended:
+                raise ValueError("it broke off before the end of its answer")
+    except (httpx.TransportError, Stumbled, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ConnectionError(f"{server} gives no answer: {error or type(error).__name__}") from error
 
 
-def _piece(chunk: dict) -> Piece:  # type: ignore[type-arg]
-    usage = chunk.get("usage") or {}
-    text = "".join(choice["delta"].get("content") or "" for choice in chunk.get("choices", []))
-    return Piece(text, usage.get("completion_tokens"))
+def _piece(chunk: dict[str, Any]) -> Piece:
+    """Raises ValueError for what says that the answer failed."""
+    if fault := chunk.get("error"):
+        raise ValueError(str(fault.get("message", fault) if isinstance(fault, dict) else fault))
+    choices = chunk.get("choices") or []
+    text = "".join((choice.get("delta") or {}).get("content") or "" for choice in choices)
+    finish = next((choice["finish_reason"] for choice in choices if choice.get("finish_reason")), None)
+    if finish in BROKEN:
+        raise ValueError(f"it ended its answer with {finish!r}")
+    return Piece(text, (chunk.get("usage") or {}).get("completion_tokens"), finish)

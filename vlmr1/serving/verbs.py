@@ -64,7 +64,9 @@ def _serve(chosen: argparse.Namespace) -> None:
         print(" ".join([*settings, shlex.join(command(serving))]))
         return
     log = chosen.log or Path("work/serve") / f"{serving.served}.log"
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is stopped too
+    for number in (signal.SIGTERM, signal.SIGHUP):  # so that the server is stopped too
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     for remark in remarks(serving):
         print(f"note: {remark}", file=sys.stderr)
     try:
@@ -96,7 +98,7 @@ def add_bench(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     bench.add_argument("--concurrency", default="1,2,4,8,16,32", metavar="N,N", help="requests under way together")
     bench.add_argument("--rounds", type=int, default=4, metavar="N", help="requests of a level for each under way")
     bench.add_argument("--picture", default="640x640", metavar="WxH", help="size of the pictures")
-    bench.add_argument("--tokens", type=int, default=128, metavar="N", help="of an answer")
+    bench.add_argument("--tokens", type=int, default=512, metavar="N", help="of an answer (default: 512)")
     bench.add_argument("--any-length", action="store_true", help="let answers end early: servers without ignore_eos")
     bench.add_argument("--timeout", type=float, default=300.0, metavar="S", help="seconds a request may take")
     bench.add_argument("--harness", choices=["own", "vllm"], default="own", help="ours, or vllm bench serve")
@@ -133,7 +135,7 @@ def _bench(chosen: argparse.Namespace) -> None:
             found[url] = by_vllm(interpreter(chosen.python), server, chosen.tokenizer, load)
         else:
             found[url] = bench(server, load)
-    print(table(found))
+    print(table(found, load))
     if chosen.json is not None:
         write_json(chosen.json, rounded(as_json(found, load)))
     if chosen.plot is not None:

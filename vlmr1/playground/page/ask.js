@@ -6,6 +6,7 @@ import { by, drawBoxes, el, fault, get, number, picture, problemList, rewardTabl
 const MOST = 8; // pictures
 let facts;
 let pictures = []; // {name, url, data, size, frame}
+let opening = Promise.resolve(); // until the newest pictures are there
 let under = null; // the AbortController of what is being asked
 let drawing;
 
@@ -36,6 +37,7 @@ export function startAsking(given) {
 const task = () => ({ name: by("task").value, ...facts.tasks[by("task").value] });
 
 function taskChanged() {
+  under?.abort();
   const now = task();
   by("text").placeholder = now.text;
   by("truth").placeholder = now.truth;
@@ -81,14 +83,21 @@ async function takeFiles(files) {
   by("file").value = "";
 }
 
-async function setPictures(given) {
+/** Show these pictures, in place of those before and of what was asked about them. */
+function setPictures(given) {
+  opening = opening.then(() => replaced(given));
+  return opening;
+}
+
+async function replaced(given) {
   fault("");
+  under?.abort();
   pictures.forEach((one) => URL.revokeObjectURL(one.url));
+  pictures = [];
   by("answers").replaceChildren();
   try {
     pictures = await Promise.all(given.map(opened));
   } catch (error) {
-    pictures = [];
     fault(error.message);
   }
   by("pictures").replaceChildren(
@@ -99,16 +108,23 @@ async function setPictures(given) {
 }
 
 async function opened({ name, blob }) {
+  const size = await sizeOf(name, blob);
   const url = URL.createObjectURL(blob);
-  const frame = picture(url, name);
+  const frame = picture(url, name, size);
   try {
     await frame.querySelector("img").decode();
   } catch {
     throw new Error(`${name}: is no picture that the browser can show; give a PNG, JPEG, WebP or BMP file`);
   }
-  const image = frame.querySelector("img");
   const data = new Uint8Array(await blob.arrayBuffer());
-  return { name, url, data: base64(data), size: [image.naturalWidth, image.naturalHeight], frame };
+  return { name, url, data: base64(data), size, frame };
+}
+
+/** [width, height] of a file's stored pixels, which the server reads. */
+async function sizeOf(name, blob) {
+  const reply = await fetch("size", { method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: blob });
+  if (!reply.ok) throw new Error(`${name}: ${await reply.text()}`);
+  return reply.json();
 }
 
 function base64(bytes) {
@@ -122,33 +138,35 @@ function showTruth() {
 }
 
 async function ask() {
+  await opening;
+  if (!pictures.length && by("fault").hidden) fault("no picture; drop one, paste it, or choose a file");
+  if (!pictures.length) return;
   fault("");
-  if (!pictures.length) return fault("no picture; drop one, paste it, or choose a file");
   under?.abort();
   under = new AbortController();
+  const asked = frozen();
   const chosen = [by("model").value, by("beside").value].filter((value) => value !== "");
   const cards = chosen.map((value) => card(facts.models[Number(value)]));
   by("answers").replaceChildren(...cards.map((one) => one.whole));
   by("stop").disabled = false;
   by("state").textContent = "asking …";
   const now = under;
-  const done = await Promise.all(chosen.map((value, i) => one(Number(value), cards[i], now.signal)));
+  const done = await Promise.all(chosen.map((value, i) => one({ ...asked, model: Number(value) }, cards[i], now.signal)));
   if (now !== under) return;
   by("stop").disabled = true;
   by("state").textContent = now.signal.aborted ? "stopped" : done.every(Boolean) ? "answered" : "no answer";
 }
 
 function card(model) {
-  const stream = el("pre", { "aria-label": "what the model says", tabindex: "0" }, "…");
+  const stream = el("pre", { "aria-label": "what the model says", tabindex: "0" });
   const read = el("div", {});
   const note = model.note ? el("p", { class: "note" }, model.note) : null;
   return { whole: el("article", { class: "answer" }, el("h2", {}, model.name), note, stream, read), stream, read };
 }
 
-/** Ask one model, showing its words as they come; whether it answered. */
-async function one(model, shown, signal) {
-  const question = {
-    model,
+/** The form as it stands: what is asked now is shown as it was asked, whatever is typed meanwhile. */
+function frozen() {
+  return {
     task: by("task").value,
     text: by("text").value,
     truth: by("truth").value,
@@ -156,18 +174,24 @@ async function one(model, shown, signal) {
     temperature: Number(by("temperature").value),
     seed: Number(by("seed").value),
     longest: Number(by("longest").value),
-    pictures: pictures.map((one) => one.data),
+    pictures: [...pictures],
   };
+}
+
+/** Ask one model, showing its words as they come; whether it answered. */
+async function one(asked, shown, signal) {
+  const question = { ...asked, pictures: asked.pictures.map((one) => one.data) };
   try {
     const reply = await fetch("ask", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(question), signal });
     if (!reply.ok) throw new Error(await reply.text());
     for await (const line of linesOf(reply.body)) {
       if (line.error) throw new Error(line.error);
       const low = shown.stream.scrollHeight - shown.stream.scrollTop - shown.stream.clientHeight < 30;
-      shown.stream.textContent = line.done ? line.done.text : line.text || "…";
+      if (line.more) shown.stream.append(line.more);
+      else shown.stream.textContent = line.done ? line.done.text : line.text;
       if (low) shown.stream.scrollTop = shown.stream.scrollHeight;
       if (line.done) {
-        shown.read.replaceChildren(...readings(line.done));
+        shown.read.replaceChildren(...readings(line.done, asked));
         return true;
       }
     }
@@ -189,29 +213,31 @@ async function* linesOf(body) {
   }
 }
 
-/** All that was read of an answer. */
-function readings(done) {
+/** All that was read of an answer to what was asked. */
+function readings(done, asked) {
   const found = [];
-  if (task().boxes) {
-    const frame = picture(pictures[0].url, "the picture with the answered boxes");
+  const { boxes } = facts.tasks[asked.task];
+  if (boxes) {
+    const { url, size } = asked.pictures[0];
+    const frame = picture(url, "the picture with the answered boxes", size);
     const named = (other) => ({ box, label }) => ({ box, label: label || other });
-    drawBoxes(frame, done.true_boxes.map(named("truth")), pictures[0].size, "true");
-    drawBoxes(frame, done.boxes.map(named(short(by("text").value))), pictures[0].size, "said");
+    drawBoxes(frame, done.true_boxes.map(named("truth")), size, "true");
+    drawBoxes(frame, done.boxes.map(named(short(asked.text))), size, "said");
     const key = el("figcaption", {}, el("span", {}, el("span", { class: "key said" }), "answer", ...(done.true_boxes.length ? [el("span", { class: "key true" }), "truth"] : [])));
     found.push(el("figure", {}, frame, key));
   }
   found.push(el("h3", {}, "Reasoning"), el("p", { class: "said-text" }, done.thinking ?? "none"));
-  found.push(el("h3", {}, "Answer as it was read"), answered(done));
+  found.push(el("h3", {}, "Answer as it was read"), answered(done, boxes));
   found.push(el("h3", {}, "What the parser complained about"), problemList(done.problems));
   found.push(el("h3", {}, done.total === null ? "Reward of its form alone, for no truth was given" : "Reward"), rewardTable(done.rewards, done.total));
   const judged = done.judged ? `, ${done.judged.name} ${number(done.judged.value)}` : "";
-  const frame = task().boxes ? `, boxes spoken in ${done.frame.join(" × ")}` : "";
+  const frame = boxes ? `, boxes spoken in ${done.frame.join(" × ")}` : "";
   found.push(el("p", { class: "note" }, `${done.tokens ?? "?"} tokens in ${done.seconds} s${frame}${judged}`));
   return found;
 }
 
-function answered(done) {
-  if (!task().boxes) return el("p", { class: "said-text" }, done.said || "none");
+function answered(done, boxes) {
+  if (!boxes) return el("p", { class: "said-text" }, done.said || "none");
   if (!done.boxes.length) return el("p", { class: "said-text" }, done.none ? "None: it says that there is nothing" : "no box");
   const rows = done.boxes.map(({ box, label }) => el("tr", {}, el("td", {}, label || "box"), el("td", {}, `[${box.map((v) => Math.round(v * 10) / 10).join(", ")}]`)));
   return el("div", { class: "wide" }, el("table", {}, el("tbody", {}, ...rows)));

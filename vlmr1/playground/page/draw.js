@@ -1,6 +1,6 @@
 // Drawing the truth on the first picture, by pointer or by keyboard, into the text that says it; and reading that text.
 
-import { by, drawBoxes, el } from "./parts.js";
+import { by, drawBoxes, el, fault } from "./parts.js";
 
 const STEP = 0.02; // of a side, that a key moves a box by
 
@@ -14,7 +14,7 @@ export function truthDrawing(first, task) {
 
   function start() {
     const picture = first();
-    if (!picture) return;
+    if (!picture) return fault("no picture to draw on; drop one, paste it, or choose a file");
     on = true;
     by("draw").setAttribute("aria-pressed", "true");
     by("drawing").hidden = false;
@@ -55,15 +55,18 @@ export function truthDrawing(first, task) {
       const to = at(next);
       show([Math.min(from[0], to[0]), Math.min(from[1], to[1]), Math.max(from[0], to[0]), Math.max(from[1], to[1])]);
     };
+    const ended = new AbortController();
     const up = (next) => {
-      frame.removeEventListener("pointermove", move);
+      ended.abort();
       move(next);
       if (box[2] > box[0] && box[3] > box[1]) keep(false);
       else show(null);
       box = null;
     };
-    frame.addEventListener("pointermove", move);
-    frame.addEventListener("pointerup", up, { once: true });
+    const dropped = () => (ended.abort(), show(null)); // e.g. the system took the finger for a gesture of its own
+    frame.addEventListener("pointermove", move, ended);
+    frame.addEventListener("pointerup", up, ended);
+    frame.addEventListener("pointercancel", dropped, ended);
   }
 
   function key(event) {

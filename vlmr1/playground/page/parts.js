@@ -11,6 +11,8 @@ export function el(name, attributes = {}, ...children) {
   return made;
 }
 
+const HIGHEST = 32; // rem that a picture is shown high
+
 export const by = (id) => document.getElementById(id);
 export const number = (value) => (Math.round(value * 1000) / 1000).toString();
 
@@ -27,16 +29,18 @@ export function fault(sentence) {
   by("fault").hidden = !sentence;
 }
 
-/** A picture of the given address in a frame to draw on; small ones are shown larger. */
-export function picture(address, alt, least = 300) {
+/**
+ * A picture of the given address in a frame to draw on; small ones are shown larger. `size` is of its stored pixels, as
+ * the server says it: models are given these, whatever a camera noted of turning them, and browsers count otherwise.
+ */
+export function picture(address, alt, [width, height], least = 300) {
   const image = el("img", { src: address, alt });
   const frame = el("div", { class: "frame" }, image);
+  const times = Math.max(1, Math.ceil(least / Math.max(width, height)));
+  image.style.aspectRatio = `${width} / ${height}`;
+  image.style.width = `min(${width * times}px, ${(HIGHEST * width) / height}rem)`;
+  frame.classList.toggle("tiny", times > 1);
   new ResizeObserver(() => apart(frame)).observe(frame);
-  image.addEventListener("load", () => {
-    const times = Math.max(1, Math.ceil(least / Math.max(image.naturalWidth, image.naturalHeight)));
-    image.style.width = `${image.naturalWidth * times}px`;
-    frame.classList.toggle("tiny", times > 1);
-  });
   return frame;
 }
 

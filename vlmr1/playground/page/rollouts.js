@@ -13,6 +13,7 @@ const ORDER = { step: "as trained", latest: "latest first", lowest: "lowest rewa
 let shown = []; // groups listed
 let total = 0;
 let asking = 0; // the newest list asked for
+let opening = 0; // the newest group asked for
 let take = null;
 
 /** Begin; `given` takes a question to the view that asks, or is null where there is none. */
@@ -20,6 +21,7 @@ export async function startRollouts(facts, given) {
   take = given;
   const { filters, orders } = facts.rollouts;
   by("show").append(...filters.map((name) => el("label", {}, el("input", { type: "checkbox", value: name }), SAID[name])));
+  by("fold").open = matchMedia("(min-width: 48rem)").matches; // on a narrow screen the groups come first
   by("filters").elements.order.append(...orders.map((name) => el("option", { value: name }, ORDER[name])));
   by("filters").addEventListener("change", () => list());
   by("filters").addEventListener("submit", (event) => (event.preventDefault(), list()));
@@ -122,13 +124,14 @@ function arrows(event) {
 }
 
 async function open(which) {
+  const mine = ++opening;
   by("groups").querySelectorAll("button").forEach((one) => {
     if (Number(one.dataset.number) === which) one.setAttribute("aria-current", "true");
     else one.removeAttribute("aria-current");
   });
   try {
     const group = await get(`rollouts/group/${which}`);
-    by("group").replaceChildren(...whole(group));
+    if (mine === opening) by("group").replaceChildren(...whole(group));
   } catch (error) {
     fault(error.message);
   }
@@ -136,13 +139,14 @@ async function open(which) {
 
 function whole(group) {
   const parts = [el("h2", {}, `Step ${group.step}, ${group.source} ${group.id}`), el("p", { class: "said-text" }, group.problem)];
-  const addresses = Array.from({ length: group.pictures }, (_, i) => `rollouts/group/${group.number}/picture/${i}`);
-  const frames = addresses.map((address, i) => picture(address, `picture ${i + 1}`));
-  if (frames.length && group.size) {
-    drawBoxes(frames[0], group.true_boxes.map((one) => ({ ...one, label: one.label || "truth" })), group.size, "true");
-    drawBoxes(frames[0], together(group.completions), group.size, "said");
+  const addresses = group.sizes.map((_, i) => `rollouts/group/${group.number}/picture/${i}`);
+  const missing = () => el("p", { class: "fault" }, "the picture is not where the run says, or outside the run and the current folder; --images names its folder");
+  const frames = group.sizes.map((size, i) => (size ? picture(addresses[i], `picture ${i + 1}`, size) : missing()));
+  if (group.true_boxes.length || group.completions.some((one) => one.boxes.length)) {
+    drawBoxes(frames[0], group.true_boxes.map((one) => ({ ...one, label: one.label || "truth" })), group.sizes[0], "true");
+    drawBoxes(frames[0], together(group.completions), group.sizes[0], "said");
   }
-  frames.forEach((frame) => frame.querySelector("img").addEventListener("error", () => frame.replaceChildren(el("p", { class: "fault" }, "the picture is not where the run says; --images names its folder"))));
+  frames.forEach((frame) => frame.querySelector("img")?.addEventListener("error", () => frame.replaceChildren(missing())));
   parts.push(el("figure", {}, el("div", { class: "row" }, ...frames),
     el("figcaption", {}, el("span", {}, el("span", { class: "key said" }), "answers by their number", el("span", { class: "key true" }), "truth"))));
   parts.push(el("p", { class: "note" }, el("b", {}, "Truth "), group.truth), el("p", {}, ...marks(group)));
