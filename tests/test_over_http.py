@@ -151,7 +151,13 @@ def test_a_killed_server_and_a_killed_evaluation_ask_nothing_twice(served, tmp_p
             asked(engine, source, tmp_path / "work", of)
         kept = set(answers_in(tmp_path / "work"))
         first.faults = [401]
-        with pytest.raises(TransientError, match=r"refuses: it answers 401 .*the same command goes on"):
+        with pytest.raises(ValueError, match=r"refuses: it answers 401 .*the same command goes on"):
+            asked(OverHttp(checkpoint, settings(first.url, batch=1), PIXELS), source, tmp_path / "work", of)
+        first.faults = [422]
+        with pytest.raises(ValueError, match=r"^s id .*: tiny at .* refuses: it answers 422"):
+            asked(OverHttp(checkpoint, settings(first.url, batch=1), PIXELS), source, tmp_path / "work", of)
+        first.faults = [404]
+        with pytest.raises(TransientError, match=r"refuses: it answers 404 .*the same command goes on"):
             asked(OverHttp(checkpoint, settings(first.url, batch=1), PIXELS), source, tmp_path / "work", of)
         before = len(said)
         engine = OverHttp(checkpoint, settings(first.url), PIXELS)

@@ -25,7 +25,7 @@ from vlmr1.families import load_family
 from vlmr1.families.base import Prompt
 from vlmr1.files import digest_of_weights
 from vlmr1.prompts import encode, opened
-from vlmr1.serving.client import DIGITS, Completion, Reply, Request, Server, chat, listing, server_at
+from vlmr1.serving.client import DIGITS, Completion, Refused, Reply, Request, Server, chat, listing, server_at
 from vlmr1.serving.vllm import was_told_others
 from vlmr1.settings import Evaluate
 
@@ -93,12 +93,17 @@ class OverHttp:
                 chat(self.servers, requests(), told)
                 for one in scored:
                     one.result()
+            except Refused as error:
+                if not error.lasting:
+                    raise TransientError(f"{error}; mend or start it again, and the same command goes on") from error
+                of = "" if error.place is None else f"{_row(chunks[error.place])}: "
+                raise ValueError(f"{of}{error}; mend that, and the same command goes on") from error
             except ConnectionError as error:
                 raise TransientError(f"{error}; mend or start it again, and the same command goes on") from error
 
     def _check(self, chunk: Chunk, prompt: Prompt, reply: Reply) -> None:
         """Raises ValueError where the server read another prompt than training, or gave other than all completions."""
-        row = f"{chunk.source.name} id {chunk.samples[0].id}"
+        row = _row(chunk)
         check_prompt(row, prompt, reply, self.max_pixels)
         if len(reply.completions) != chunk.completions:
             raise ValueError(f"{row}: {len(reply.completions)} completions came for {chunk.completions} asked for")
@@ -112,6 +117,10 @@ class OverHttp:
         if said.token_ids is not None:
             return len(said.token_ids)
         return len(self.family.encode_completion(said.text)) - (said.finish_reason == "length")
+
+
+def _row(chunk: Chunk) -> str:
+    return f"{chunk.source.name} id {chunk.samples[0].id}"
 
 
 def _serving(checkpoint: Path, settings: Evaluate) -> tuple[list[Server], str]:
