@@ -37,7 +37,7 @@ class Fake(ThreadingHTTPServer):
         self.stop()
 
     def look(self, path):
-        """The answer to a GET besides /v1/models."""
+        """The answer to a GET besides /v1/models; a number is its status."""
         return {"weight_version": "default"} if path == "/weight_info" else {}
 
     def tell(self, path, body):
@@ -94,7 +94,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path.endswith("/models"):
             self._send({"object": "list", "data": [{"id": name, "owned_by": by} for name, by in models.items()]})
         else:
-            self._send(self.server.look(self.path))
+            said = self.server.look(self.path)
+            self._send(*(({}, said) if isinstance(said, int) else (said,)))
 
     def do_POST(self):
         fake = self.server

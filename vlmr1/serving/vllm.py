@@ -69,7 +69,7 @@ def load_adapter(server: Server, name: str, folder: str) -> None:
         tell(server, "v1/load_lora_adapter", {"lora_name": name, "lora_path": folder})
 
 
-def unload_adapters(server: Server, beginning: str, but: str) -> None:
+def unload_adapters(server: Server, beginning: str, but: str = "") -> None:
     """Have it forget the adapters whose names begin so, but one. Raises as `tell`."""
     for name in served_by(server):
         if name.startswith(beginning) and name != but:
