@@ -88,6 +88,20 @@ class FakeVllm(Fake):
         return 200, {}
 
 
+class Failing(FakeVllm):
+    """Answers one path by a status, or cuts the line there."""
+
+    at, how = "", 500
+
+    def tell(self, path, body):
+        if path == self.at and self.how == "cut":
+            raise ConnectionAbortedError
+        return (self.how, {"error": "told to"}) if path == self.at else super().tell(path, body)
+
+    def look(self, path):
+        return self.how if path == self.at else super().look(path)
+
+
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         models = self.server.models

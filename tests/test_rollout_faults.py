@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.fake_server import FakeVllm
+from tests.fake_server import Failing, FakeVllm
 from tests.test_remote_rollout import LORA, asked, canned, over, place, remote, sample, trainer
 from tests.test_training import grpo
 from vlmr1.errors import TransientError
@@ -18,20 +18,6 @@ from vlmr1.grpo.folder_out import ByAdapter
 from vlmr1.grpo.remote_rollout import RemoteRollout
 
 STEPS = ("/pause?mode=abort", "/update_weight_version", "/collective_rpc", "/reset_prefix_cache", "/resume")
-
-
-class Failing(FakeVllm):
-    """Answers a path by a status, or cuts the line."""
-
-    at, how = "", 500
-
-    def tell(self, path, body):
-        if path == self.at and self.how == "cut":
-            raise ConnectionAbortedError
-        return (self.how, {"error": "told to"}) if path == self.at else super().tell(path, body)
-
-    def look(self, path):
-        return self.how if path == self.at else super().look(path)
 
 
 @pytest.mark.parametrize("how", [500, 503, 404, 429, "cut"])

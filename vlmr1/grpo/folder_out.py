@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 from vlmr1.files import whole_folder
+from vlmr1.grpo.gathered import gathered_trained
 from vlmr1.grpo.weights_out import WeightsOut, served_weights
 from vlmr1.launch import is_first, place
 from vlmr1.serving.client import Reply, Server
@@ -48,8 +49,12 @@ class InFolder(WeightsOut):
     def write(self, folder: Path, state: Mapping[str, torch.Tensor] | None) -> None:
         """Write the weights; `state` is the model's where DeepSpeed holds it. Called on the first process."""
 
+    def gathered(self) -> dict[str, torch.Tensor] | None:
+        """What `write` needs of a model that DeepSpeed holds; called on every process."""
+        return self.trainer.gathered()
+
     def leave(self) -> None:
-        state = self.trainer.gathered()
+        state = self.gathered()
         if is_first():
             with whole_folder(self.folder) as folder:
                 self.write(folder, state)
@@ -78,6 +83,10 @@ class ByAdapter(InFolder):
     def _beginning(self) -> str:
         """How the names of all adapters of this work folder begin, those of an earlier start too."""
         return f"{self.settings.model}.{self.own}."
+
+    def gathered(self) -> dict[str, torch.Tensor] | None:
+        """The adapter alone: what does not train is never put together."""
+        return gathered_trained(self.trainer.model) if self.trainer.is_deepspeed_enabled else None
 
     def write(self, folder: Path, state: Mapping[str, torch.Tensor] | None) -> None:
         from vlmr1.adapters import write_adapter  # peft, wanted only here
