@@ -37,7 +37,7 @@ class Fake(ThreadingHTTPServer):
         self.stop()
 
     def look(self, path):
-        """The answer to a GET besides /v1/models."""
+        """The answer to a GET besides /v1/models; a number is its status."""
         return {"weight_version": "default"} if path == "/weight_info" else {}
 
     def tell(self, path, body):
@@ -88,13 +88,28 @@ class FakeVllm(Fake):
         return 200, {}
 
 
+class Failing(FakeVllm):
+    """Answers one path by a status, or cuts the line there."""
+
+    at, how = "", 500
+
+    def tell(self, path, body):
+        if path == self.at and self.how == "cut":
+            raise ConnectionAbortedError
+        return (self.how, {"error": "told to"}) if path == self.at else super().tell(path, body)
+
+    def look(self, path):
+        return self.how if path == self.at else super().look(path)
+
+
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         models = self.server.models
         if self.path.endswith("/models"):
             self._send({"object": "list", "data": [{"id": name, "owned_by": by} for name, by in models.items()]})
         else:
-            self._send(self.server.look(self.path))
+            said = self.server.look(self.path)
+            self._send(*(({}, said) if isinstance(said, int) else (said,)))
 
     def do_POST(self):
         fake = self.server

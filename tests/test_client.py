@@ -2,13 +2,18 @@
 
 import base64
 import io
+import socket
 import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 from PIL import Image
 
 from tests.fake_server import Fake
-from vlmr1.serving.client import Request, Server, chat, models_of, server_at
+from vlmr1.serving.client import Refused, Request, Server, chat, listing, models_of, server_at
+from vlmr1.serving.connections import waiting
 from vlmr1.serving.messages import body_of, reply_of
 
 RED = Image.new("RGB", (8, 6), "red")
@@ -82,7 +87,9 @@ def test_what_the_server_gives_is_read():
     assert (first.text, first.token_ids, first.logprobs) == ("a", (4, 2), (-0.5, 0.0))
     assert (second.text, second.token_ids, second.logprobs, second.finish_reason) == ("", None, None, "length")
     assert (reply.prompt_tokens, reply.prompt_token_ids, reply.weight_version) == (9, (1, 2), "w1")
-    for odd in ("no JSON", "[]", '{"choices": [{}]}', '{"error": "x"}'):
+    parts = '[{"type": "text", "text": "a "}, {"type": "text", "text": "b"}]'
+    assert reply_of(f'{{"choices": [{{"message": {{"content": {parts}}}}}]}}').completions[0].text == "a b"
+    for odd in ("no JSON", "[]", '{"choices": [{}]}', '{"choices": []}', '{"error": "x"}'):
         with pytest.raises(ValueError, match="not an OpenAI chat completion"):
             reply_of(odd)
 
@@ -134,6 +141,51 @@ def test_a_server_that_says_how_long_to_wait_is_given_that(fake):
     start = time.monotonic()
     chat([quick(fake)], questions(1))
     assert time.monotonic() - start >= 1
+
+
+def test_what_a_server_asks_for_has_bounds():
+    assert [waiting(said) for said in ("7", " 7 ", "99999", "²", "soon", "")] == [7, 7, 60, 0, 0, 0]
+    assert 20 < waiting(format_datetime(datetime.now(UTC) + timedelta(seconds=30))) <= 30
+
+
+def test_a_mute_server_is_asked_whether_it_is_healthy_and_then_given_up(fake, caplog):
+    """A host that takes connections and says nothing: it costs one time limit, not one for every try."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        other = Server(f"http://127.0.0.1:{mute.getsockname()[1]}/v1", "m", timeout=0.4, tries=100, pause=10)
+        start = time.monotonic()
+        replies = chat([quick(fake), other], questions(8))
+    assert [r.completions[0].text for r in replies] == [f"q{i}" for i in range(8)] and time.monotonic() - start < 3
+    assert "no answer within 0.4 s, nor does it say that it is healthy" in caplog.text
+
+
+def test_no_proxy_is_asked_for_this_machines_own_servers(fake, monkeypatch):
+    for name in ("http_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for host in ("127.0.0.1", "localhost"):
+        server = quick(fake)
+        server = replace(server, url=server.url.replace("127.0.0.1", host))
+        assert chat([server], questions(1)) and listing(server)
+    with pytest.raises(ConnectionError, match="does not say which models"):
+        listing(replace(server, url="http://192.0.2.1:8000/v1", timeout=0.5))
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 409])
+def test_a_server_that_refuses_whoever_asks_is_left_out(fake, caplog, status):
+    fell = []
+    with Fake(lambda body: status, slow=0.01) as other:
+        replies = chat([quick(fake), quick(other)], questions(20), None, lambda *of: fell.append(of))
+    assert [r.completions[0].text for r in replies] == [f"q{i}" for i in range(20)]
+    assert [server.url for server, _ in fell] == [other.url] and f"it answers {status}" in caplog.text
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_refused_question_ends_the_call_and_is_named(status):
+    with Fake(lambda body: status if told(body) == "q3" else "yes") as one, Fake(lambda body: status) as other:
+        with pytest.raises(Refused, match=f"refuses: it answers {status}") as error:
+            chat([quick(one)], questions(6))
+        assert (error.value.status, error.value.place, error.value.lasting) == (status, 3, True)
+        with pytest.raises(Refused, match=f"refuses: it answers {status}"):
+            chat([quick(one), quick(other)], questions(6))
 
 
 @pytest.mark.parametrize(

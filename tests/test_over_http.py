@@ -77,6 +77,7 @@ def test_recorded_answers_of_vllm_become_rows(served, tmp_path):
         engine = OverHttp(checkpoint, settings(fake.url), PIXELS)
         rows = asked(engine, source, tmp_path, settings(fake.url))
     assert (engine.about()["server"], engine.about()["engine"]) == ("vllm", "http")
+    assert engine.about()["prompts_compared"] == ["token for token"]
     for sample in source.samples:
         (choice,) = recorded({"messages": [{"content": [{"text": rec.prompt(sample)}]}]})["choices"]
         row = rows[sample.id]
@@ -109,6 +110,10 @@ def test_a_server_that_reads_another_prompt_or_has_other_weights_is_refused(serv
         with Fake(models=models) as fake, pytest.raises(fault, match=said):
             OverHttp(checkpoint, settings(fake.url), PIXELS)
     with FakeVllm(recorded, listed(checkpoint)) as fake:
+        fake.look = lambda path: {"is_paused": path == "/is_paused", "weight_version": "default"}
+        with pytest.raises(ValueError, match=r"is paused, as by a trainer that was killed; resume it"):
+            OverHttp(checkpoint, settings(fake.url), PIXELS)
+        del fake.look
         fake.version = "0123.4.0-0"
         with pytest.raises(ValueError, match=r"was brought other weights by GRPO than tiny's; start it again"):
             OverHttp(checkpoint, settings(fake.url), PIXELS)
@@ -151,7 +156,13 @@ def test_a_killed_server_and_a_killed_evaluation_ask_nothing_twice(served, tmp_p
             asked(engine, source, tmp_path / "work", of)
         kept = set(answers_in(tmp_path / "work"))
         first.faults = [401]
-        with pytest.raises(TransientError, match=r"refuses: it answers 401 .*the same command goes on"):
+        with pytest.raises(ValueError, match=r"refuses: it answers 401 .*the same command goes on"):
+            asked(OverHttp(checkpoint, settings(first.url, batch=1), PIXELS), source, tmp_path / "work", of)
+        first.faults = [422]
+        with pytest.raises(ValueError, match=r"^s id .*: tiny at .* refuses: it answers 422"):
+            asked(OverHttp(checkpoint, settings(first.url, batch=1), PIXELS), source, tmp_path / "work", of)
+        first.faults = [404]
+        with pytest.raises(TransientError, match=r"refuses: it answers 404 .*the same command goes on"):
             asked(OverHttp(checkpoint, settings(first.url, batch=1), PIXELS), source, tmp_path / "work", of)
         before = len(said)
         engine = OverHttp(checkpoint, settings(first.url), PIXELS)

@@ -11,7 +11,7 @@ import copy
 import difflib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -108,20 +108,26 @@ def merge(adapter: Path, base: Path | None, output: Path) -> None:
 
 
 def merged_weights(model: PeftModel, state: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
-    """W + (alpha / r) B A for each adapted layer, under the names that the bare model has for its weights."""
+    """`each_merged`, all together."""
+    return dict(each_merged(model, state))
+
+
+def each_merged(model: PeftModel, state: Mapping[str, torch.Tensor] | None) -> Iterator[tuple[str, torch.Tensor]]:
+    """W + (alpha / r) B A for each adapted layer, under the names that the bare model has for its weights.
+
+    One after the other; a tied weight, which a gathered state holds twice, comes once.
+    """
     bare, state = model.get_base_model(), model.state_dict() if state is None else state
-    layers, weights = dict(bare.named_modules()), {}
+    layers = dict(bare.named_modules())
     for name, tensor in state.items():
         layer, _, leaf = name.removeprefix(INSIDE).rpartition(".base_layer.")
         if layer and leaf == "weight":
             wide = torch.promote_types(tensor.dtype, torch.float32)
             a, b = (state[f"{INSIDE}{layer}.lora_{side}.default.weight"].to(wide) for side in "AB")  # (r, in), (out, r)
             tensor = (tensor.to(wide) + layers[layer].scaling["default"] * b @ a).to(tensor.dtype)
-        if ".lora_" not in name:
-            weights[f"{layer}.{leaf}" if layer else leaf] = tensor
-    for tied in bare.all_tied_weights_keys:
-        weights.pop(tied, None)  # a gathered state holds a tied weight twice
-    return weights
+        plain = f"{layer}.{leaf}" if layer else leaf
+        if ".lora_" not in name and plain not in bare.all_tied_weights_keys:
+            yield plain, tensor
 
 
 def _targets(model: Any, family: Family, settings: Lora) -> set[str]:

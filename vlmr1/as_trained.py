@@ -33,9 +33,11 @@ def neutral(family: Family) -> dict[str, Any]:
     return {"stop_token_ids": tuple(family.end_ids), "top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0}
 
 
-def check_prompt(row: str, prompt: Prompt, reply: Reply, max_pixels: int) -> None:
-    """Raises ValueError where the server read another prompt than training."""
+def check_prompt(row: str, prompt: Prompt, reply: Reply, max_pixels: int, token_for_token: bool = False) -> None:
+    """Raises ValueError where the server read another prompt than training, or does not say which though it must."""
     ids = reply.prompt_token_ids
+    if token_for_token and ids is None:
+        raise ValueError(f"{row}: the server does not give the prompt's token ids; serve with vLLM, by vlmr1 serve")
     if reply.prompt_tokens not in (None, len(prompt.ids)) or ids not in (None, tuple(prompt.ids)):
         raise ValueError(
             f"{row}: the server reads a prompt of {reply.prompt_tokens} tokens that is not training's of"

@@ -274,9 +274,15 @@ class VlmTrainer(Trainer):
             self.load_more(checkpoint)
         if self.is_deepspeed_enabled:
             know_deepspeed()
-        with in_order(self), plain(checkpoint):
-            self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        try:
+            with in_order(self), plain(checkpoint):
+                self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        finally:
+            self.close()
         return logged_rows(self.state)
+
+    def close(self) -> None:
+        """Leave nothing behind elsewhere, however training ended; what a kill leaves, the next start removes."""
 
     def save_policy(self, folder: Path) -> None:
         """Write what training is to leave, a whole checkpoint; called on every process, the first writes."""

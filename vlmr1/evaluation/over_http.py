@@ -25,8 +25,8 @@ from vlmr1.families import load_family
 from vlmr1.families.base import Prompt
 from vlmr1.files import digest_of_weights
 from vlmr1.prompts import encode, opened
-from vlmr1.serving.client import DIGITS, Completion, Reply, Request, Server, chat, listing, server_at
-from vlmr1.serving.vllm import was_told_others
+from vlmr1.serving.client import DIGITS, Completion, Refused, Reply, Request, Server, chat, listing, server_at
+from vlmr1.serving.vllm import is_paused, was_told_others
 from vlmr1.settings import Evaluate
 
 LOG = logging.getLogger(__name__)
@@ -44,11 +44,14 @@ class OverHttp:
         self.family, self.seed, self.length = load_family(checkpoint, max_pixels), asking.seed, asking.max_new_tokens
         self.max_pixels = max_pixels
         self.servers, self.kind = _serving(checkpoint, settings)
+        self.compared = {"token for token": 0, "by number": 0, "unchecked": 0}  # prompts asked by this process
 
     def about(self) -> dict[str, Any]:
         """What shapes answers besides the settings; the servers' precision and kernels are theirs to know."""
         template = self.family.tokenizer.chat_template
-        return {"engine": "http", "server": self.kind, "chat_template": template, "end_ids": self.family.end_ids}
+        how = [way for way, count in self.compared.items() if count]
+        of = {"engine": "http", "server": self.kind, "chat_template": template, "end_ids": self.family.end_ids}
+        return of | {"prompts_compared": how}
 
     def ask(self, chunks: Sequence[Chunk], keep: Keep) -> None:
         """Have chunks of one item each answered, each kept as soon as its answer comes."""
@@ -93,13 +96,20 @@ class OverHttp:
                 chat(self.servers, requests(), told)
                 for one in scored:
                     one.result()
+            except Refused as error:
+                if not error.lasting:
+                    raise TransientError(f"{error}; mend or start it again, and the same command goes on") from error
+                of = "" if error.place is None else f"{_row(chunks[error.place])}: "
+                raise ValueError(f"{of}{error}; mend that, and the same command goes on") from error
             except ConnectionError as error:
                 raise TransientError(f"{error}; mend or start it again, and the same command goes on") from error
 
     def _check(self, chunk: Chunk, prompt: Prompt, reply: Reply) -> None:
         """Raises ValueError where the server read another prompt than training, or gave other than all completions."""
-        row = f"{chunk.source.name} id {chunk.samples[0].id}"
+        row = _row(chunk)
         check_prompt(row, prompt, reply, self.max_pixels)
+        by_number = "unchecked" if reply.prompt_tokens is None else "by number"
+        self.compared[by_number if reply.prompt_token_ids is None else "token for token"] += 1
         if len(reply.completions) != chunk.completions:
             raise ValueError(f"{row}: {len(reply.completions)} completions came for {chunk.completions} asked for")
 
@@ -112,6 +122,10 @@ class OverHttp:
         if said.token_ids is not None:
             return len(said.token_ids)
         return len(self.family.encode_completion(said.text)) - (said.finish_reason == "length")
+
+
+def _row(chunk: Chunk) -> str:
+    return f"{chunk.source.name} id {chunk.samples[0].id}"
 
 
 def _serving(checkpoint: Path, settings: Evaluate) -> tuple[list[Server], str]:
@@ -130,6 +144,10 @@ def _serving(checkpoint: Path, settings: Evaluate) -> tuple[list[Server], str]:
             continue
         if other := [one for one in served if one.startswith(f"{name}@") and one != f"{name}@{digest}"]:
             raise ValueError(f"{url}: serves {other[0]}, and {checkpoint} is {name}@{digest} now; start it again")
+        if served.get(name) == "vllm" and is_paused(server):
+            raise ValueError(
+                f"{url}: is paused, as by a trainer that was killed; resume it (POST /resume) or start again"
+            )
         if served.get(name) == "vllm" and was_told_others(server):
             raise ValueError(f"{url}: was brought other weights by GRPO than {name}'s; start it again")
         if name in served:

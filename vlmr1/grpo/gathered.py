@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 
 @contextmanager
 def gathered_weights(bare: Any) -> Iterator[None]:
@@ -15,6 +17,15 @@ def gathered_weights(bare: Any) -> Iterator[None]:
 
     with deepspeed.zero.GatheredParameters(list(bare.parameters())), _unhooked(bare):
         yield
+
+
+def gathered_trained(model: Any) -> dict[str, torch.Tensor]:
+    """What trains of a model that DeepSpeed holds, sharded or not, on the CPU; called on every process."""
+    import deepspeed
+
+    trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
+    with deepspeed.zero.GatheredParameters(list(trained.values())):
+        return {name: one.detach().to("cpu", copy=True) for name, one in trained.items()}
 
 
 @contextmanager

@@ -6,7 +6,8 @@ that dies leaves its requests to the others; where none is left, training waits 
 token for token.
 
 With `overlap` the next set is asked while this one is trained on, so that its weights are one set old. What was
-answered ahead is kept in each checkpoint, so that a resumed run trains on the same.
+answered ahead is kept in each checkpoint, so that a resumed run trains on the same. Asking ahead is only ever a gain of
+time: no checkpoint and no end of a training waits for servers that are gone, and what they left is asked again.
 
 Left out on purpose: the looks at held-out samples, which stay in process.
 """
@@ -14,6 +15,8 @@ Left out on purpose: the looks at held-out samples, which stay in process.
 from __future__ import annotations
 
 import json
+import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,13 +32,19 @@ from vlmr1.families.base import Prompt
 from vlmr1.files import write_json
 from vlmr1.grpo.weights_out import weights_out
 from vlmr1.prompts import Items, opened
-from vlmr1.serving.client import Reply, Request, chat
+from vlmr1.serving.client import Completion, Refused, Reply, Request, chat
+from vlmr1.serving.vllm import SOON
 from vlmr1.settings import OverVllm
 
 if TYPE_CHECKING:
     from vlmr1.grpo.trainer import GrpoTrainer
 
+NEVER, ROUNDED = (
+    -1_000.0,
+    1e-5,
+)  # nats between which the log-prob of a token that was sampled lies; vLLM's -9999 is none
 FRUITLESS = 3  # rounds of questions without an answer that can be used, though servers are there
+LOG = logging.getLogger(__name__)
 Batches = Sequence[Mapping[str, Items]]
 
 
@@ -78,7 +87,7 @@ class RemoteRollout(TrainerCallback):
         have = self.ahead.pop(number, {})
         groups = {index: have[index] for index in prompts if index in have and not self._too_old(have[index].number)}
         self.refused += sum(index in have for index in prompts) - len(groups)
-        groups |= self._ask(number, {index: one for index, one in prompts.items() if index not in groups})
+        self._ask(number, prompts, groups)
         self.refused_of_set, self.refused = self.refused, 0
         if self.settings.overlap and (following := self._following()):
             self.coming = _Coming(self, number + 1, following)
@@ -91,7 +100,7 @@ class RemoteRollout(TrainerCallback):
         return {"staleness": lag / count, "stale_refused": refused}
 
     def save(self, folder: Path) -> None:
-        """Keep in a checkpoint what was answered ahead."""
+        """Keep in a checkpoint what was answered ahead; what is under way is waited for, a server is not."""
         self._finish()
         plain = [
             {"set": number, "index": index} | asdict(group)
@@ -109,10 +118,10 @@ class RemoteRollout(TrainerCallback):
                 self.ahead.setdefault(one["set"], {})[one["index"]] = group
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Leave nothing behind."""
-        self._finish()
+        """Ask nothing more, once all processes are through."""
+        if self.coming is not None:
+            self.coming.drop()
         self.trainer.accelerator.wait_for_everyone()  # the others may still be asking
-        self.weights.close()
 
     def _following(self) -> dict[int, Prompt]:
         """The prompts of the next set, as far as this process has them."""
@@ -121,30 +130,50 @@ class RemoteRollout(TrainerCallback):
         return {index: one for batch in batches for index, one in batch["items"] if isinstance(one, Prompt)}
 
     def _finish(self) -> None:
-        """Wait for what is asked ahead."""
+        """End the asking ahead as soon as what is under way is answered or lost; what came is kept."""
         coming, self.coming = self.coming, None
         if coming is not None:
-            self.ahead[coming.number] = coming.wait()
+            self.ahead[coming.number] = coming.result()
 
     def _too_old(self, number: int) -> bool:
         return self.weights.number - number > self.settings.max_staleness
 
-    def _ask(self, number: int, prompts: Mapping[int, Prompt]) -> dict[int, Group]:
-        """Groups of a set's prompts, by weights that are not too old; servers may go and come meanwhile."""
-        found: dict[int, Group] = {}
+    def _ask(
+        self,
+        number: int,
+        prompts: Mapping[int, Prompt],
+        found: dict[int, Group],
+        hurried: threading.Event | None = None,
+    ) -> None:
+        """Put groups of a set's prompts, by weights that are not too old, into `found`; servers may go and come.
+
+        Once `hurried` is set nobody is waited for. Raises TransientError, and ValueError for what a person must mend.
+        """
         fruitless = 0
         while left := [index for index in prompts if index not in found]:
-            before, problem = len(found), "its answers are of other weights"
+            before, problem = len(found), "its answers are of other weights, or broken off"
             try:
-                self._round(number, left, prompts, found)
-            except ConnectionError as error:  # all are down, or one refuses, as a server does that was started again
+                self._round(number, left, prompts, found, hurried)
+            except Refused as error:
+                if error.place is not None:
+                    raise ValueError(f"{self._row(left[error.place])}: {error}; mend or leave out that row") from error
+                if error.lasting:
+                    raise ValueError(str(error)) from error
+                problem = str(error)  # of the server, which is looked at again
+            except ConnectionError as error:  # all are down
                 problem = str(error)
             fruitless = fruitless + 1 if len(found) == before else 0
-            if fruitless == FRUITLESS:
+            if fruitless == FRUITLESS or (hurried is not None and hurried.is_set()):
                 raise TransientError(f"{problem}; mend or start it again, and the same command goes on")
-        return found
 
-    def _round(self, number: int, left: Sequence[int], prompts: Mapping[int, Prompt], found: dict[int, Group]) -> None:
+    def _round(
+        self,
+        number: int,
+        left: Sequence[int],
+        prompts: Mapping[int, Prompt],
+        found: dict[int, Group],
+        hurried: threading.Event | None,
+    ) -> None:
         """Ask the servers that are ready; what can be used of their answers is put into `found`."""
 
         def told(place: int, reply: Reply) -> None:
@@ -154,7 +183,12 @@ class RemoteRollout(TrainerCallback):
             else:
                 found[left[place]] = group
 
-        chat(self.weights.ready(), self._requests(number, left), told)
+        servers = self.weights.ready(hurried)
+        chat(servers, self._requests(number, left), told, lambda server, why: self.weights.fell(server))
+
+    def _row(self, index: int) -> str:
+        sample = self.trainer.prompts.sample(index)
+        return f"{sample.source} id {sample.id}"
 
     def _requests(self, number: int, indices: Sequence[int]) -> Iterator[Request]:
         grpo, family = self.trainer.grpo, self.trainer.family
@@ -180,12 +214,13 @@ class RemoteRollout(TrainerCallback):
 
         Raises ValueError where the server reads another prompt than training, or does not say all that is asked.
         """
-        grpo, sample = self.trainer.grpo, self.trainer.prompts.sample(index)
-        row = f"{sample.source} id {sample.id}"
+        grpo, row = self.trainer.grpo, self._row(index)
         number = self.weights.number_of(reply)
         if number is None or self._too_old(number):
             return None
-        check_prompt(row, prompt, reply, self.trainer.max_pixels)
+        if any(one.finish_reason == "abort" or one.token_ids == () for one in reply.completions):
+            return None
+        check_prompt(row, prompt, reply, self.trainer.max_pixels, token_for_token=True)
         tokens = [list(one.token_ids or ()) for one in reply.completions]
         logps = [list(one.logprobs or ()) for one in reply.completions]
         if len(tokens) != grpo.num_generations or any(
@@ -194,31 +229,49 @@ class RemoteRollout(TrainerCallback):
             raise ValueError(
                 f"{row}: the server gives no token ids with log-probs of {grpo.num_generations} completions"
             )
+        for one in reply.completions:
+            self._check(row, one)
         ends = self.trainer.family.end_ids
         if any(ids[-1] not in ends and len(ids) < grpo.max_completion_length for ids in tokens):
             return None
         return Group(tokens, logps, number)
+
+    def _check(self, row: str, said: Completion) -> None:
+        """Raises ValueError for tokens that the policy has not, and log-probs that nothing sampled can have."""
+        known = self.trainer.bare.get_input_embeddings().num_embeddings
+        for token, logp in zip(said.token_ids or (), said.logprobs or (), strict=True):
+            if not 0 <= token < known:
+                raise ValueError(f"{row}: the server sampled token {token}, and the policy knows {known}")
+            if not (math.isfinite(logp) and NEVER < logp <= ROUNDED):
+                raise ValueError(
+                    f"{row}: the server sampled token {token} with log-prob {logp}, which nothing sampled has; it is"
+                    " broken, or gives other log-probs than those it samples by"
+                )
 
 
 class _Coming:
     """The next set, asked in a thread of its own."""
 
     def __init__(self, rollout: RemoteRollout, number: int, prompts: Mapping[int, Prompt]) -> None:
-        self.number = number
+        self.number, self.hurried = number, threading.Event()
         self.found: dict[int, Group] = {}
-        self.error: BaseException | None = None
 
         def ask() -> None:
             try:
-                self.found = rollout._ask(number, prompts)
-            except BaseException as error:  # raised where it is waited for
-                self.error = error
+                rollout._ask(number, prompts, self.found, self.hurried)
+            except Exception as error:  # what lasts is met again, and raised, when the set's own turn comes
+                LOG.warning("not all of the next set was answered ahead, the rest is asked again: %s", error)
 
         self.thread = threading.Thread(target=ask, daemon=True)
         self.thread.start()
 
-    def wait(self) -> dict[int, Group]:
+    def result(self) -> dict[int, Group]:
+        """What is answered when all that is under way is; servers that are gone are not waited for."""
+        self.hurried.set()
         self.thread.join()
-        if self.error is not None:
-            raise self.error
         return self.found
+
+    def drop(self) -> None:
+        """Nobody wants it any more: whatever is wrong with it, and however long the rest would take."""
+        self.hurried.set()
+        self.thread.join(SOON)

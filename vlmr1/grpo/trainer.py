@@ -45,6 +45,7 @@ from vlmr1.grpo.remote_rollout import Group, RemoteRollout
 from vlmr1.grpo.rollout import sample_completions
 from vlmr1.grpo.sampling import Sampling
 from vlmr1.grpo.scoring import Judged, Scorer
+from vlmr1.launch import is_first
 from vlmr1.prompts import Items
 from vlmr1.sample import Source
 from vlmr1.settings import Training
@@ -90,14 +91,13 @@ class GrpoTrainer(VlmTrainer):
         self.totals: dict[str, float] = {}  # figures of the present rollouts, over all processes
         self.sums: dict[str, float] = {}  # of the present step's passes, on this process
         self.journal = Journal(work, settings.log_rollouts)
-        lora = chosen.trained.lora
         self.keeps_reading = (  # whether a rollout's reading of the prompts can serve the first backward pass
             self.policy.shared
             and settings.over_vllm is None
             and self.args.gradient_accumulation_steps == 1
             and not chosen.compute.activation_checkpointing
             and chosen.compute.deepspeed is None
-            and (lora is None or lora.dropout == 0)
+            and (self.lora is None or self.lora.dropout == 0)
         )
         self.remote = None if settings.over_vllm is None else RemoteRollout(self, settings.over_vllm)
         self.mismatch = Mismatch()
@@ -182,14 +182,12 @@ class GrpoTrainer(VlmTrainer):
                 [c if on else [] for c, on in zip(group, used, strict=True)]
                 for group, used in zip(completions[part], trained_on[part].tolist(), strict=True)
             ]
-            rollout = Rollout(
-                indices[part], kept, gains[part].to(self.args.device), int(tokens), int(groups), prompts[part],
-                features, prefix,
-            )  # fmt: skip
+            there = gains[part].to(self.args.device)
+            rollout = Rollout(indices[part], kept, there, int(tokens), int(groups), prompts[part], features, prefix)
             self._drop_idle(rollout, zero_variance(rewards[part]))
             if sampled is not None:
-                logps = laid_out(rollout.completions, [group.logps for group in sampled[part]])
-                rollout.sampled_logps = logps.to(self.args.device)
+                logps = [group.logps for group in sampled[part]]
+                rollout.sampled_logps = laid_out(rollout.completions, logps).to(self.args.device)
             if self.reference is not None:
                 with self.accelerator.autocast():
                     rollout.reference_logps = self._ask(self.reference.score, rollout).logps
@@ -366,6 +364,10 @@ class GrpoTrainer(VlmTrainer):
         state = TrainerState.load_from_json(str(folder / "trainer_state.json"))
         rows = [row for row in logged_rows(state) if (row["step"] - 1) % self.grpo.num_iterations == 0]
         self.totals = self.journal.replay(rows)
+
+    def close(self) -> None:
+        if self.remote is not None and is_first():
+            self.remote.weights.close()
 
     def save_policy(self, folder: Path) -> None:
         """The best policy on the held-out samples where training may stop on them, else the last."""

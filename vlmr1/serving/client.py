@@ -1,8 +1,10 @@
 """The one client of OpenAI-compatible servers: vLLM, vllm-ascend, xLLM, SGLang, hosted endpoints.
 
 Many requests at once, at most so many on each server; one that stumbles (a time-out, a cut connection, an answer of 429
-or 5xx) is sent again after a pause that doubles; a server that goes on stumbling is left out for the rest of the call,
-and what it had goes to the others. A key comes from the environment (VLMR1_SERVER_KEY), never from a file.
+or 5xx) is sent again after a pause that doubles; a server that goes on stumbling, that refuses whoever asks (401, 403,
+404), or that says nothing in time and is not even healthy, is left out for the rest of the call, and what it had goes
+to the others. A question that is refused for what it is (400, 413, 422) ends the call. A key comes from the
+environment (VLMR1_SERVER_KEY), never from a file.
 
     server = Server("http://localhost:8000/v1", "grpo")
     (reply,) = chat([server], [Request("the red square", (picture,), max_tokens=64)])
@@ -15,22 +17,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import ssl
+import random
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Any
 
 import httpx
 
+from vlmr1.serving.connections import REACHED, Refused, Stumbled, asynchronous, check, once
 from vlmr1.serving.messages import Completion, Reply, Request, body_of, reply_of
 
-__all__ = ["Completion", "Reply", "Request", "Server", "chat", "chat_async", "listing", "models_of", "server_at"]
+__all__ = [
+    "Completion", "Refused", "Reply", "Request", "Server", "Stumbled", "chat", "chat_async", "check", "listing",
+    "models_of", "server_at",
+]  # fmt: skip
 KEY = "VLMR1_SERVER_KEY"
 DIGITS = 12  # of a digest in a served name
 LOG = logging.getLogger(__name__)
 Told = Callable[[int, Reply], object]
+Fell = Callable[["Server", ConnectionError], object]
 
 
 @dataclass(frozen=True)
@@ -67,12 +73,6 @@ class Server:
         return {"Authorization": f"Bearer {self.key}"} if self.key else {}
 
 
-@cache
-def trust() -> ssl.SSLContext:
-    """Whom connections trust, read once: it takes longer than many an answer."""
-    return httpx.create_ssl_context()
-
-
 def server_at(url: str, model: str, **more: Any) -> Server:
     """The server at an address, with the environment's key."""
     return Server(url, model, os.environ.get(KEY, ""), **more)
@@ -84,8 +84,7 @@ def listing(server: Server) -> dict[str, str]:
     `vlmr1 serve` adds NAME@DIGEST, which tells one checkpoint of a name from another.
     """
     try:
-        timeout = min(server.timeout, 30)
-        answer = httpx.get(server.address("models"), headers=server.headers, timeout=timeout, verify=trust())
+        answer = once("GET", server.address("models"), min(server.timeout, 30), headers=server.headers)
         answer.raise_for_status()
         return {str(one["id"]): str(one.get("owned_by", "")) for one in answer.json()["data"]}
     except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -100,22 +99,26 @@ def models_of(server: Server) -> list[str]:
     return list(listing(server))
 
 
-def chat(servers: Sequence[Server], requests: Iterable[Request], told: Told | None = None) -> list[Reply]:
+def chat(
+    servers: Sequence[Server], requests: Iterable[Request], told: Told | None = None, fell: Fell | None = None
+) -> list[Reply]:
     """The replies, in the order of the requests; `told` hears of each with its place as it comes, one at a time.
 
-    Requests are taken from `requests` as servers become free, so that a generator need not hold all pictures at once.
-    Raises ConnectionError where a server refuses (an answer of 4xx but 429), or when none is left to ask.
+    `fell` hears of each server that is left out. Requests are taken from `requests` as servers become free, so that a
+    generator need not hold all pictures at once. Raises Refused, with its place, for a question that is refused for
+    what it is, or where all servers refuse; ConnectionError when none is left to ask.
     """
-    return asyncio.run(chat_async(servers, requests, told))
+    return asyncio.run(chat_async(servers, requests, told, fell))
 
 
-async def chat_async(servers: Sequence[Server], requests: Iterable[Request], told: Told | None = None) -> list[Reply]:
+async def chat_async(
+    servers: Sequence[Server], requests: Iterable[Request], told: Told | None = None, fell: Fell | None = None
+) -> list[Reply]:
     """`chat`, where an event loop already runs. `told` and `requests` run in threads of their own."""
     if not servers:
         raise ValueError("no server is named")
-    asking = _Asking(servers, requests, told)
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    async with httpx.AsyncClient(timeout=None, limits=limits, verify=trust()) as client:
+    asking = _Asking(servers, requests, told, fell)
+    async with asynchronous() as client:
         turns = range(max(one.at_once for one in servers))  # in turn, so that few requests too go to all servers
         workers = [
             asyncio.create_task(asking.work(client, one)) for turn in turns for one in servers if turn < one.at_once
@@ -129,20 +132,26 @@ async def chat_async(servers: Sequence[Server], requests: Iterable[Request], tol
     if asking.refused is not None:
         raise asking.refused
     if asking.again or not asking.exhausted:
-        raise ConnectionError("; ".join(f"{server} gives no answer: {why}" for server, why in asking.down.items()))
+        problem = "; ".join(map(str, asking.down.values()))
+        refusals = [why for why in asking.down.values() if isinstance(why, Refused)]
+        if len(refusals) == len(asking.down):
+            raise Refused(problem, refusals[0].status)
+        raise ConnectionError(problem)
     return [asking.replies[place] for place in range(len(asking.replies))]
 
 
 class _Asking:
     """What is still to be asked, what is under way, what was answered, and which servers are down."""
 
-    def __init__(self, servers: Sequence[Server], requests: Iterable[Request], told: Told | None) -> None:
-        self.requests, self.told = enumerate(requests), told
+    def __init__(
+        self, servers: Sequence[Server], requests: Iterable[Request], told: Told | None, fell: Fell | None
+    ) -> None:
+        self.requests, self.told, self.fell = enumerate(requests), told, fell
         self.exhausted, self.under_way = False, 0
         self.again: deque[tuple[int, dict[str, Any]]] = deque()  # left by servers that went down
         self.replies: dict[int, Reply] = {}
-        self.down: dict[Server, str] = {}
-        self.refused: ConnectionError | None = None
+        self.down: dict[Server, ConnectionError] = {}
+        self.refused: Refused | None = None
         self.gone = {server: asyncio.Event() for server in servers}
         self.taking, self.telling, self.change = asyncio.Lock(), asyncio.Lock(), asyncio.Condition()
 
@@ -152,8 +161,12 @@ class _Asking:
             place, body = item
             try:
                 reply = await self._patiently(client, server, body)
-            except ConnectionError as error:  # a refusal: what is under way may end, nothing more is sent
-                self.refused, reply = error, None
+            except Refused as error:
+                reply = None
+                if error.of_the_question:  # what is under way may end, nothing more is sent
+                    self.refused, error.place = error, place
+                else:
+                    self._leave_out(server, error)
             if reply is None:
                 self.again.append(item)
             else:
@@ -197,8 +210,9 @@ class _Asking:
             if server in self.down or self.refused is not None:
                 return None
             if number:
-                try:  # a pause, unless the server is given up in the meantime
-                    await asyncio.wait_for(self.gone[server].wait(), max(wait, server.pause * 2 ** (number - 1)))
+                pause = server.pause * 2 ** (number - 1) * random.uniform(1.0, 1.25)  # not all of them at one time
+                try:  # unless the server is given up in the meantime
+                    await asyncio.wait_for(self.gone[server].wait(), max(wait, pause))
                     return None
                 except TimeoutError:
                     pass  # the pause is over
@@ -206,24 +220,26 @@ class _Asking:
                 return await post(client, server, body)
             except Stumbled as error:
                 problem, wait = str(error), error.wait
-        if server not in self.down:
-            self.down[server] = problem
-            self.gone[server].set()
-            if len(self.down) < len(self.gone):
-                LOG.warning("%s is left out: %s", server, problem)
+                if error.late and not await _is_healthy(client, server):
+                    problem += ", nor does it say that it is healthy"
+                    break
+        self._leave_out(server, ConnectionError(f"{server} gives no answer: {problem}"))
         return None
 
-
-class Stumbled(Exception):
-    """A fault that may pass; `wait` are the seconds that the server asks for."""
-
-    def __init__(self, problem: str, wait: float = 0.0) -> None:
-        super().__init__(problem)
-        self.wait = wait
+    def _leave_out(self, server: Server, why: ConnectionError) -> None:
+        """Ask this server nothing more; said once."""
+        if server in self.down:
+            return
+        self.down[server] = why
+        self.gone[server].set()
+        if self.fell is not None:
+            self.fell(server, why)
+        if len(self.down) < len(self.gone):
+            LOG.warning("%s is left out: %s", server, why)
 
 
 async def post(client: httpx.AsyncClient, server: Server, body: dict[str, Any]) -> Reply:
-    """One request, sent once. Raises Stumbled for a fault that may pass, ConnectionError for a refusal."""
+    """One request, sent once. Raises Stumbled for a fault that may pass, Refused for a refusal."""
     version = None
     try:
         async with asyncio.timeout(server.timeout):
@@ -234,7 +250,7 @@ async def post(client: httpx.AsyncClient, server: Server, body: dict[str, Any]) 
             if before is not None and before == await _version(client, server):
                 version = before  # versions are never used twice: what lies between the two is of these weights
     except TimeoutError as error:
-        raise Stumbled(f"no answer within {server.timeout:g} s") from error
+        raise Stumbled(f"no answer within {server.timeout:g} s", late=True) from error
     except httpx.TransportError as error:
         raise Stumbled(str(error) or type(error).__name__) from error
     check(server, answer)
@@ -242,7 +258,17 @@ async def post(client: httpx.AsyncClient, server: Server, body: dict[str, Any]) 
         reply = reply_of(answer.text)
         return replace(reply, weight_version=version) if server.versioned else reply
     except ValueError as error:
-        raise ConnectionError(f"{server}: {error}; is it an OpenAI-compatible server's address?") from error
+        said = f"{server}: {error}; is it an OpenAI-compatible server's address?"
+        raise Refused(said, answer.status_code) from error
+
+
+async def _is_healthy(client: httpx.AsyncClient, server: Server) -> bool:
+    """Whether a server that did not answer in time says anything at all; not every one knows the route."""
+    try:
+        await client.get(f"{server.root}/health", headers=server.headers, timeout=min(REACHED, server.timeout))
+    except httpx.TransportError:
+        return False
+    return True
 
 
 async def _version(client: httpx.AsyncClient, server: Server) -> str:
@@ -252,15 +278,5 @@ async def _version(client: httpx.AsyncClient, server: Server) -> str:
     try:
         return str(answer.json()["weight_version"])
     except (ValueError, LookupError, TypeError) as error:
-        raise ConnectionError(f"{server}: its answer about its weights cannot be read ({error!r})") from error
-
-
-def check(server: Server, answer: httpx.Response) -> None:
-    """Raises Stumbled for an answer of 429 or 5xx, ConnectionError for any other that is none of success."""
-    if answer.is_success:
-        return
-    problem = f"it answers {answer.status_code} {answer.reason_phrase}: {' '.join(answer.text.split())[:300]}"
-    if answer.status_code == 429 or answer.status_code >= 500:
-        asked = answer.headers.get("Retry-After", "")
-        raise Stumbled(problem, float(asked) if asked.isdigit() else 0.0)
-    raise ConnectionError(f"{server} refuses: {problem}")
+        said = f"{server}: its answer about its weights cannot be read ({error!r})"
+        raise Refused(said, answer.status_code) from error

@@ -119,6 +119,8 @@ def reply_of(text: str) -> Reply:
         answer = json.loads(text)
         usage = answer.get("usage") or {}
         choices = sorted(answer["choices"], key=lambda choice: choice.get("index", 0))
+        if not choices:
+            raise ValueError("it has no choices")
         return Reply(
             tuple(_completion(choice) for choice in choices),
             usage.get("prompt_tokens"),
@@ -134,9 +136,15 @@ def reply_of(text: str) -> Reply:
 def _completion(choice: dict[str, Any]) -> Completion:
     said = choice.get("logprobs") or {}
     logprobs = None if said.get("content") is None else tuple(float(one["logprob"]) for one in said["content"])
-    text = choice["message"]["content"]
     ids = _numbers(choice.get("token_ids"))
-    return Completion("" if text is None else str(text), ids, logprobs, choice.get("finish_reason"))
+    return Completion(_written(choice["message"]["content"]), ids, logprobs, choice.get("finish_reason"))
+
+
+def _written(content: Any) -> str:
+    """A message's text, which some servers give in parts."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "".join(part["text"] for part in content if part.get("type") == "text")
 
 
 def _numbers(ids: Any) -> tuple[int, ...] | None:

@@ -41,7 +41,7 @@ class OverVllm(Block):
     model: str  # the base's name there
     weights: Literal["adapter", "checkpoint", "nccl"]
     path: str | None  # the folder through which weights go, by one name here and at the servers; null for nccl
-    max_staleness: Annotated[int, Field(ge=0)]  # sets of rollouts that an answer's weights may be behind
+    max_staleness: Annotated[int, Field(ge=0, le=1)]  # sets of rollouts that an answer's weights may be behind
     correction: Correction
     overlap: bool  # the next set is sampled while the present one is trained on
     timeout: Rate  # seconds an answer may take, or weights to be loaded
@@ -59,7 +59,7 @@ class OverVllm(Block):
         if (self.weights == "nccl") != (self.path is None):
             raise ValueError("path: the folder through which adapter and checkpoint go; nccl has none (null)")
         if self.overlap and self.max_staleness < 1:
-            raise ValueError("max_staleness: overlap samples with weights of one set before; set it to 1 or more")
+            raise ValueError("max_staleness: overlap samples with weights of one set before; set it to 1")
         return self
 
 
