@@ -35,7 +35,7 @@ OWN = {
     "temperature": None,
     "samples": None,
 }
-HERE = {"engine": "in-process", "servers": None}
+HERE = {"engine": "in-process", "servers": None, "served_as": None}
 NONE = dict.fromkeys(("max_pixels", "seed", "limit", "max_new_tokens", "temperature", "samples"))
 
 

@@ -36,7 +36,9 @@ CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 
 def settings(*urls, **more):
     own = {"max_pixels": None, "seed": 1, "limit": None, "max_new_tokens": 24, "temperature": None, "samples": None}
-    return Evaluate(**{"engine": "http", "servers": urls, "protocol": None, "batch": 4, **own, **more})
+    return Evaluate(
+        **{"engine": "http", "servers": urls, "served_as": None, "protocol": None, "batch": 4, **own, **more}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +91,13 @@ def test_recorded_answers_of_vllm_become_rows(served, tmp_path):
     assert body["return_token_ids"] and body["max_tokens"] == 24 and body["temperature"] == 0 and "seed" not in body
     assert body["stop_token_ids"] == engine.family.end_ids and body["repetition_penalty"] == 1.0
     assert len(body["logit_bias"]) == len(engine.family.never_sampled) and fake.most <= 4
+
+
+def test_a_hosted_endpoint_has_a_name_of_its_own(served):
+    checkpoint, _ = served
+    with Fake(recorded, {"vendor/tiny-1": "vendor"}) as fake:
+        engine = OverHttp(checkpoint, settings(fake.url, served_as="vendor/tiny-1"), PIXELS)
+    assert (engine.kind, [server.model for server in engine.servers]) == ("vendor", ["vendor/tiny-1"])
 
 
 def test_a_server_that_reads_another_prompt_or_has_other_weights_is_refused(served, tmp_path):

@@ -273,3 +273,19 @@ def test_a_server_started_otherwise_is_refused_before_anything_is_sampled(traine
             with pytest.raises(ValueError, match=said):
                 sample(remote(trainer, server))
             assert not asked(server)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", ["token", "sequence"])
+@pytest.mark.parametrize(("loss", "clip"), [("gspo", {"epsilon": 0.2}), ("cispo", {"epsilon_high": 5.0})])
+def test_every_loss_takes_the_correction_over_several_steps_a_set(place, tmp_path, loss, clip, level):
+    """Weights of the ratio to the server's log-probs, which is 1 here: the run is the uncorrected one."""
+    clip = {"num_iterations": 2, "loss_type": loss, "epsilon": None, "epsilon_high": None} | clip
+    settings, found = SMALL.model_copy(update=clip), {}
+    for name, correction in (("off", OFF), (level, Correction(level=level, cap=3.0))):
+        with LittleVllm(*place) as server:
+            rollout = over(server, path=str(tmp_path), correction=correction)
+            found[name] = run(place, tmp_path / name, rollout, settings=settings).run()
+    for plain, weighted in zip(found["off"], found[level], strict=True):
+        assert weighted["loss"] == pytest.approx(plain["loss"], abs=1e-4) and weighted["sampler/cut_share"] == 0
+        assert weighted["sampler/ratio"] == pytest.approx(1, abs=1e-3)

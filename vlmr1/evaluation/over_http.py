@@ -1,6 +1,7 @@
 """Answers from OpenAI-compatible servers that serve the checkpoint: same prompts, same scorer, same rows as in-process.
 
-Each server is asked by the checkpoint's folder name, as `vlmr1 serve` names it; several share the questions. A server
+Each server is asked by the checkpoint's folder name, as `vlmr1 serve` names it, or by `evaluate.served_as`, as a hosted
+endpoint has its own; several share the questions. A server
 whose prompt is not, token for token, the one of training is refused, for its figures would be another experiment's.
 Greedy answers equal those in-process as far as the server's arithmetic does; sampled ones have the server's own draws,
 the same whenever the same server is asked the same, as far as it honours seeds.
@@ -130,7 +131,7 @@ def _row(chunk: Chunk) -> str:
 
 def _serving(checkpoint: Path, settings: Evaluate) -> tuple[list[Server], str]:
     """The servers that have the checkpoint, and which program they run; "several" where they differ."""
-    name, digest = checkpoint.name, digest_of_weights(checkpoint)[:DIGITS]
+    name, digest = settings.served_as or checkpoint.name, digest_of_weights(checkpoint)[:DIGITS]
     most = max(completions for _, _, completions in settings.asking.ways)
     urls = settings.servers or ()
     at_once = max(1, settings.batch // most // len(urls))

@@ -38,6 +38,7 @@ class Evaluate(Block):
 
     engine: Literal["in-process", "http"]  # the model in this process, or OpenAI-compatible servers
     servers: Names | None  # of engine http: their addresses, e.g. [http://localhost:8000/v1]; else null
+    served_as: str | None  # of engine http: the model's name there; null: the name of the checkpoint's folder
     protocol: Literal["paper"] | None  # paper: VLM-R1's, the first 2,000 of a shuffle, 256 tokens, greedy
     batch: Count  # completions at once
     max_pixels: Annotated[int, Field(ge=56 * 56)] | None  # of a picture as the model sees it; null: convert.max_pixels
@@ -51,6 +52,8 @@ class Evaluate(Block):
     def _servers_of_http(self) -> Evaluate:
         if (self.engine == "http") != (self.servers is not None):
             raise ValueError("servers: the addresses for engine http, and only for it (else null)")
+        if self.served_as is not None and (self.engine != "http" or not self.served_as):
+            raise ValueError("served_as: a model's name on the servers of engine http (else null)")
         for url in self.servers or ():
             if not url.startswith(("http://", "https://")):
                 raise ValueError(f"servers: {url!r} is no address; write e.g. http://localhost:8000/v1")
