@@ -59,6 +59,7 @@ def test_log_probs_are_laid_out_as_completions_are_scored():
         ({"weights": "nccl"}, {}, r"path: .*nccl has none"),
         ({"path": None}, {}, r"path: the folder through which adapter and checkpoint go"),
         ({"overlap": True}, {}, r"max_staleness: overlap samples with weights of one set before"),
+        ({"max_staleness": 2}, {}, r"max_staleness"),
         ({"correction": {"level": "token", "cap": None}}, {}, r"cap: belongs to level token or sequence"),
         ({"correction": {"level": "off", "cap": 2.0}}, {}, r"cap: belongs to level token or sequence"),
         ({"correction": {"level": "sequence", "cap": 0.5}}, {}, r"cap: at least 1"),
