@@ -124,17 +124,13 @@ class _Handler(BaseHTTPRequestHandler):
             fake.together += 1
             fake.most = max(fake.most, fake.together)
             fault = fake.faults.pop(0) if fake.faults else None
-        try:
-            time.sleep(fake.slow)
-            self._answer(body, fault)
-        finally:
-            with fake.lock:
-                fake.together -= 1
+        time.sleep(fake.slow + (fault[1] if isinstance(fault, tuple) else 0.0))
+        with fake.lock:
+            fake.together -= 1  # before the answer: who has it may ask again at once
+        self._answer(body, fault)
 
     def _answer(self, body, fault):
-        if isinstance(fault, tuple):
-            time.sleep(fault[1])
-        elif fault == "cut":
+        if fault == "cut":
             self.connection.close()
             return
         elif isinstance(fault, int):
