@@ -39,10 +39,7 @@ from vlmr1.settings import OverVllm
 if TYPE_CHECKING:
     from vlmr1.grpo.trainer import GrpoTrainer
 
-NEVER, ROUNDED = (
-    -1_000.0,
-    1e-5,
-)  # nats between which the log-prob of a token that was sampled lies; vLLM's -9999 is none
+NEVER, ROUNDED = -1_000.0, 1e-5  # nats between which a sampled token's log-prob lies; vLLM's -9999 is none
 FRUITLESS = 3  # rounds of questions without an answer that can be used, though servers are there
 LOG = logging.getLogger(__name__)
 Batches = Sequence[Mapping[str, Items]]
