@@ -176,9 +176,10 @@ async function ask() {
 
 function card(model) {
   const stream = el("pre", { "aria-label": "what the model says", tabindex: "0" });
-  const read = el("div", {});
+  const read = el("div", { class: "read" });
   const note = model.note ? el("p", { class: "note" }, model.note) : null;
-  return { whole: el("article", { class: "answer" }, el("h2", { title: model.title }, model.name), note, stream, read), stream, read };
+  const head = el("div", {}, el("h2", { title: model.title }, model.name), note);
+  return { whole: el("article", { class: "answer" }, head, stream, read), stream, read };
 }
 
 /** The form as it stands: what is asked now is shown as it was asked, whatever is typed meanwhile. */

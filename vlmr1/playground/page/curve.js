@@ -24,7 +24,7 @@ function draw(svg, steps, now) {
   const width = svg.clientWidth;
   const rewards = steps.map((one) => one.reward);
   const down = ticks(Math.min(...rewards), Math.max(...rewards), 4);
-  const along = ticks(steps[0].step, steps.at(-1).step, Math.max(2, Math.floor(width / 120)), 1);
+  const along = ticks(steps[0].step, steps.at(-1).step, Math.max(3, Math.floor(width / 90)), 1);
   const [least, most] = [Math.min(down[0], ...rewards), Math.max(down.at(-1), ...rewards)];
   const [first, last] = [steps[0].step, steps.at(-1).step];
   const x = (step) => LEFT + ((step - first) * (width - LEFT - RIGHT)) / (last - first || 1);
@@ -34,11 +34,12 @@ function draw(svg, steps, now) {
   svg.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
   svg.replaceChildren(
     svgOf("text", { x: 0, y: 11 }, "mean reward"),
+    svgOf("text", { x: 0, y: HEIGHT - 7 }, "step"),
     ...down.flatMap((value) => [
       svgOf("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(value), y2: y(value) }),
       svgOf("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, value.toFixed(places)),
     ]),
-    ...along.map((step) => svgOf("text", { x: x(step), y: HEIGHT - 7, "text-anchor": x(step) > width - 30 ? "end" : "middle" }, step === along[0] ? `step ${step}` : step)),
+    ...along.map((step) => svgOf("text", { x: x(step), y: HEIGHT - 7, "text-anchor": x(step) > width - 30 ? "end" : "middle" }, step)),
     ...steps.filter((one) => one.alarms.length).map((one) => upright(one.step, "alarm")),
     ...(now === null ? [] : [upright(now, "now")]),
     svgOf("polyline", { points: steps.map((one) => `${x(one.step)},${y(one.reward)}`).join(" ") }),

@@ -74,7 +74,7 @@ function completion(one, columns, names, frame) {
   const said = [
     el("code", {}, one.completion),
     el("p", { class: "note" }, `${reasons}; ${one.tokens} tokens${one.truncated ? ", cut off" : ""}`),
-    one.problems.length ? problemList(one.problems) : null,
+    problemList(one.problems.filter((problem) => !reasons.includes(problem))), // a reward that could not read says them
   ];
   const hears = { onmouseenter: () => only(true), onmouseleave: () => only(false), onfocusin: () => only(true), onfocusout: () => only(false) };
   return el("tbody", { "data-number": one.number, ...hears },

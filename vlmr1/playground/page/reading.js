@@ -43,6 +43,6 @@ function rewards(done) {
   const head = el("tr", {}, ...["part", "value", "weight", "why"].map((name, i) => el("th", { scope: "col", class: i % 3 ? "number" : null }, name)));
   const rows = Object.entries(done.rewards).map(([name, part]) => row(name, number(part.value), `× ${done.weights[name]}`, part.reason));
   const total = done.total === null ? null : el("tfoot", {}, row("reward", number(done.total), "", "their sum"));
-  const table = el("div", { class: "wide" }, el("table", { class: "rewards" }, el("thead", {}, head), el("tbody", {}, ...rows), total));
+  const table = el("div", { class: "measured" }, el("table", { class: "rewards" }, el("thead", {}, head), el("tbody", {}, ...rows), total));
   return [table, done.judged ? el("p", { class: "note" }, `Evaluation counts it as ${done.judged}.`) : null];
 }

@@ -11,9 +11,6 @@ const SAID = {
   truncated: "a cut-off answer",
   zero_variance: "zero variance",
   alarm: "an alarm at their step",
-  step: "such a step",
-  mean: "such a mean reward",
-  source: "such a source",
 };
 const ORDER = { step: "as trained", latest: "latest first", lowest: "lowest reward", highest: "highest reward", widest: "widest spread" };
 const FIELDS = ["first", "last", "least", "most", "source", "order"];
@@ -43,7 +40,7 @@ export async function startRollouts(facts, given) {
 async function begin() {
   try {
     const about = await get("rollouts/about");
-    by("run-name").textContent = `${about.name.split("/").slice(-2).join("/")}: ${about.groups} groups in ${about.steps.length} steps`;
+    by("run-name").textContent = `${about.name.split("/").slice(-2).join("/")}: ${about.groups} groups`;
     by("run-name").title = about.name;
     line = curve(about.steps);
     by("curve").replaceChildren(line);
@@ -90,8 +87,9 @@ async function list(offset = 0) {
   by("groups").append(...found.groups.map(item));
   shown = offset + found.groups.length;
   by("found").textContent = found.total ? `${shown} of ${found.total} groups` : found.why ?? none(found);
-  by("found").classList.toggle("fault", !found.total);
+  by("found").className = found.why ? "fault" : found.total ? "" : "hint";
   by("list").hidden = !found.total;
+  if (!found.total) by("fold").open = true; // for there it is mended
   by("more").hidden = shown >= found.total;
   if (offset) return mark(Number(by("group").dataset.number));
   const group = Number(kept().get("group")) || found.groups[0]?.number;
@@ -101,11 +99,13 @@ async function list(offset = 0) {
 
 /** Which filters it is due to that no group is left. */
 function none({ of, alone }) {
-  const named = (names) => names.map((name) => SAID[name]).join(" nor ");
+  const now = kept();
+  const range = (low, high) => [now.get(low) && `from ${now.get(low)}`, now.get(high) && `to ${now.get(high)}`].filter(Boolean).join(" ");
+  const said = { ...SAID, step: `a step ${range("first", "last")}`, mean: `a mean reward ${range("least", "most")}`, source: `the source ${now.get("source")}` };
   const empty = Object.keys(alone).filter((name) => !alone[name]);
-  if (empty.length) return `No group has ${named(empty)}; change that or reset the filters.`;
-  const each = Object.entries(alone).map(([name, count]) => `${SAID[name]} (${count} of ${of})`);
-  return `No group has all of these together: ${each.join(", ")}; change one or reset the filters.`;
+  if (empty.length) return `No group has ${empty.map((name) => said[name]).join(", nor ")}; change that, or reset the filters.`;
+  const each = Object.entries(alone).map(([name, count]) => `${said[name]} (${count} of ${of} groups)`);
+  return `No group has all of these: ${each.join(", ")}; change one, or reset the filters.`;
 }
 
 function item(group) {
