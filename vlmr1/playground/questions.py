@@ -136,7 +136,7 @@ def _pictures(sent: Any, task: str) -> tuple[tuple[Size, ...], tuple[Image.Image
         raise Misasked("pictures", "pictures: a list is needed, each in base64")
     fewest, most = PICTURES[task]
     if not fewest <= len(sent) <= most:
-        wanted = {(1, 1): "one picture", (1, most): f"one to {most} pictures"}.get((fewest, most), "a pair of pictures")
+        wanted = "a pair of pictures" if fewest == 2 else "one picture" if most == 1 else f"one to {most} pictures"
         raise Misasked(
             "pictures",
             f"The task {task} takes {wanted}; {len(sent) or 'none'} {'are' if len(sent) > 1 else 'is'} here.",

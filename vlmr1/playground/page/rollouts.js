@@ -91,8 +91,8 @@ async function list(offset = 0) {
   by("list").hidden = !found.total;
   if (!found.total) by("fold").open = true; // for there it is mended
   by("more").hidden = shown >= found.total;
-  if (offset) return mark(Number(by("group").dataset.number));
   const group = Number(kept().get("group")) || found.groups[0]?.number;
+  if (offset) return mark(group);
   if (group) await open(group);
   else by("group").replaceChildren(), line.at(null);
 }
@@ -100,7 +100,7 @@ async function list(offset = 0) {
 /** Which filters it is due to that no group is left. */
 function none({ of, alone }) {
   const now = kept();
-  const range = (low, high) => [now.get(low) && `from ${now.get(low)}`, now.get(high) && `to ${now.get(high)}`].filter(Boolean).join(" ");
+  const range = (low, high) => [now.get(low) && `from ${now.get(low)}`, now.get(high) ? `to ${now.get(high)}` : "on"].filter(Boolean).join(" ");
   const said = { ...SAID, step: `a step ${range("first", "last")}`, mean: `a mean reward ${range("least", "most")}`, source: `the source ${now.get("source")}` };
   const empty = Object.keys(alone).filter((name) => !alone[name]);
   if (empty.length) return `No group has ${empty.map((name) => said[name]).join(", nor ")}; change that, or reset the filters.`;
@@ -140,7 +140,6 @@ function mark(number) {
 async function open(number) {
   const mine = ++opening;
   mark(number);
-  by("group").dataset.number = number;
   try {
     const group = await get(`rollouts/group/${number}`);
     if (mine !== opening) return;
