@@ -84,8 +84,9 @@ export function truthDrawing(first, task) {
   /** Move the last box of the text, or its lower right corner; where there is none, one appears in the middle. */
   function moved(way, sizes, fine) {
     const { size } = first();
-    const last = items()?.at(-1);
-    if (!last) return add(middle());
+    const all = items();
+    const last = all?.at(-1);
+    if (!last) return all ? add(middle()) : write(null);
     const box = [...last.bbox_2d];
     for (const i of [0, 1]) {
       const step = way[i] * (fine ? 1 : Math.max(1, Math.round(STEP * size[i])));
@@ -94,7 +95,7 @@ export function truthDrawing(first, task) {
       if (!sizes) box[i] = tidy(box[i] + by_);
       box[i + 2] = tidy(box[i + 2] + by_);
     }
-    write([...items().slice(0, -1), { ...last, bbox_2d: box }]);
+    write([...all.slice(0, -1), { ...last, bbox_2d: box }]);
   }
 
   const tidy = (value) => Math.round(value * 100) / 100;
@@ -108,7 +109,7 @@ export function truthDrawing(first, task) {
 
   function write(boxes) {
     if (!boxes) return faultAt("truth", "This cannot be read as boxes; mend it or clear it, then draw.");
-    by("truth").value = task().name === "rec" ? JSON.stringify(boxes[0].bbox_2d) : JSON.stringify(boxes);
+    by("truth").value = boxes.length ? JSON.stringify(task().name === "rec" ? boxes[0].bbox_2d : boxes) : "";
     by("truth").dispatchEvent(new Event("input"));
   }
 
