@@ -30,7 +30,7 @@ export function groupOf(group, take) {
   }
   const legend = [
     group.true_boxes.length ? key("true", "truth") : null,
-    boxes.length ? key("said", "answers, each under the numbers of the completions that say it; point at one below to see its boxes alone") : null,
+    boxes.length ? key("said", "answers, each with the numbers of the completions that say it; point at one below to see its boxes alone") : null,
   ];
   const asked = { task: group.task, text: group.question, truth: group.truth, reward: group.method, pictures: addresses };
   const again = take ? el("button", { type: "button", class: "small", onclick: () => take(asked) }, "Ask this") : null;

@@ -109,9 +109,10 @@ function none({ of, alone }) {
 }
 
 function item(group) {
-  const button = el("button", { type: "button", "data-number": group.number, onclick: () => go(group.number) },
-    el("span", {}, `${group.step}`), el("span", { class: "asked", title: group.question }, group.question), el("span", { class: "mean" }, number(group.mean)));
   const found = marks(group);
+  const read = [`step ${group.step}`, group.question, `mean reward ${number(group.mean)}`, ...found.map((one) => one.textContent)].join(", ");
+  const button = el("button", { type: "button", "data-number": group.number, "aria-label": read, onclick: () => go(group.number) },
+    el("span", {}, `${group.step}`), el("span", { class: "asked", title: group.question }, group.question), el("span", { class: "mean" }, number(group.mean)));
   if (found.length) button.append(el("span", { class: "marks" }, ...found));
   return el("li", {}, button);
 }
