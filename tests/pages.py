@@ -18,7 +18,7 @@ ANSWER = '<think>I look for it.</think><answer>{"bbox_2d":[10,20,50,60],"label":
 class Parrot:
     """A model that says one thing, word by word."""
 
-    name, note = "parrot", ""
+    name, names, note = "parrot", (), ""
 
     def __init__(self, text=ANSWER, wait=0.0):
         self.text, self.wait, self.asked, self.stopped = text, wait, [], threading.Event()
@@ -53,7 +53,6 @@ def serving():
 
     def serve(app):
         listening = command.listen("127.0.0.1", 0)
-        listening.listen()
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()

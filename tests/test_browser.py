@@ -1,5 +1,6 @@
 """The page in a headless Chromium that reaches nothing but it: `pytest -m browser`."""
 
+import io
 import re
 import shutil
 
@@ -53,6 +54,7 @@ def opened(chromium):
         tab.set_default_timeout(PATIENCE)
         tab.on("pageerror", lambda error: wrong.append(str(error)))
         tab.goto(address)
+        tab.wait_for_selector("main:visible")  # from when on it listens
         return tab
 
     with serving() as serve:
@@ -122,7 +124,7 @@ def test_a_truth_is_drawn_by_pointer_and_by_keyboard(opened, tmp_path):
     Image.new("RGB", (100, 100), "navy").save(tmp_path / "a.png")
     tab = opened(page([Parrot()], None, LOOPBACK))
     tab.click("#draw")
-    assert "no picture to draw on" in tab.inner_text("#fault")
+    assert "no picture to draw on" in tab.inner_text("#file-fault")
     tab.set_input_files("#file", tmp_path / "a.png")
     frame = tab.locator("#pictures .frame")
     frame.wait_for()
@@ -138,10 +140,60 @@ def test_a_truth_is_drawn_by_pointer_and_by_keyboard(opened, tmp_path):
     tab.mouse.up()
     assert tab.input_value("#truth") == "[10,20,50,60]"
     assert place(tab, "#pictures .box.true", "#pictures .frame") == pytest.approx([0.1, 0.2, 0.5, 0.6], abs=0.02)
-    tab.keyboard.press("ArrowRight")
-    tab.keyboard.press("Shift+ArrowDown")
+    for keys, truth in {
+        "ArrowRight": "[12,20,52,60]",  # what was drawn moves by a fiftieth of the side
+        "Shift+ArrowDown": "[12,20,52,62]",
+        "Alt+ArrowLeft": "[11,20,51,62]",
+        "Alt+Shift+ArrowUp": "[11,20,51,61]",
+    }.items():
+        tab.keyboard.press(keys)
+        assert tab.input_value("#truth") == truth
     tab.keyboard.press("Escape")
-    assert tab.input_value("#truth") == "[37,35,67,67]" and tab.get_attribute("#draw", "aria-pressed") == "false"
+    assert tab.get_attribute("#draw", "aria-pressed") == "false" and not tab.locator("#drawing").is_visible()
+
+
+def test_keys_move_a_typed_truth_and_lose_none(opened, tmp_path):
+    Image.new("RGB", (100, 100), "navy").save(tmp_path / "a.png")
+    tab = opened(page([Parrot()], None, LOOPBACK))
+    tab.set_input_files("#file", tmp_path / "a.png")
+    tab.locator("#pictures .frame").wait_for()
+
+    def pressed(truth, *keys):
+        tab.fill("#truth", truth)
+        tab.locator("#draw").press("Enter")
+        assert tab.locator("#drawing kbd").count() > 5 and tab.locator("#drawing").is_visible()
+        for one in keys:
+            tab.keyboard.press(one)
+        found = tab.input_value("#truth")
+        if tab.get_attribute("#draw", "aria-pressed") == "true":
+            tab.locator("#draw").press("Enter")
+        return found
+
+    assert pressed("[1, 2.5, 30, 40]", "ArrowRight", "ArrowLeft", "ArrowLeft", "ArrowLeft") == "[0,2.5,29,40]"
+    assert pressed("", "ArrowUp", "ArrowUp") == "[35,33,65,63]"  # where there is none, one appears
+    assert pressed("[1, 2", "ArrowUp") == "[1, 2" and "cannot be read" in tab.inner_text("#truth-fault")
+    tab.select_option("#task", "ovd")
+    tab.fill("#text", "cat, dog")
+    cat = '[{"bbox_2d": [1, 2, 30, 40], "label": "dog", "iscrowd": 0}]'
+    moved = '{"bbox_2d":[3,2,32,40],"label":"dog","iscrowd":0}'
+    assert pressed(cat, "ArrowRight") == f"[{moved}]"
+    added = '{"bbox_2d":[35,35,65,65],"label":"cat"}'
+    assert pressed(f"```json\n[{moved}]\n```", "Enter") == f"[{moved},{added}]"
+    assert tab.locator("#pictures .box.true span").all_inner_texts() == ["dog", "cat"]
+    assert pressed(f"[{moved},{added}]", "Delete") == f"[{moved}]"
+
+
+def test_an_answer_that_equals_the_truth_is_seen_beside_it(opened, tmp_path):
+    Image.new("RGB", (100, 80), "navy").save(tmp_path / "a.png")
+    tab = opened(page([Parrot()], None, LOOPBACK))
+    tab.set_input_files("#file", tmp_path / "a.png")
+    tab.fill("#text", "the cat")
+    tab.fill("#truth", "[10, 20, 50, 60]")
+    ask(tab)
+    shown = Image.open(io.BytesIO(tab.locator("#answers .frame").screenshot())).convert("RGB")
+    side = shown.width * 0.4
+    for colour in ((0, 128, 43), (209, 26, 42)):
+        assert sum(pixel == colour for pixel in shown.get_flattened_data()) > 2 * side
 
 
 def test_everything_by_keyboard_on_a_narrow_screen_in_the_dark(opened):
@@ -197,17 +249,32 @@ def test_an_answer_is_shown_as_it_was_asked_and_new_pictures_stop_it(opened, tmp
     assert parrot.stopped.wait(5)
 
 
-def test_a_fault_is_shown_in_its_sentence(opened, tmp_path):
+def test_a_fault_is_shown_once_and_at_its_field(opened, tmp_path):
     (tmp_path / "a.png").write_text("no picture")
-    tab = opened(page([Parrot()], None, LOOPBACK))
+    tab = opened(page([Parrot(), Parrot()], None, LOOPBACK))
     tab.set_input_files("#file", tmp_path / "a.png")
-    tab.wait_for_selector("#fault:has-text('no picture')")
+    tab.wait_for_selector("#file-fault:has-text('no picture')")
     Image.new("RGB", (50, 50)).save(tmp_path / "b.png")
     tab.set_input_files("#file", tmp_path / "b.png")
     tab.fill("#text", "the cat")
+    assert tab.locator(".fault:visible").count() == 0
     tab.fill("#truth", "[1, 2]")
-    ask(tab, "no answer")
-    assert "the truth: solution" in tab.inner_text(".answer .fault")
+    ask(tab, "not asked")
+    assert tab.locator(".fault:visible").all_inner_texts() == ["'[1, 2]' is not [x0, y0, x1, y1], nor None."]
+    assert tab.evaluate("document.activeElement.id") == "truth" and tab.locator(".answer").count() == 0
+    assert tab.get_attribute("#truth", "aria-describedby") == "truth-fault"
+    tab.fill("#truth", "[1, 2, 3, 4]")
+    assert tab.locator(".fault:visible").count() == 0
+    tab.evaluate("document.getElementById('longest').value = '99999'")  # in a part that is folded
+    ask(tab, "not asked")
+    assert tab.inner_text("#longest-fault") == "A whole number from 1 to 4,096 is needed."
+    tab.select_option("#task", "gui")
+    tab.set_input_files("#file", [tmp_path / "b.png"])  # the second of the pair
+    tab.wait_for_selector("#pictures figure >> nth=1")
+    tab.select_option("#task", "rec")
+    tab.fill("#longest", "64")
+    ask(tab, "not asked")
+    assert tab.inner_text("#file-fault") == "The task rec takes one picture; 2 are here."
 
 
 def test_rollouts_are_filtered_walked_through_and_asked_again(opened, trained, tmp_path):
@@ -225,28 +292,85 @@ def test_rollouts_are_filtered_walked_through_and_asked_again(opened, trained, t
     tab.keyboard.press("ArrowDown")
     tab.wait_for_selector(f"#group h2:not(:text-is('{first}'))")
     held, hold = [], lambda route: held.append(route)
-    tab.route("**/rollouts/group/2", hold)  # its answer comes after that to a later question
+    tab.route("**/rollouts/group/3", hold)  # its answer comes after that to a later question
     tab.click("#groups li:nth-child(3) button")
     tab.click("#groups li:nth-child(4) button")
-    fourth = tab.evaluate("fetch('rollouts/group/3').then((reply) => reply.json())")
-    shown = f"#group h2:text-is('Step {fourth['step']}, {fourth['source']} {fourth['id']}')"
+    fourth = tab.evaluate("fetch('rollouts/group/4').then((reply) => reply.json())")
+    shown = f"#group h2:text-is('Step {fourth['step']}, question {fourth['id']} of {fourth['source']}')"
     tab.wait_for_selector(shown)
-    with tab.expect_response("**/rollouts/group/2"):
+    with tab.expect_response("**/rollouts/group/3"):
         held[0].continue_()
     tab.wait_for_timeout(100)
     assert tab.locator(shown).count() == 1
     tab.fill("#filters [name=first]", "2")
     tab.keyboard.press("Enter")
-    tab.wait_for_selector("#found:text-is('no such group')")
-    tab.fill("#filters [name=first]", "")
+    tab.wait_for_selector("#found:text-is('No group has a step from 2 on; change that, or reset the filters.')")
+    tab.fill("#filters [name=last]", "1")
     tab.keyboard.press("Enter")
+    tab.wait_for_selector("#found:has-text('steps: from 2 to 1 is nothing; swap the two')")
+    tab.click("#filters [type=reset]")
     tab.wait_for_selector("#group table")
+    assert tab.input_value("#filters [name=first]") == "" and "first" not in tab.url
     tab.click("text=Ask this")
     tab.wait_for_selector("#pictures .box.true", state="attached")
     assert tab.input_value("#truth").startswith("[0")
-    narrow = opened(page([], Run(tmp_path, trained[1].images), LOOPBACK), 400)
-    narrow.wait_for_selector("#group table")
-    assert not narrow.locator("#filters").is_visible()
-    narrow.click("#fold summary")
-    assert narrow.locator("#filters").is_visible()
-    assert narrow.evaluate("document.documentElement.scrollWidth") == 400
+
+
+@pytest.fixture(scope="module")
+def ran(trained, tmp_path_factory):
+    """The folder of a short training."""
+    folder = tmp_path_factory.mktemp("run")
+    settings = GRPO.model_copy(update={"steps": 2, "save_steps": 2})
+    grpo(trained, folder / "work", settings=settings).run()
+    return folder
+
+
+def test_the_address_keeps_view_group_and_filters(opened, ran, trained):
+    tab = opened(page([Parrot()], Run(ran, trained[1].images), LOOPBACK))
+    tab.click("#to-rollouts")
+    tab.wait_for_selector("#groups [data-number='1'][aria-current]")
+    tab.click("#groups [data-number='3']")
+    tab.wait_for_selector("#groups [data-number='3'][aria-current]")
+    assert "view=rollouts" in tab.url and "group=3" in tab.url
+    tab.reload()
+    tab.wait_for_selector("#groups [data-number='3'][aria-current]")
+    assert tab.locator("#rollouts").is_visible() and tab.title().startswith("Rollouts")
+    tab.go_back()
+    tab.wait_for_selector("#groups [data-number='1'][aria-current]")
+    tab.select_option("#filters [name=order]", "lowest")
+    tab.fill("#filters [name=last]", "1")
+    tab.keyboard.press("Enter")
+    tab.wait_for_selector("#found:text-is('4 of 4 groups')")
+    shared = tab.url
+    tab.go_back()
+    assert tab.input_value("#filters [name=last]") == ""
+    tab.goto(shared)
+    tab.wait_for_selector("#group table")
+    assert [tab.input_value(f"#filters [name={name}]") for name in ("order", "last")] == ["lowest", "1"]
+    tab.click("text=Ask this")
+    tab.wait_for_selector("#pictures img")
+    tab.go_back()
+    assert tab.locator("#rollouts").is_visible()
+    tab.goto(shared.partition("?")[0] + "?view=rollouts&group=99")
+    tab.wait_for_selector("#group .fault:has-text('group 99: the run has groups 1 to 4')")
+
+
+@pytest.mark.parametrize("width", [340, 400])
+def test_nothing_is_wider_than_a_narrow_screen(opened, ran, trained, width):
+    wide = "document.documentElement.scrollWidth"
+    cut = """[...document.querySelectorAll('main:not([hidden]) :is(td, p, h2, code, label)')]
+             .filter((one) => one.checkVisibility() && one.getBoundingClientRect().right > innerWidth).length"""
+    tab = opened(page([Parrot(), Parrot("no box")], Run(ran, trained[1].images), LOOPBACK), width)
+    tab.wait_for_selector("#example option >> nth=3", state="attached")
+    tab.select_option("#example", "3")
+    tab.wait_for_selector("#pictures .box.true", state="attached")
+    ask(tab)
+    tab.click("#draw")
+    assert (tab.evaluate(wide), tab.evaluate(cut)) == (width, 0)
+    tab.click("#to-rollouts")
+    tab.wait_for_selector("#group table")
+    assert not tab.locator("#filters").is_visible()  # the groups come first
+    assert (tab.evaluate(wide), tab.evaluate(cut)) == (width, 0)
+    tab.click("#fold summary")
+    assert tab.locator("#filters").is_visible()
+    assert (tab.evaluate(wide), tab.evaluate(cut)) == (width, 0)

@@ -5,6 +5,7 @@ import io
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
 
 import httpx
 import pytest
@@ -16,7 +17,7 @@ from tests.pages import ANSWER, Parrot, png, question, serving
 from tests.releases import release
 from vlmr1.cli import main
 from vlmr1.playground import command, naming
-from vlmr1.playground.asking import Local, Served, Stopped
+from vlmr1.playground.asking import Local, Served, Stopped, told_apart
 from vlmr1.playground.questions import question_of
 from vlmr1.playground.server import page
 from vlmr1.release.store import open_store
@@ -42,58 +43,67 @@ def test_an_answer_is_read_and_rewarded_as_in_training():
     assert shown["thinking"] == "I look for it." and shown["boxes"] == [{"box": [10, 20, 50, 60], "label": "cat"}]
     assert shown["true_boxes"] == [{"box": [10, 20, 50, 60], "label": ""}] and shown["problems"] == []
     assert shown["rewards"]["accuracy"] == {"value": 1.0, "parsed": True, "reason": "IoU 1.000"}
-    assert shown["total"] == 2.0 and shown["judged"] == {"name": "hit", "value": 1.0}
+    assert shown["total"] == 2.0 and shown["judged"] == "a hit, for the IoU is above 0.5"
 
 
 def test_without_a_truth_only_the_form_is_rewarded():
     shown = done(client(Parrot("a box at [1, 2, 3, 4]")), truth="")
-    assert set(shown["rewards"]) == {"format", "repetition"} and shown["total"] is None
+    assert set(shown["rewards"]) == {"format"} and shown["total"] is None
     assert shown["problems"]
 
 
 @pytest.mark.parametrize(
-    ("task", "text", "truth", "said", "accuracy"),
+    ("task", "text", "truth", "said", "pictures", "accuracy"),
     [
-        ("ovd", "cat, dog", '[{"bbox_2d": [10, 20, 50, 60], "label": "cat"}]', ANSWER, 1.0),
-        ("math", "how many?", "4", "<think>x</think><answer>4</answer>", 1.0),
+        ("ovd", "cat, dog", '[{"bbox_2d": [10, 20, 50, 60], "label": "cat"}]', ANSWER, 1, 1.0),
+        ("math", "how many?", "4", "<think>x</think><answer>4</answer>", 2, 1.0),
         (
             "gui",
             "tapped Save; a defect?",
             "No Defect",
             "<think>x</think><answer>Navigation Logic Error</answer>",
+            2,
             0,
         ),
     ],
 )
-def test_every_task_is_asked_in_its_own_words(task, text, truth, said, accuracy):
+def test_every_task_is_asked_in_its_own_words(task, text, truth, said, pictures, accuracy):
     parrot = Parrot(said)
-    shown = done(client(parrot), task=task, text=text, truth=truth, pictures=[png(), png()])
+    shown = done(client(parrot), task=task, text=text, truth=truth, pictures=[png()] * pictures)
     assert shown["rewards"]["accuracy"]["value"] == accuracy
     sample = parrot.asked[0].sample
-    assert parrot.asked[0].prompt == TASKS[task].prompt(sample) and len(parrot.asked[0].pictures) == 2
+    assert parrot.asked[0].prompt == TASKS[task].prompt(sample) and len(parrot.asked[0].pictures) == pictures
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "field", "said"),
     [
-        ({"task": "vqa"}, "task: 'vqa' is not known; one of rec"),
-        ({"text": "  "}, "the question is empty"),
-        ({"pictures": []}, "no picture; drop one"),
-        ({"pictures": ["%%"]}, "picture 1: "),
-        ({"pictures": [base64.b64encode(b"GIF89a....").decode()]}, "picture 1: GIF, save it as one of"),
-        ({"pictures": [png((8_000, 7_000))]}, "56,000,000 pixels, more than 50,000,000"),
-        ({"pictures": [png((6_000, 5_000))] * 2}, "picture 2: 30,000,000 pixels, more than 20,000,000"),
-        ({"truth": "[1, 2]"}, "the truth: solution '[1, 2]' is not [x0, y0, x1, y1], nor None"),
-        ({"reward": "mcq"}, "reward: 'mcq' is not known for task rec"),
-        ({"longest": 10**9}, "longest: a number from 1 to 4096 is needed"),
-        ({"temperature": "hot"}, "temperature: a number from 0 to 2 is needed"),
-        ({"model": 7}, "model: a number from 0 to 0 is needed"),
-        ({"text": "a <image> b <image>"}, "the question says <image> 2 times and has 1 pictures"),
+        ({"task": "vqa"}, "task", "task: 'vqa' is not known; one of rec"),
+        ({"text": "  "}, "text", "Write an expression, e.g. the red square."),
+        ({"pictures": []}, "pictures", "The task rec takes one picture; none is here."),
+        ({"pictures": [png()] * 2}, "pictures", "The task rec takes one picture; 2 are here."),
+        ({"task": "gui"}, "pictures", "The task gui takes a pair of pictures; 1 is here."),
+        ({"pictures": ["%%"]}, "pictures", "picture 1: "),
+        ({"pictures": [base64.b64encode(b"GIF89a....").decode()]}, "pictures", "picture 1: GIF, save it as one of"),
+        ({"pictures": [png((8_000, 7_000))]}, "pictures", "56,000,000 pixels, more than 50,000,000"),
+        (
+            {"task": "math", "pictures": [png((6_000, 5_000))] * 2},
+            "pictures",
+            "picture 2: 30,000,000 pixels, more than 20,000,000",
+        ),
+        ({"truth": "[1, 2]"}, "truth", "'[1, 2]' is not [x0, y0, x1, y1], nor None."),
+        ({"reward": "mcq"}, "reward", "reward: 'mcq' is not known for task rec"),
+        ({"longest": 10**9}, "longest", "A whole number from 1 to 4,096 is needed."),
+        ({"seed": 1.5}, "seed", "A whole number from 0 to 2,147,483,648 is needed."),
+        ({"temperature": None}, "temperature", "A number from 0 to 2 is needed."),
+        ({"model": 7}, None, "model: a number from 0 to 0 is needed"),
+        ({"text": "a <image> b <image>"}, "text", "The question says <image> 2 times and has 1 pictures."),
     ],
 )
-def test_a_faulty_question_gets_a_sentence(more, said):
+def test_a_faulty_question_gets_a_sentence_for_its_field(more, field, said):
     reply = client(Parrot()).post("/ask", json=question(**more))
     assert reply.status_code == 400 and said in reply.text and "\n" not in reply.text
+    assert reply.headers.get("X-Field") == field
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -135,7 +145,9 @@ def test_the_size_of_a_picture_is_that_of_its_stored_pixels():
 
 def test_the_page_needs_nothing_from_elsewhere():
     here = client(Parrot())
-    for name in ("", "style.css", "start.js", "ask.js", "draw.js", "parts.js", "rollouts.js"):
+    files = [one.name for one in resources.files("vlmr1.playground").joinpath("page").iterdir()]
+    assert "start.js" in files
+    for name in ("", *files):
         reply = here.get(f"/{name}")
         assert reply.status_code == 200 and "default-src 'self'" in reply.headers["content-security-policy"]
         assert "//" not in reply.text.replace("http://www.w3.org/2000/svg", "").replace("// ", "")
@@ -251,20 +263,33 @@ def test_words_name_folders_releases_and_servers(trained, tmp_path, monkeypatch)
         (model,) = naming.open_models(["toy@latest"], None, lambda: store, said.append)
         assert model.name == f"toy@{version}"
     assert (tmp_path / "cache/vlmr1/releases/toy" / version / "config.json").is_file()
-    assert sum("pulling" in line for line in said) == 1
+    assert sum("pulling" in line for line in said) == 1 and said.count(f"loading toy@{version} …") == 2
     with Fake(models=dict.fromkeys(("a", "a@0123", "b"), "vllm")) as fake:
         models = naming.open_models([str(trained[0]), fake.url], None, lambda: None, print)
     assert [model.name for model in models] == [str(trained[0]), f"a at {fake.url}", f"b at {fake.url}"]
+    about = client(*models).get("/facts").json()["models"]
+    assert [one["name"] for one in about] == [trained[0].name, "a", "b"] and about[0]["title"] == str(trained[0])
     with pytest.raises(ValueError, match=r"nowhere: no such folder; give a checkpoint folder, NAME@VERSION or http"):
         naming.open_models(["nowhere"], None, lambda: None, print)
     with pytest.raises(ValueError, match="--like: is for the address of a server"):
         naming.open_models([str(trained[0])], trained[0], lambda: None, print)
 
 
+def test_names_are_as_short_as_they_differ():
+    class Named(Parrot):
+        def __init__(self, name, *names):
+            super().__init__()
+            self.name, self.names = name, names
+
+    models = [Named(f"/r/{path}", path[-4:], path) for path in ("old/grpo", "new/grpo", "new/base")]
+    same = [Named("m at u/v1", "m"), Named("m at v/v1", "m")]
+    assert [name for name, _ in told_apart(models)] == ["old/grpo", "new/grpo", "base"]
+    assert [name for name, _ in told_apart(same)] == ["m at u/v1", "m at v/v1"]
+
+
 def test_a_port_that_is_taken_is_said_before_any_model_is_loaded(tmp_path):
-    held = command.listen("127.0.0.1", 0)
-    held.listen()
+    held = command.listen("127.0.0.1", 0)  # as of a page that loads its models still
     port = held.getsockname()[1]
-    with pytest.raises(SystemExit, match=rf"--host 127.0.0.1 --port {port}: cannot be had"):
+    with pytest.raises(SystemExit, match=rf"--host 127.0.0.1 --port {port}: is taken, perhaps by another page; give"):
         main(["playground", str(tmp_path), "--port", str(port)])
     held.close()

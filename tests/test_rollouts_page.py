@@ -36,11 +36,14 @@ def here(logged, trained):
 def test_groups_are_those_of_training(logged):
     run, rows = Run(logged), read_jsonl(logged / "rollouts.jsonl")
     assert [group.step for group in run.groups] == [1] * 4 + [3] * 4 and len(rows) == GROUPS * SIZE
-    assert [row for group in run.groups for row in run.rows(group)] == rows
+    assert [row for group in run.groups for row in run.rows(group)] == [
+        row | {"number": row["number"] + 1} for row in rows
+    ]
+    assert [group.number for group in run.groups] == list(range(1, GROUPS + 1))
     assert run.parts == ["accuracy", "format"]
     for group in run.groups:
         said = run.rows(group)
-        assert [row["number"] for row in said] == [0, 1, 2] and {row["item"] for row in said} == {group.item}
+        assert [row["number"] for row in said] == [1, 2, 3] and {row["item"] for row in said} == {group.item}
         assert group.zero_variance == (len({row["reward"] for row in said}) == 1)
         assert not group.zero_variance or {row["advantage"] for row in said} == {0.0}
 
@@ -53,7 +56,7 @@ def test_the_page_shows_question_truth_and_boxes(here, logged, trained):
         ["since step 1 boxes 1 -> 9"],
     ]
     samples = {sample.id: sample for sample in trained[1].samples}
-    for number in range(GROUPS):
+    for number in range(1, GROUPS + 1):
         shown = here.get(f"/rollouts/group/{number}").json()
         sample = samples[shown["id"]]
         assert shown["truth"] == sample.solution and shown["sizes"] == [list(size) for size in sample.sizes]
@@ -66,8 +69,11 @@ def test_the_page_shows_question_truth_and_boxes(here, logged, trained):
 
 def test_what_is_not_there_gets_a_sentence(here):
     for address, said in {
-        f"/rollouts/group/{GROUPS}": f"the run has {GROUPS} groups",
-        "/rollouts/group/0/picture/1": "group 0 has 1 pictures",
+        f"/rollouts/group/{GROUPS + 1}": f"group {GROUPS + 1}: the run has groups 1 to {GROUPS}",
+        "/rollouts/group/0": f"group 0: the run has groups 1 to {GROUPS}",
+        "/rollouts/group/1/picture/1": "group 1 has 1 pictures",
+        "/rollouts/groups?first=9&last=3": "steps: from 9 to 3 is nothing; swap the two",
+        "/rollouts/groups?least=1.5&most=1": "mean reward: from 1.5 to 1 is nothing",
         "/rollouts/groups?show=odd": "show: 'odd' is none of unread",
         "/rollouts/groups?first=x": "first: a number is needed",
         "/rollouts/groups?order=odd": "order: 'odd' is none of step",
@@ -95,6 +101,12 @@ def test_filters_and_orders(logged):
     assert chosen(run, {"order": "latest"})[0].step == 3
 
 
+def test_filters_that_leave_nothing_say_which_it_is_due_to(here):
+    found = here.get("/rollouts/groups?first=9&show=alarm").json()
+    assert (found["total"], found["of"], found["alone"]) == (0, GROUPS, {"alarm": 4, "step": 0})
+    assert here.get("/rollouts/groups?first=3").json()["alone"] == {}
+
+
 def test_a_run_that_goes_on_or_is_taken_back_is_read_on(logged, tmp_path):
     lines = (logged / "rollouts.jsonl").read_text().splitlines(keepends=True)
     shutil.copytree(logged, tmp_path / "run")
@@ -117,12 +129,13 @@ def test_parquet_holds_every_rollout_and_can_be_queried(logged, trained, tmp_pat
     for row, said in zip(table, read_jsonl(logged / "rollouts.jsonl"), strict=True):
         part = said["rewards"]["accuracy"]
         assert row["rewards/accuracy"] == part["value"] and row["rewards/accuracy_reason"] == part["reason"]
-        for key in ("step", "item", "number", "completion", "reward", "advantage", "boxes", "labels", "problems"):
+        assert row["number"] == said["number"] + 1  # as the page has it
+        for key in ("step", "item", "completion", "reward", "advantage", "boxes", "labels", "problems"):
             assert row[key] == said[key]
         assert row["problem"] and row["truth"] and row["images"]
     idle = pq.read_table(tmp_path / "r.parquet", filters=[("zero_variance", "==", True)])
     assert idle.num_rows == SIZE * sum(group.zero_variance for group in Run(logged).groups)
-    assert {row["group"] for row in table if row["alarms"]} == {4, 5, 6, 7}
+    assert {row["group"] for row in table if row["alarms"]} == {5, 6, 7, 8}
     main(["rollouts", str(logged.parent), "--images", str(trained[1].images), "--parquet", str(tmp_path / "s.parquet")])
     assert here.get("/rollouts.parquet").content == (tmp_path / "s.parquet").read_bytes()
 
@@ -144,8 +157,12 @@ def test_pictures_stay_in_their_folder_and_may_have_moved(logged, tmp_path, trai
     rows = read_jsonl(tmp_path / "run/questions.jsonl")
     write_jsonl(tmp_path / "run/questions.jsonl", [row | {"image": ["../secret.png"]} for row in rows])
     here = TestClient(page([], Run(tmp_path / "run", tmp_path / "moved"), None))
-    reply = here.get("/rollouts/group/0/picture/0")
+    reply = here.get("/rollouts/group/1/picture/0")
     assert reply.status_code == 400 and "leaves its folder" in reply.text
+
+
+def test_the_log_itself_names_its_run(logged):
+    assert Run(logged / "rollouts.jsonl").groups == Run(logged).groups
 
 
 def test_a_folder_without_rollouts_and_an_older_log_are_refused(logged, tmp_path):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -44,10 +45,17 @@ class Said:
 class Asked(Protocol):
     """A model to ask. `told` hears of the text as it grows, and may raise Stopped."""
 
-    name: str
+    name: str  # in full
+    names: tuple[str, ...]  # shorter ones, the shortest first
     note: str  # what people should know of its answers, or ""
 
     def ask(self, question: Question, told: Callable[[str], object]) -> Said: ...
+
+
+def told_apart(models: Sequence[Asked]) -> list[tuple[str, Asked]]:
+    """Each with the shortest of its names that no other has."""
+    have = Counter(name for model in models for name in {*model.names, model.name})
+    return [(next((name for name in model.names if have[name] == 1), model.name), model) for model in models]
 
 
 class Local:
@@ -66,6 +74,7 @@ class Local:
         if (checkpoint / "adapter_config.json").is_file() and not (checkpoint / "config.json").is_file():
             raise ValueError(f"{checkpoint}: is an adapter; `vlmr1 merge` makes a checkpoint of it")
         self.name, self.alone = name, threading.Lock()
+        self.names = tuple("/".join(Path(name).parts[-many:]) for many in (1, 2))
         self.family = load_family(checkpoint, None)
         device = torch.device(look().kind)
         model = self.family.load_model(checkpoint, torch.float32).to(device)
@@ -100,6 +109,7 @@ class Served:
 
     def __init__(self, server: Server, like: Family | None) -> None:
         self.name, self.server, self.like = str(server), server, like
+        self.names: tuple[str, ...] = (server.model.rpartition("/")[2], server.model)
         self.note = "" if like else "pictures go as they are, boxes are read as their pixels; --like names a checkpoint"
 
     def ask(self, question: Question, told: Callable[[str], object]) -> Said:

@@ -6,6 +6,7 @@ It binds to loopback unless `--host` says otherwise.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import socket
 import sys
@@ -51,21 +52,18 @@ def add_playground(verbs: Any) -> None:
 def _playground(chosen: argparse.Namespace) -> None:
     import vlmr1.stages  # noqa: F401  (quiet libraries, one thread)
     from vlmr1.playground.naming import open_models
-    from vlmr1.playground.rollouts import Run
     from vlmr1.release.commands import store_of
 
     if chosen.images is not None and chosen.rollouts is None:
         raise ValueError("--images: is for --rollouts, which is not given; leave it out")
-    run = None if chosen.rollouts is None else Run(chosen.rollouts, chosen.images)
+    run = None if chosen.rollouts is None else _read(chosen.rollouts, chosen.images)
     listening = listen(chosen.host, chosen.port)
     models = open_models(chosen.models, chosen.like, lambda: store_of(chosen), _say)
     _serve(models, run, listening, chosen)
 
 
 def _rollouts(chosen: argparse.Namespace) -> None:
-    from vlmr1.playground.rollouts import Run
-
-    run = Run(chosen.run_folder, chosen.images)
+    run = _read(chosen.run_folder, chosen.images)
     if chosen.parquet is not None:
         from vlmr1.files import check_target
         from vlmr1.playground.rollouts_table import write_parquet
@@ -76,16 +74,30 @@ def _rollouts(chosen: argparse.Namespace) -> None:
     _serve([], run, listen(chosen.host, chosen.port), chosen)
 
 
+def _read(run: Path, images: Path | None) -> Run:
+    from vlmr1.playground.rollouts import Run
+
+    _say(f"reading {run} …")
+    return Run(run, images)
+
+
 def listen(host: str, port: int) -> socket.socket:
-    """The socket, before anything long. Raises ValueError where it cannot be had."""
+    """The socket, listening before anything long, so that a second page finds it taken. Raises ValueError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen()
     except (OSError, OverflowError) as error:
         listening.close()
-        raise ValueError(f"--host {host} --port {port}: cannot be had ({error}); give another, e.g. --port 0") from None
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            why = "is taken, perhaps by another page"
+        else:
+            why = f"cannot be had ({error})"
+        raise ValueError(
+            f"--host {host} --port {port}: {why}; give another, or --port 0 for any that is free"
+        ) from None
     return listening
 
 
@@ -108,7 +120,6 @@ def _serve(models: Sequence[Asked], run: Run | None, listening: socket.socket, c
     if not alone:
         _say("anybody who reaches this address may ask, and sees the rollouts; without --host only this machine does")
     _say(f"the page is at {address} (Ctrl-C ends it)")
-    listening.listen()
     if not chosen.no_browser and _has_screen():
         webbrowser.open(address)
     uvicorn.Server(settings).run(sockets=[listening])

@@ -24,11 +24,14 @@ def open_models(
     found: list[Asked] = []
     for word in words:
         if word.startswith(ADDRESS):
+            said(f"asking {word} for its models …")
             found += _served(word, like)
         elif Path(word).is_dir():
-            found.append(Local(word, Path(word)))
+            said(f"loading {word} …")
+            found.append(Local(str(Path(word).resolve()), Path(word)))
         elif "@" in word or "#" in word:
             name, folder = landed(word, store(), said)
+            said(f"loading {name} …")
             found.append(Local(name, folder))
         else:
             raise ValueError(f"{word}: no such folder; give a checkpoint folder, NAME@VERSION or http://HOST:PORT/v1")

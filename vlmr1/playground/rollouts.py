@@ -30,7 +30,7 @@ PLACES = (".", "work", "logs", "work/grpo", "logs/grpo")  # below what is named,
 class Group:
     """The completions of one question in one step."""
 
-    number: int  # in the run, from 0
+    number: int  # in the run, from 1
     step: int
     item: int  # the question's place in the data
     source: str
@@ -56,6 +56,7 @@ class Run:
 
     def __init__(self, run: Path, images: Path | None = None) -> None:
         """Raises FileNotFoundError where no rollouts are, ValueError for a log of another form."""
+        run = run.parent if run.name == ROLLOUTS else run
         self.folder = _folder(run)
         if images is not None and not images.is_dir():
             raise ValueError(f"--images {images}: no such folder")
@@ -134,7 +135,7 @@ class Run:
         first = said[0]
         self.groups.append(
             Group(
-                len(self.groups),
+                len(self.groups) + 1,
                 first["step"],
                 first["item"],
                 first["source"],
@@ -148,10 +149,11 @@ class Run:
         )
 
     def rows(self, group: Group) -> list[dict[str, Any]]:
-        """The group's lines of the log."""
+        """The group's lines of the log, the completions numbered from 1 as the page says them; the log has 0."""
         with (self.folder / ROLLOUTS).open("rb") as file:
             file.seek(group.start)
-            return [json.loads(line) for line in file.read(group.end - group.start).splitlines()]
+            rows = [json.loads(line) for line in file.read(group.end - group.start).splitlines()]
+        return [row | {"number": row["number"] + 1} for row in rows]
 
     def question(self, group: Group) -> tuple[Sample, Path]:
         """What was asked, and the folder of its pictures. Raises ValueError where the run did not keep it."""

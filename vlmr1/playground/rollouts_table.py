@@ -45,9 +45,9 @@ def _schema(parts: Sequence[str]) -> Any:
     text, number, whole, yes = pa.string(), pa.float64(), pa.int64(), pa.bool_()
     fields = {
         "step": whole,
-        "group": whole,  # in the run
+        "group": whole,  # in the run, from 1 as on the page
         "item": whole,  # the question's place in the data
-        "number": whole,  # in its group
+        "number": whole,  # in its group, from 1 as on the page; rollouts.jsonl has it from 0
         "source": text,
         "id": whole,
         "task": text,

@@ -25,10 +25,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vlmr1.playground.answering import FAULTS, Answering
-from vlmr1.playground.asking import Asked
-from vlmr1.playground.choosing import FILTERS, ORDERS, chosen
+from vlmr1.playground.asking import Asked, told_apart
+from vlmr1.playground.choosing import FILTERS, ORDERS, chosen, left_by_each
 from vlmr1.playground.examples import examples
-from vlmr1.playground.questions import about_tasks, question_of, size_of
+from vlmr1.playground.questions import Misasked, about_tasks, question_of, size_of
 from vlmr1.playground.rollouts import Group, Run
 from vlmr1.playground.rollouts_table import write_parquet
 
@@ -54,7 +54,7 @@ def page(models: Sequence[Asked], run: Run | None, names: Sequence[str] | None) 
         return lambda _: Response(files[name], media_type=KINDS[Path(name).suffix])
 
     async def facts(_: Request) -> Response:
-        about = [{"name": model.name, "note": model.note} for model in models]
+        about = [{"name": name, "title": model.name, "note": model.note} for name, model in told_apart(models)]
         shows = {"filters": FILTERS, "orders": ORDERS, "run": None if run is None else run.name}
         return JSONResponse({"models": about, "tasks": about_tasks(), "rollouts": shows})
 
@@ -88,8 +88,9 @@ def page(models: Sequence[Asked], run: Run | None, names: Sequence[str] | None) 
 
 
 async def _fault(_: Request, error: Exception) -> Response:
-    """A fault in a sentence, for the page to show."""
-    return PlainTextResponse(str(error) or type(error).__name__, status_code=400)
+    """A fault in a sentence, for the page to show, at the field that it is about where it is about one."""
+    field = {"X-Field": error.field} if isinstance(error, Misasked) else None
+    return PlainTextResponse(str(error) or type(error).__name__, status_code=400, headers=field)
 
 
 async def _sent(request: Request, kind: str) -> bytes:
@@ -131,7 +132,8 @@ def _rollout_routes(run: Run) -> list[Route]:
         if not offset.isdecimal():
             raise ValueError(f"offset: a whole number is needed, it is {offset[:40]!r}")
         listed = [run.brief(group) for group in found[int(offset) : int(offset) + PAGE]]
-        return JSONResponse({"total": len(found), "groups": listed})
+        alone = {} if found else left_by_each(run, wanted)
+        return JSONResponse({"total": len(found), "of": len(run.groups), "alone": alone, "groups": listed})
 
     def one(request: Request) -> Response:
         return JSONResponse(run.whole(_group(run, request)))
@@ -159,9 +161,9 @@ def _rollout_routes(run: Run) -> list[Route]:
 
 def _group(run: Run, request: Request) -> Group:
     number = request.path_params["number"]
-    if number >= len(run.groups):
-        raise ValueError(f"the run has {len(run.groups)} groups")
-    return run.groups[number]
+    if not 1 <= number <= len(run.groups):
+        raise ValueError(f"group {number}: the run has groups 1 to {len(run.groups)}")
+    return run.groups[number - 1]
 
 
 class Guard:

@@ -1,11 +1,12 @@
 // The view that asks: pictures, a question, a truth; and the answers of one model or two, as they come.
 
 import { truthDrawing } from "./draw.js";
-import { by, drawBoxes, el, fault, get, number, picture, problemList, rewardTable } from "./parts.js";
+import { picture } from "./frame.js";
+import { by, el, fault, faultAt, get, noFaults, refused } from "./parts.js";
+import { readings, short } from "./reading.js";
 
-const MOST = 8; // pictures
 let facts;
-let pictures = []; // {name, url, data, size, frame}
+let pictures = []; // {name, blob, url, data, size, frame}
 let opening = Promise.resolve(); // until the newest pictures are there
 let under = null; // the AbortController of what is being asked
 let drawing;
@@ -17,12 +18,17 @@ export function startAsking(given) {
   by("model").append(...models);
   by("beside").append(el("option", { value: "" }, "nothing"), ...models.map((one) => one.cloneNode(true)));
   if (facts.models.length > 1) by("beside").value = "1";
+  for (const menu of [by("model"), by("beside")]) {
+    const entitle = () => (menu.title = facts.models[menu.value || NaN]?.title ?? ""); // its menu cuts long names
+    menu.addEventListener("change", entitle);
+    entitle();
+  }
   by("task").append(...Object.keys(facts.tasks).map((name) => el("option", {}, name)));
   drawing = truthDrawing(() => pictures[0], () => task());
   by("task").addEventListener("change", taskChanged);
-  by("truth").addEventListener("input", () => showTruth());
+  by("truth").addEventListener("input", () => drawing.show());
   by("file").addEventListener("change", () => takeFiles(by("file").files));
-  document.addEventListener("paste", (event) => event.clipboardData.files.length && takeFiles(event.clipboardData.files));
+  document.addEventListener("paste", (event) => !by("ask").hidden && event.clipboardData.files.length && takeFiles(event.clipboardData.files));
   for (const kind of ["dragover", "dragleave", "drop"]) document.addEventListener(kind, dragged);
   by("question").addEventListener("submit", (event) => (event.preventDefault(), ask()));
   by("question").addEventListener("keydown", (event) => {
@@ -43,8 +49,12 @@ function taskChanged() {
   by("truth").placeholder = now.truth;
   by("reward").replaceChildren(...now.rewards.map((name) => el("option", {}, name)));
   by("draw").hidden = !now.boxes;
+  by("file").multiple = now.most > 1;
+  const what = now.fewest > 1 ? "Drop the pictures before and after here" : "Drop a picture here";
+  by("drop-said").textContent = `${what}, paste ${now.fewest > 1 ? "them" : "it"}, or`;
   drawing.stop();
-  showTruth();
+  noFaults();
+  drawing.show();
 }
 
 async function fillExamples() {
@@ -56,8 +66,6 @@ async function fillExamples() {
     fault(error.message);
   }
 }
-
-const short = (text) => (text.length > 40 ? `${text.slice(0, 39)}…` : text);
 
 async function take(question) {
   by("task").value = question.task;
@@ -76,11 +84,17 @@ function dragged(event) {
   if (event.type === "drop" && event.dataTransfer.files.length) takeFiles(event.dataTransfer.files);
 }
 
+/** Take files in place of the pictures that are there; of a pair the second may come by itself. */
 async function takeFiles(files) {
+  const given = [...files].map((file) => ({ name: file.name, blob: file }));
+  await opening;
+  noFaults();
+  const { name, fewest, most } = task();
+  by("file").value = "";
+  if (given.length > most) return faultAt("file", `The task ${name} takes ${most === 1 ? "one picture" : `${most} pictures at most`}, not ${given.length}.`);
   by("example").value = "";
   by("truth").value = "";
-  await setPictures([...files].slice(0, MOST).map((file) => ({ name: file.name, blob: file })));
-  by("file").value = "";
+  await setPictures([...(pictures.length < fewest ? pictures : []), ...given]);
 }
 
 /** Show these pictures, in place of those before and of what was asked about them. */
@@ -90,7 +104,7 @@ function setPictures(given) {
 }
 
 async function replaced(given) {
-  fault("");
+  noFaults();
   under?.abort();
   pictures.forEach((one) => URL.revokeObjectURL(one.url));
   pictures = [];
@@ -98,13 +112,13 @@ async function replaced(given) {
   try {
     pictures = await Promise.all(given.map(opened));
   } catch (error) {
-    fault(error.message);
+    faultAt("file", error.message);
   }
   by("pictures").replaceChildren(
     ...pictures.map((one) => el("figure", {}, one.frame, el("figcaption", {}, el("span", {}, one.name), `${one.size.join(" × ")}`))),
   );
   drawing.stop();
-  showTruth();
+  drawing.show();
 }
 
 async function opened({ name, blob }) {
@@ -117,13 +131,13 @@ async function opened({ name, blob }) {
     throw new Error(`${name}: is no picture that the browser can show; give a PNG, JPEG, WebP or BMP file`);
   }
   const data = new Uint8Array(await blob.arrayBuffer());
-  return { name, url, data: base64(data), size, frame };
+  return { name, blob, url, data: base64(data), size, frame };
 }
 
 /** [width, height] of a file's stored pixels, which the server reads. */
 async function sizeOf(name, blob) {
   const reply = await fetch("size", { method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: blob });
-  if (!reply.ok) throw new Error(`${name}: ${await reply.text()}`);
+  if (!reply.ok) throw new Error(`${name}: ${(await refused(reply)).message}`);
   return reply.json();
 }
 
@@ -133,15 +147,9 @@ function base64(bytes) {
   return btoa(text);
 }
 
-function showTruth() {
-  if (pictures.length) drawBoxes(pictures[0].frame, drawing.boxes(), pictures[0].size, "true");
-}
-
 async function ask() {
   await opening;
-  if (!pictures.length && by("fault").hidden) fault("no picture; drop one, paste it, or choose a file");
-  if (!pictures.length) return;
-  fault("");
+  noFaults();
   under?.abort();
   under = new AbortController();
   const asked = frozen();
@@ -151,17 +159,27 @@ async function ask() {
   by("stop").disabled = false;
   by("state").textContent = "asking …";
   const now = under;
-  const done = await Promise.all(chosen.map((value, i) => one({ ...asked, model: Number(value) }, cards[i], now.signal)));
+  let end;
+  try {
+    const done = await Promise.all(chosen.map((value, i) => one({ ...asked, model: Number(value) }, cards[i], now.signal)));
+    end = now.signal.aborted ? "stopped" : done.every(Boolean) ? "answered" : "no answer";
+  } catch (error) { // of a field, which holds for every model
+    now.abort();
+    by("answers").replaceChildren();
+    faultAt(error.field === "pictures" ? "file" : error.field, error.message);
+    end = "not asked";
+  }
   if (now !== under) return;
   by("stop").disabled = true;
-  by("state").textContent = now.signal.aborted ? "stopped" : done.every(Boolean) ? "answered" : "no answer";
+  by("state").textContent = end;
 }
 
 function card(model) {
   const stream = el("pre", { "aria-label": "what the model says", tabindex: "0" });
-  const read = el("div", {});
+  const read = el("div", { class: "read" });
   const note = model.note ? el("p", { class: "note" }, model.note) : null;
-  return { whole: el("article", { class: "answer" }, el("h2", {}, model.name), note, stream, read), stream, read };
+  const head = el("div", {}, el("h2", { title: model.title }, model.name), note);
+  return { whole: el("article", { class: "answer" }, head, stream, read), stream, read };
 }
 
 /** The form as it stands: what is asked now is shown as it was asked, whatever is typed meanwhile. */
@@ -171,19 +189,19 @@ function frozen() {
     text: by("text").value,
     truth: by("truth").value,
     reward: by("reward").value,
-    temperature: Number(by("temperature").value),
-    seed: Number(by("seed").value),
-    longest: Number(by("longest").value),
+    temperature: by("temperature").valueAsNumber,
+    seed: by("seed").valueAsNumber,
+    longest: by("longest").valueAsNumber,
     pictures: [...pictures],
   };
 }
 
-/** Ask one model, showing its words as they come; whether it answered. */
+/** Ask one model, showing its words as they come; whether it answered. Throws what is wrong with a field. */
 async function one(asked, shown, signal) {
   const question = { ...asked, pictures: asked.pictures.map((one) => one.data) };
   try {
     const reply = await fetch("ask", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(question), signal });
-    if (!reply.ok) throw new Error(await reply.text());
+    if (!reply.ok) throw await refused(reply);
     for await (const line of linesOf(reply.body)) {
       if (line.error) throw new Error(line.error);
       const low = shown.stream.scrollHeight - shown.stream.scrollTop - shown.stream.clientHeight < 30;
@@ -191,11 +209,12 @@ async function one(asked, shown, signal) {
       else shown.stream.textContent = line.done ? line.done.text : line.text;
       if (low) shown.stream.scrollTop = shown.stream.scrollHeight;
       if (line.done) {
-        shown.read.replaceChildren(...readings(line.done, asked));
+        shown.read.replaceChildren(...readings(line.done, asked, facts.tasks[asked.task].boxes));
         return true;
       }
     }
   } catch (error) {
+    if (error.field) throw error;
     if (error.name !== "AbortError") shown.read.replaceChildren(el("p", { class: "fault", role: "alert" }, error.message));
   }
   return false;
@@ -211,34 +230,4 @@ async function* linesOf(body) {
     rest = lines.pop();
     for (const line of lines) yield JSON.parse(line);
   }
-}
-
-/** All that was read of an answer to what was asked. */
-function readings(done, asked) {
-  const found = [];
-  const { boxes } = facts.tasks[asked.task];
-  if (boxes) {
-    const { url, size } = asked.pictures[0];
-    const frame = picture(url, "the picture with the answered boxes", size);
-    const named = (other) => ({ box, label }) => ({ box, label: label || other });
-    drawBoxes(frame, done.true_boxes.map(named("truth")), size, "true");
-    drawBoxes(frame, done.boxes.map(named(short(asked.text))), size, "said");
-    const key = el("figcaption", {}, el("span", {}, el("span", { class: "key said" }), "answer", ...(done.true_boxes.length ? [el("span", { class: "key true" }), "truth"] : [])));
-    found.push(el("figure", {}, frame, key));
-  }
-  found.push(el("h3", {}, "Reasoning"), el("p", { class: "said-text" }, done.thinking ?? "none"));
-  found.push(el("h3", {}, "Answer as it was read"), answered(done, boxes));
-  found.push(el("h3", {}, "What the parser complained about"), problemList(done.problems));
-  found.push(el("h3", {}, done.total === null ? "Reward of its form alone, for no truth was given" : "Reward"), rewardTable(done.rewards, done.total));
-  const judged = done.judged ? `, ${done.judged.name} ${number(done.judged.value)}` : "";
-  const frame = boxes ? `, boxes spoken in ${done.frame.join(" × ")}` : "";
-  found.push(el("p", { class: "note" }, `${done.tokens ?? "?"} tokens in ${done.seconds} s${frame}${judged}`));
-  return found;
-}
-
-function answered(done, boxes) {
-  if (!boxes) return el("p", { class: "said-text" }, done.said || "none");
-  if (!done.boxes.length) return el("p", { class: "said-text" }, done.none ? "None: it says that there is nothing" : "no box");
-  const rows = done.boxes.map(({ box, label }) => el("tr", {}, el("td", {}, label || "box"), el("td", {}, `[${box.map((v) => Math.round(v * 10) / 10).join(", ")}]`)));
-  return el("div", { class: "wide" }, el("table", {}, el("tbody", {}, ...rows)));
 }

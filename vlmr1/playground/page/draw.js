@@ -1,41 +1,44 @@
-// Drawing the truth on the first picture, by pointer or by keyboard, into the text that says it; and reading that text.
+// Drawing the truth on the first picture, by pointer or by keys, into the text that says it; and reading that text.
+// The text alone holds the boxes: what was drawn or typed is what the keys move.
 
-import { by, drawBoxes, el, fault } from "./parts.js";
+import { by, el, faultAt } from "./parts.js";
+import { drawBoxes } from "./frame.js";
 
-const STEP = 0.02; // of a side, that a key moves a box by
+const STEP = 0.02; // of a side, that a key moves a box by; with Alt a pixel
+const WAYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
-/** `first()` is the first picture, `task()` the present task. Gives {stop, boxes}. */
+/** `first()` is the first picture, `task()` the present task. Gives {stop, show}. */
 export function truthDrawing(first, task) {
   let on = false;
-  let box = null; // being drawn, in pixels of the picture
 
   by("draw").addEventListener("click", () => (on ? stop() : start()));
   document.addEventListener("keydown", key);
 
   function start() {
     const picture = first();
-    if (!picture) return fault("no picture to draw on; drop one, paste it, or choose a file");
+    if (!picture) return faultAt("file", "There is no picture to draw on.");
     on = true;
     by("draw").setAttribute("aria-pressed", "true");
     by("drawing").hidden = false;
-    by("labelled").hidden = task().name !== "ovd";
+    by("several").hidden = by("labelled").hidden = task().name !== "ovd";
     const names = by("text").value.split(",").map((name) => name.trim());
     by("names").replaceChildren(...names.map((name) => el("option", { value: name })));
     by("label").value ||= names[0];
-    picture.frame.classList.add("drawing");
-    picture.frame.tabIndex = 0;
-    picture.frame.addEventListener("pointerdown", down);
-    picture.frame.focus();
+    const { frame } = picture;
+    frame.classList.add("drawing");
+    for (const [name, value] of Object.entries({ tabindex: 0, role: "application", "aria-label": "draw the truth", "aria-describedby": "drawing" }))
+      frame.setAttribute(name, value);
+    frame.addEventListener("pointerdown", down);
+    frame.focus();
   }
 
   function stop() {
     on = false;
-    box = null;
     by("draw").setAttribute("aria-pressed", "false");
-    by("drawing").hidden = by("labelled").hidden = true;
+    by("drawing").hidden = true;
     const frame = first()?.frame;
     frame?.classList.remove("drawing");
-    frame?.removeAttribute("tabindex");
+    for (const name of ["tabindex", "role", "aria-label", "aria-describedby"]) frame?.removeAttribute(name);
     frame?.removeEventListener("pointerdown", down);
   }
 
@@ -49,76 +52,89 @@ export function truthDrawing(first, task) {
   function down(event) {
     event.preventDefault();
     const { frame } = first();
+    frame.focus();
     const from = at(event);
     frame.setPointerCapture(event.pointerId);
-    const move = (next) => {
-      const to = at(next);
-      show([Math.min(from[0], to[0]), Math.min(from[1], to[1]), Math.max(from[0], to[0]), Math.max(from[1], to[1])]);
-    };
+    const box = (to) => [0, 1].map((i) => Math.min(from[i], to[i])).concat([0, 1].map((i) => Math.max(from[i], to[i])));
     const ended = new AbortController();
-    const up = (next) => {
-      ended.abort();
-      move(next);
-      if (box[2] > box[0] && box[3] > box[1]) keep(false);
-      else show(null);
-      box = null;
+    const end = () => (ended.abort(), show());
+    const up = (last) => {
+      end();
+      const drawn = box(at(last));
+      if (drawn[2] > drawn[0] && drawn[3] > drawn[1]) add(drawn);
     };
-    const dropped = () => (ended.abort(), show(null)); // e.g. the system took the finger for a gesture of its own
-    frame.addEventListener("pointermove", move, ended);
+    frame.addEventListener("pointermove", (next) => show([{ box: box(at(next)), label: "" }]), ended);
     frame.addEventListener("pointerup", up, ended);
-    frame.addEventListener("pointercancel", dropped, ended);
+    frame.addEventListener("pointercancel", end, ended); // e.g. the system took the finger for a gesture of its own
   }
 
   function key(event) {
     if (!on || document.activeElement !== first()?.frame) return;
+    const several = task().name === "ovd";
     if (event.key === "Escape") return by("draw").focus(), stop();
-    const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
-    if (!way) return;
+    if (event.key === "Enter" && several && !event.ctrlKey && !event.metaKey) add(middle());
+    else if (event.key === "Delete" && several) write(items()?.slice(0, -1));
+    else if (WAYS[event.key]) moved(WAYS[event.key], event.shiftKey, event.altKey);
+    else return;
     event.preventDefault();
+  }
+
+  const middle = () => [0.35, 0.35, 0.65, 0.65].map((share, i) => Math.round(share * first().size[i % 2]));
+
+  /** Move the last box of the text, or its lower right corner; where there is none, one appears in the middle. */
+  function moved(way, sizes, fine) {
     const { size } = first();
-    const again = box !== null;
-    const now = box ?? [0.35 * size[0], 0.35 * size[1], 0.65 * size[0], 0.65 * size[1]];
-    const by_ = way.map((value, i) => value * Math.max(1, STEP * size[i]));
-    const moved = now.map((value, i) => (event.shiftKey && i < 2 ? value : value + by_[i % 2]));
+    const all = items();
+    const last = all?.at(-1);
+    if (!last) return all ? add(middle()) : write(null);
+    const box = [...last.bbox_2d];
     for (const i of [0, 1]) {
-      moved[i] = Math.min(Math.max(0, moved[i]), size[i] - 2);
-      moved[i + 2] = Math.min(Math.max(moved[i] + 2, moved[i + 2]), size[i]);
+      const step = way[i] * (fine ? 1 : Math.max(1, Math.round(STEP * size[i])));
+      const [least, most] = [sizes ? box[i] + 1 - box[i + 2] : -box[i], size[i] - box[i + 2]];
+      const by_ = Math.max(least, Math.min(most, step));
+      if (!sizes) box[i] = tidy(box[i] + by_);
+      box[i + 2] = tidy(box[i + 2] + by_);
     }
-    show(moved.map(Math.round));
-    keep(again);
+    write([...all.slice(0, -1), { ...last, bbox_2d: box }]);
   }
 
-  function show(next) {
-    box = next;
-    const { frame, size } = first();
-    drawBoxes(frame, [...boxes(), ...(box ? [{ box, label: "" }] : [])], size, "true");
+  const tidy = (value) => Math.round(value * 100) / 100;
+
+  /** Of rec in place of the box that the text says, of ovd behind its boxes. */
+  function add(box) {
+    if (task().name === "rec") return write([{ bbox_2d: box }]);
+    const kept = items();
+    write(kept && [...kept, { bbox_2d: box, label: by("label").value || "object" }]);
   }
 
-  /** Write the box into the text: of rec in place of what it says, of ovd behind it or, with `again`, over the last. */
-  function keep(again) {
-    const { frame, size } = first();
-    if (task().name === "rec") by("truth").value = JSON.stringify(box);
-    else {
-      const listed = boxes().map((one) => ({ bbox_2d: one.box, label: one.label }));
-      if (again) listed.pop();
-      by("truth").value = JSON.stringify([...listed, { bbox_2d: box, label: by("label").value || "object" }]);
-    }
-    drawBoxes(frame, boxes(), size, "true");
+  function write(boxes) {
+    if (!boxes) return faultAt("truth", "This cannot be read as boxes; mend it or clear it, then draw.");
+    by("truth").value = boxes.length ? JSON.stringify(task().name === "rec" ? boxes[0].bbox_2d : boxes) : "";
+    by("truth").dispatchEvent(new Event("input"));
   }
 
-  /** The boxes that the text says, as far as it can be read; the server judges it. */
-  function boxes() {
-    if (!task().boxes) return [];
+  /** The boxes that the text says, [] where it says none, null where it cannot be read. The server judges it. */
+  function items() {
+    const text = by("truth").value.replace(/```(json)?/g, "").trim();
+    if (!text || text === "None") return [];
     let said;
     try {
-      said = JSON.parse(by("truth").value);
+      said = JSON.parse(text);
     } catch {
-      return []; // half typed
+      return null; // half typed
     }
-    const items = task().name === "rec" ? [{ bbox_2d: said, label: "" }] : Array.isArray(said) ? said : [];
-    return items.filter((one) => Array.isArray(one?.bbox_2d) && one.bbox_2d.length === 4 && one.bbox_2d.every(Number.isFinite))
-      .map((one) => ({ box: one.bbox_2d, label: String(one.label ?? "") }));
+    const found = task().name === "rec" ? [{ bbox_2d: said }] : said;
+    const good = (box) => Array.isArray(box) && box.length === 4 && box.every(Number.isFinite);
+    return Array.isArray(found) && found.every((one) => good(one?.bbox_2d)) ? found : null;
   }
 
-  return { stop, boxes };
+  /** Show the text's boxes on the picture, and more that are not in it yet. */
+  function show(more = []) {
+    if (!first() || !task().boxes) return first() && drawBoxes(first().frame, [], first().size, "true");
+    const said = (items() ?? []).map((one) => ({ box: one.bbox_2d, label: String(one.label ?? "") }));
+    const drawn = task().name === "rec" && more.length ? more : [...said, ...more];
+    drawBoxes(first().frame, drawn, first().size, "true");
+  }
+
+  return { stop, show };
 }

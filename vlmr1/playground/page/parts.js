@@ -1,4 +1,4 @@
-// What both views share: making elements, asking the server, pictures with boxes on them.
+// What both views share: making elements, asking the server, saying what is wrong.
 
 /** An element with attributes (`on…` are listeners, null ones are left out) and children (elements or text). */
 export function el(name, attributes = {}, ...children) {
@@ -11,16 +11,21 @@ export function el(name, attributes = {}, ...children) {
   return made;
 }
 
-const HIGHEST = 32; // rem that a picture is shown high
-
 export const by = (id) => document.getElementById(id);
-export const number = (value) => (Math.round(value * 1000) / 1000).toString();
+
+/** A figure with three decimals, so that those in a column can be compared; with `sign` a plus is said too. */
+export const number = (value, sign = false) => ((sign && value > 0 ? "+" : "") + value.toFixed(3)).replace("-", "−");
 
 /** What the server says, or an Error with its sentence. */
 export async function get(address) {
   const reply = await fetch(address);
-  if (!reply.ok) throw new Error(await reply.text());
+  if (!reply.ok) throw await refused(reply);
   return reply.json();
+}
+
+/** What the server refused as an Error, with the `field` of the form that it is about, if it is about one. */
+export async function refused(reply) {
+  return Object.assign(new Error(await reply.text()), { field: reply.headers.get("X-Field") });
 }
 
 /** Show a sentence at the top of the page, or with "" none. */
@@ -29,68 +34,32 @@ export function fault(sentence) {
   by("fault").hidden = !sentence;
 }
 
-/**
- * A picture of the given address in a frame to draw on; small ones are shown larger. `size` is of its stored pixels, as
- * the server says it: models are given these, whatever a camera noted of turning them, and browsers count otherwise.
- */
-export function picture(address, alt, [width, height], least = 300) {
-  const image = el("img", { src: address, alt });
-  const frame = el("div", { class: "frame" }, image);
-  const times = Math.max(1, Math.ceil(least / Math.max(width, height)));
-  image.style.aspectRatio = `${width} / ${height}`;
-  image.style.width = `min(${width * times}px, ${(HIGHEST * width) / height}rem)`;
-  frame.classList.toggle("tiny", times > 1);
-  new ResizeObserver(() => apart(frame)).observe(frame);
-  return frame;
+/** Show a sentence at the control of that id, and go there. */
+export function faultAt(id, sentence) {
+  const control = by(id);
+  noFaultAt(control);
+  if (control.closest("details")) control.closest("details").open = true;
+  const said = el("p", { class: "fault at", id: `${id}-fault`, role: "alert" }, sentence);
+  (control.closest("label") ?? control).after(said);
+  control.setAttribute("aria-invalid", "true");
+  control.setAttribute("aria-describedby", said.id);
+  control.addEventListener("input", () => noFaultAt(control), { once: true });
+  control.focus();
 }
 
-/** Draw boxes of a kind ("true" or "said") on a frame, in place of those it had; `size` is the stored picture's. */
-export function drawBoxes(frame, boxes, size, kind) {
-  frame.querySelectorAll(`.box.${kind}`).forEach((one) => one.remove());
-  const corners = new Map(); // labels by where they stand: boxes that share a corner share one
-  for (const { box, label, names } of boxes) {
-    const above = kind === "said" ? box[1] > 0.1 * size[1] : box[3] > 0.9 * size[1];
-    const side = box[0] > 0.5 * size[0] ? "right" : "left";
-    const shown = el("div", { class: `box ${kind} ${above ? "above" : "below"} ${side}` });
-    shown.names = names; // whose box it is, where several share it
-    shown.style.left = `${(100 * box[0]) / size[0]}%`;
-    shown.style.top = `${(100 * box[1]) / size[1]}%`;
-    shown.style.width = `${(100 * (box[2] - box[0])) / size[0]}%`;
-    shown.style.height = `${(100 * (box[3] - box[1])) / size[1]}%`;
-    const corner = [above, side, box[above ? 1 : 3], box[side === "left" ? 0 : 2]].join();
-    if (label && corners.has(corner)) corners.get(corner).textContent += `; ${label}`;
-    else if (label) {
-      corners.set(corner, el("span", {}, label));
-      shown.append(corners.get(corner));
-    }
-    frame.append(shown);
-  }
-  apart(frame);
+function noFaultAt(control) {
+  by(`${control.id}-fault`)?.remove();
+  control.removeAttribute("aria-invalid");
+  control.removeAttribute("aria-describedby");
 }
 
-/** Move labels away from their boxes until none hides another. */
-function apart(frame) {
-  const placed = [];
-  for (const label of frame.querySelectorAll(".box span")) {
-    label.style.transform = "";
-    const { left, right, top, bottom, height } = label.getBoundingClientRect();
-    const way = label.parentElement.classList.contains("above") ? -1 : 1;
-    let by = 0;
-    while (height && placed.some((one) => left < one.right && right > one.left && top + by < one.bottom && bottom + by > one.top)) by += way * height;
-    label.style.transform = by ? `translateY(${by}px)` : "";
-    placed.push({ left, right, top: top + by, bottom: bottom + by });
-  }
+/** Take every sentence back that stands at a control or at the top. */
+export function noFaults() {
+  fault("");
+  document.querySelectorAll("[aria-invalid]").forEach(noFaultAt);
 }
 
-/** The parts of a reward as a table; `total` stands at its foot where there is one. */
-export function rewardTable(rewards, total) {
-  const rows = Object.entries(rewards).map(([name, part]) =>
-    el("tr", {}, el("th", { scope: "row" }, name), el("td", { class: "number" }, number(part.value)), el("td", {}, part.reason)),
-  );
-  if (total !== null && total !== undefined)
-    rows.push(el("tr", {}, el("th", { scope: "row" }, "reward"), el("td", { class: "number" }, number(total)), el("td", {}, "accuracy + format")));
-  return el("div", { class: "wide" }, el("table", {}, el("tbody", {}, ...rows)));
-}
+export const problemList = (problems) => el("ul", { class: "problems" }, ...problems.map((one) => el("li", {}, one)));
 
-export const problemList = (problems) =>
-  problems.length ? el("ul", { class: "problems" }, ...problems.map((one) => el("li", {}, one))) : el("p", { class: "said-text" }, "nothing");
+/** A swatch with its meaning, for under a picture. */
+export const key = (kind, meaning) => el("span", { class: "keyed" }, el("span", { class: `key ${kind}` }), meaning);
