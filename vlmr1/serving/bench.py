@@ -65,10 +65,10 @@ class Timed(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """One that was not, by kind, and what was said."""
+    """One that was not, by kind, and what its server did in the words of the first error."""
 
     kind: str
-    text: str
+    said: str
 
 
 @dataclass
@@ -84,11 +84,11 @@ class Round:
     def gone(self) -> bool:
         return self.given_up or not self.done
 
-    def take(self, server: Server, request: Request, one: Timed) -> bool:
+    def take(self, request: Request, one: Timed) -> bool:
         """Count an answer, as a failure where it has another length than was asked for."""
         if request.extra.get("ignore_eos") and one.tokens != request.max_tokens:
             said = f"answers {one.tokens} tokens where {request.max_tokens} were asked for; --any-length allows it"
-            self.failures.append(Failure("of another length", f"{server} {said}"))
+            self.failures.append(Failure("of another length", said))
             return False
         self.done.append(one)
         return True
@@ -119,9 +119,9 @@ class Own:
             nonlocal in_a_row
             for request in waiting:
                 try:
-                    answered = found.take(server, request, await timed(self.client, server, request))
+                    answered = found.take(request, await timed(self.client, server, request))
                 except ConnectionError as error:
-                    found.failures.append(Failure(kind_of(error), str(error)))
+                    found.failures.append(Failure(kind_of(error), str(error).removeprefix(f"{server} ")))
                     answered = False
                 told(1)
                 in_a_row = 0 if answered else in_a_row + 1
@@ -148,7 +148,7 @@ def rounds_of(
     for server in servers:
         first = own(server, [request(load, next(numbers))], 1, lambda _: None)
         if first.failures:
-            raise ConnectionError(first.failures[0].text)
+            raise ConnectionError(f"{server} {first.failures[0].said}")
     for server in servers:
         own(
             server,

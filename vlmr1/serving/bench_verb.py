@@ -168,8 +168,8 @@ def _show(outcome: Outcome, figures: Path | None, picture: Path | None) -> None:
     from vlmr1.files import rounded, write_json
     from vlmr1.serving.outcome import as_json, plot, table
 
-    print(table(outcome))
     if figures is not None:
         write_json(figures, rounded(as_json(outcome)))
     if picture is not None:
         plot(outcome, picture)
+    print(table(outcome))

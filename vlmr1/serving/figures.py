@@ -2,7 +2,7 @@
 
 Means and rates of a level are medians over its rounds; a P99 is of all its answers together, and of fewer than 100 the
 largest. A ratio is taken round by round, so that what both servers met at one time stands against each other, and has
-its least and most beside it: of five rounds of two servers that are alike, 1 lies between them 15 times in 16.
+its least and most beside it: of n rounds of two servers that are alike, 1 lies among them with 1 - 2^(1 - n).
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ def level_of(rounds: Sequence[Round]) -> Level:
     }
 
 
-def ratios_of(ones: Sequence[Round], others: Sequence[Round]) -> dict[str, dict[str, float]]:
-    """The others' figures by the ones', round by round: their median, least and most."""
+def ratios_of(ones: Sequence[Sequence[Round]], others: Sequence[Sequence[Round]]) -> dict[str, dict[str, float]]:
+    """The others' figures by the ones', round by round, whatever is taken together as one: median, least and most."""
     found = {}
-    pairs = [(figures([one]), figures([other])) for one, other in zip(ones, others, strict=False)]
+    pairs = [(figures(one), figures(other)) for one, other in zip(ones, others, strict=False)]
     for key in RATIOS:
         each = [other[key] / one[key] for one, other in pairs if one.get(key) and key in other]
         if each:
@@ -61,12 +61,22 @@ def ratios_of(ones: Sequence[Round], others: Sequence[Round]) -> dict[str, dict[
     return found
 
 
+def level_ratios(one: Levels, other: Levels, at_once: int) -> dict[str, dict[str, float]]:
+    """The ratios at one level."""
+    return ratios_of([[of] for of in one[at_once]], [[of] for of in other[at_once]])
+
+
+def ratios_of_all(one: Levels, other: Levels) -> dict[str, dict[str, float]]:
+    """The ratios of whole rounds, all levels together."""
+    return ratios_of(list(zip(*one.values(), strict=False)), list(zip(*other.values(), strict=False)))
+
+
 def failures_of(rounds: Iterable[Round]) -> dict[str, list[str]]:
     """By kind what failures say, the first first."""
     said: dict[str, list[str]] = {}
     for one in rounds:
         for failure in one.failures:
-            said.setdefault(failure.kind, []).append(failure.text)
+            said.setdefault(failure.kind, []).append(failure.said)
     return said
 
 
@@ -74,4 +84,4 @@ def reasons(rounds: Iterable[Round]) -> str:
     """How many failed for what, and what the first of them said; empty where none did."""
     kinds = failures_of(rounds)
     counted = ", ".join(f"{len(said)} {kind}" for kind, said in kinds.items())
-    return f"{counted}; the first: {next(iter(kinds.values()))[0]}" if kinds else ""
+    return f"{counted}; the first {next(iter(kinds.values()))[0]}" if kinds else ""

@@ -68,7 +68,7 @@ class Harness:
             words = [self.python, "-c", *asked(server, requests, at_once, folder)]
             said = self._run(words, server, math.ceil(len(requests) / at_once), folder)
             read = {"vllm": vllm_found, "evalscope": evalscope_found}[self.which]
-            found = read(folder, server, requests, said)
+            found = read(folder, requests, said)
         told(len(requests))
         return found
 
@@ -119,7 +119,7 @@ def vllm_asked(server: Server, requests: Sequence[Request], at_once: int, folder
     return [*words, *(["--ignore-eos"] if requests[0].extra.get("ignore_eos") else [])]
 
 
-def vllm_found(folder: Path, server: Server, requests: Sequence[Request], output: str) -> Round:
+def vllm_found(folder: Path, requests: Sequence[Request], output: str) -> Round:
     """What its detailed result says of each request."""
     path = folder / "found.json"
     if not path.is_file():
@@ -129,9 +129,9 @@ def vllm_found(folder: Path, server: Server, requests: Sequence[Request], output
     columns = zip(requests, said["ttfts"], said["itls"], said["output_lens"], said["errors"], strict=True)
     for request, first, steps, tokens, error in columns:
         if error:
-            found.failures.append(Failure("failed", f"{server} gives no answer: {error.strip().splitlines()[-1]}"))
+            found.failures.append(Failure("failed", f"gives no answer: {error.strip().splitlines()[-1]}"))
         else:
-            found.take(server, request, Timed(first + sum(steps), first, tokens, len(steps) + 1))
+            found.take(request, Timed(first + sum(steps), first, tokens, len(steps) + 1))
     return found
 
 
@@ -144,7 +144,7 @@ def evalscope_asked(server: Server, requests: Sequence[Request], at_once: int, f
     return [EVALSCOPE, json.dumps(asked | {"outputs_dir": str(folder), "no_timestamp": True, "name": "found"})]
 
 
-def evalscope_found(folder: Path, server: Server, requests: Sequence[Request], output: str) -> Round:
+def evalscope_found(folder: Path, requests: Sequence[Request], output: str) -> Round:
     """What its database says of each request; it keeps no reasons."""
     paths = list(folder.rglob("benchmark_data.db"))
     if len(paths) != 1:
@@ -157,10 +157,10 @@ def evalscope_found(folder: Path, server: Server, requests: Sequence[Request], o
     reasons = [line for line in output.splitlines() if "Error" in line]
     for success, _, _, latency, first, tokens, steps in rows:
         if success:
-            found.take(server, requests[0], Timed(latency, first, tokens, steps + 1))
+            found.take(requests[0], Timed(latency, first, tokens, steps + 1))
         else:
             said = reasons[0].strip() if reasons else _end(output)
-            found.failures.append(Failure("failed", f"{server} gives no answer: {said}"))
+            found.failures.append(Failure("failed", f"gives no answer: {said}"))
     return found
 
 

@@ -17,7 +17,17 @@ from typing import Any
 from vlmr1 import __version__
 from vlmr1.serving.bench import Load
 from vlmr1.serving.client import Server
-from vlmr1.serving.figures import ENOUGH, Level, Levels, failures_of, figures, level_of, ratios_of, reasons
+from vlmr1.serving.figures import (
+    ENOUGH,
+    Level,
+    Levels,
+    failures_of,
+    figures,
+    level_of,
+    level_ratios,
+    ratios_of_all,
+    reasons,
+)
 
 # All that VLM-R1 publishes of Qwen2.5-VL on an Ascend 910B, by requests under way.
 THEIR_SIZE, THEIR_TOKENS = (640, 640), 512
@@ -44,6 +54,7 @@ COLUMNS = {  # a figure, and what a person reads
     "success": "success",
 }
 WIDTH = 12  # of a column
+LATE = 0.8  # of the latency, for a first token that says little
 
 
 @dataclass
@@ -90,30 +101,40 @@ def table(of: Outcome) -> str:
             cells = (_cell(key, level) for key in COLUMNS)
             lines.append(_line("" if place else str(at_once), letter, str(level["requests"]), cells))
         if len(of.levels) == 2:
-            ratios = ratios_of(*(levels[at_once] for levels in of.levels))
-            shown = [ratios.get(key) for key in COLUMNS]
-            lines.append(_line("", "B/A", "", (f"{one['median']:.2f}" if one else "" for one in shown)))
-            spread = (f"{one['least']:.2f}-{one['most']:.2f}" if one else "" for one in shown)
-            lines += [_line("", "from-to", "", spread)] if of.load.rounds > 1 else []
+            lines += _ratios("", level_ratios(of.levels[0], of.levels[1], at_once), of.load.rounds)
+    if len(of.levels) == 2:
+        lines += _ratios("all", ratios_of_all(of.levels[0], of.levels[1]), of.load.rounds)
     return "\n".join([*lines, "", *_notes(of), "", *_theirs(of)])
+
+
+def _ratios(at_once: str, ratios: dict[str, dict[str, float]], rounds: int) -> list[str]:
+    shown = [ratios.get(key) for key in COLUMNS]
+    lines = [_line(at_once, "B/A", "", (f"{one['median']:.2f}" if one else "" for one in shown))]
+    spread = (f"{one['least']:.2f}-{one['most']:.2f}" if one else "" for one in shown)
+    return [*lines, *([_line("", "from-to", "", spread)] if rounds > 1 else [])]
 
 
 def _notes(of: Outcome) -> list[str]:
     lines = [f"n: requests of all rounds; of means the median round; *: the largest, n being below {ENOUGH}."]
     if len(of.levels) == 2 and of.load.rounds > 1:
         lines.append(
-            "B/A: the median round's ratio; from-to: its least and most. With 1 among them no difference is shown."
+            "B/A: the median round's ratio; from-to: its least and most. With 1 among them no difference is shown (of"
+            f" servers that are alike, so in {1 - 2 ** (1 - of.load.rounds):.0%} of the cells)."
         )
     for letter, levels in zip(of.letters, of.levels, strict=True):
-        pieces = [level["pieces_mean"] for rounds in levels.values() if "pieces_mean" in (level := level_of(rounds))]
-        if pieces and min(pieces) < of.load.tokens / 2:
+        late = [str(c) for c, rounds in levels.items() if _late(level_of(rounds))]
+        if late:
             lines.append(
-                f"{letter} joins tokens before it sends them, to {min(pieces):.1f} pieces an answer at the fewest:"
-                " its first token is measured with the first piece."
+                f"{letter} sends the first token when {LATE:.0%} of the latency is gone, at {', '.join(late)} at once: it"
+                " takes that long to read the picture, or holds its tokens back and sends them in a burst."
             )
         if (said := reasons(one for rounds in levels.values() for one in rounds)) and not of.stopped:
             lines.append(f"{letter} failed: {said}")
     return lines
+
+
+def _late(level: Level) -> bool:
+    return "ttft_mean" in level and level["ttft_mean"] > LATE * level["latency_mean"]
 
 
 def _theirs(of: Outcome) -> list[str]:
@@ -210,7 +231,9 @@ def as_json(of: Outcome) -> dict[str, Any]:
     found: dict[str, Any] = {"made": made, "complete": not of.stopped, "stopped": of.stopped or None, "load": asked}
     found["servers"] = servers
     if len(servers) == 2:
-        found["ratios"] = {str(c): ratios_of(*(levels[c] for levels in of.levels)) for c in load.concurrency}
+        one, two = of.levels
+        found["ratios"] = {str(c): level_ratios(one, two, c) for c in load.concurrency}
+        found["ratios"]["all"] = ratios_of_all(one, two)
     size = f"{THEIR_SIZE[0]}x{THEIR_SIZE[1]}"
     theirs = {"source": "VLM-R1, Qwen2.5-VL on an Ascend 910B", "picture": size, "tokens": THEIR_TOKENS}
     engines = {engine: {str(c): level for c, level in levels.items()} for engine, levels in THEIRS.items()}
