@@ -38,7 +38,7 @@ class Load:
     """What a server is asked for."""
 
     concurrency: tuple[int, ...]
-    rounds: int = 5
+    rounds: int = 7
     least: int = 4  # requests of a level's round
     size: tuple[int, int] = (640, 640)  # of the pictures, (width, height)
     tokens: int = 512  # of an answer

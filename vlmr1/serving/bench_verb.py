@@ -24,15 +24,35 @@ def add_bench(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     add = bench.add_argument
     add("--url", action="append", required=True, metavar="URL", help="twice: two servers side by side")
     add("--model", action="append", default=[], metavar="NAME", help="one for each --url (default: the server's first)")
-    add("--concurrency", default="1,2,4,8,16,32", metavar="N,N", help="requests under way together (%(default)s)")
-    add("--rounds", default="5", metavar="N", help="times that every level is measured, servers in turn (%(default)s)")
-    add("--requests", default="4", metavar="N", help="of a level in a round, but two for each under way (%(default)s)")
-    add("--picture", default="640x640", metavar="WxH", help="size of the pictures (%(default)s)")
-    add("--tokens", default="512", metavar="N", help="of an answer (%(default)s)")
+    add(
+        "--concurrency",
+        default="1,2,4,8,16,32",
+        metavar="N,N",
+        help="requests under way together (default: %(default)s)",
+    )
+    add(
+        "--rounds",
+        default="7",
+        metavar="N",
+        help="times that every level is measured, servers in turn (default: %(default)s)",
+    )
+    add(
+        "--requests",
+        default="4",
+        metavar="N",
+        help="a level and round, or two for each under way where that is more (default: %(default)s)",
+    )
+    add("--picture", default="640x640", metavar="WxH", help="size of the pictures (default: %(default)s)")
+    add("--tokens", default="512", metavar="N", help="of an answer (default: %(default)s)")
     add("--any-length", action="store_true", help="let answers end early: for servers without ignore_eos")
-    add("--timeout", type=float, default=300.0, metavar="S", help="seconds a request may take (%(default)s)")
+    add("--timeout", type=float, default=300.0, metavar="S", help="seconds a request may take (default: %(default)g)")
     add("--seed", type=int, metavar="N", help="of the pictures (default: a new one, so that no server has seen them)")
-    add("--harness", choices=["own", "vllm", "evalscope"], default="own", help="the loop that asks (%(default)s)")
+    add(
+        "--harness",
+        choices=["own", "vllm", "evalscope"],
+        default="own",
+        help="the loop that asks (default: %(default)s)",
+    )
     add("--python", metavar="PATH", help="that has it (default: $VLMR1_VLLM_PYTHON, $VLMR1_EVALSCOPE_PYTHON)")
     add("--json", type=Path, metavar="OUT", help="where the figures go")
     add("--plot", type=Path, metavar="OUT.png", help="where the plot goes")

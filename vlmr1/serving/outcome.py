@@ -122,11 +122,11 @@ def _notes(of: Outcome) -> list[str]:
             f" servers that are alike, so in {1 - 2 ** (1 - of.load.rounds):.0%} of the cells)."
         )
     for letter, levels in zip(of.letters, of.levels, strict=True):
-        late = [str(c) for c, rounds in levels.items() if _late(level_of(rounds))]
+        late = ", ".join(str(c) for c, rounds in levels.items() if _late(level_of(rounds)))
         if late:
             lines.append(
-                f"{letter} sends the first token when {LATE:.0%} of the latency is gone, at {', '.join(late)} at once: it"
-                " takes that long to read the picture, or holds its tokens back and sends them in a burst."
+                f"{letter}: at {late} at once the first token comes after {LATE:.0%} of the latency, or later: the"
+                " server takes that long to read the picture, or sends its tokens in a burst."
             )
         if (said := reasons(one for rounds in levels.values() for one in rounds)) and not of.stopped:
             lines.append(f"{letter} failed: {said}")
@@ -201,7 +201,9 @@ def plot(of: Outcome, path: Path) -> None:
         axes.margins(y=0.1)
         axes.set_ylim(bottom=0)
     n = [of.load.rounds * of.load.requests(c) for c in of.load.concurrency]
-    figure.suptitle(f"{of.asked}; {min(n)} to {max(n)} requests a point" + (", INCOMPLETE" if of.stopped else ""))
+    figure.suptitle(
+        f"{of.asked}; {min(n)} to {max(n)} requests a point, bars over rounds" + (", INCOMPLETE" if of.stopped else "")
+    )
     figure.axes[0].legend(fontsize=8)
     file = io.BytesIO()
     figure.savefig(
