@@ -1,14 +1,19 @@
 """bench-serve by public harnesses: what they are asked, and what is read of what they wrote."""
 
 import json
+import os
 import sqlite3
 import sys
 
 import pytest
 
+from tests.conftest import free_port
+from vlmr1.cli import main
 from vlmr1.serving.bench import Load, Round, request
 from vlmr1.serving.client import Server
+from vlmr1.serving.commands import Serving
 from vlmr1.serving.harness import Harness, evalscope_asked, evalscope_found, harness, vllm_asked, vllm_found
+from vlmr1.serving.launch import running
 
 LOAD = Load((2,), size=(32, 16), tokens=3)
 SERVER = Server("http://h:1/v1", "m")
@@ -74,3 +79,22 @@ def test_a_harness_that_is_not_there_or_fails(which, monkeypatch):
         Harness(which, "/bin/false", "0")(SERVER, REQUESTS, 2, told)
     with pytest.raises(ConnectionError, match="wrote no result"):
         Harness(which, "/bin/true", "0")(SERVER, REQUESTS, 2, told)
+
+
+@pytest.mark.vllm
+def test_a_real_vllm_by_the_built_in_loop_and_by_its_own(tiny, tmp_path):
+    if not (python := os.environ.get("VLMR1_VLLM_PYTHON")):
+        pytest.skip("VLMR1_VLLM_PYTHON names no interpreter with vLLM")
+    flags = ("--enforce-eager", "--max-num-seqs", "4")
+    serving = Serving(tiny[0], port=free_port(), dtype="float32", max_length=1024, python=python, more=flags)
+    kept = {}
+    with running(serving, tmp_path / "log", 600, {"VLLM_CPU_KVCACHE_SPACE": "1"}) as server:
+        for which in ("own", "vllm"):
+            words = ["--picture", "112x112", "--tokens", "8", "--concurrency", "2", "--rounds", "2", "--harness", which]
+            main(["bench-serve", "--url", server.url, *words, "--json", str(tmp_path / which)])
+            kept[which] = json.loads((tmp_path / which).read_text())
+    for said in kept.values():
+        level = said["servers"][0]["levels"]["2"]
+        assert said["complete"] and level["success"] == 1 and level["requests"] == 8
+        assert 0 < level["ttft_mean"] <= level["latency_mean"] and level["tokens_per_second"] > 8 * level["rps"] * 0.99
+    assert "vllm bench serve" in kept["vllm"]["made"]["harness"]
