@@ -1,32 +1,36 @@
-"""bench-serve: answers that stream, figures of a level, two servers beside each other, and vLLM's own harness."""
+"""bench-serve: answers that stream, a level's rounds, servers that fail or go away, and two beside each other."""
 
 import asyncio
 import json
+import os
 
 import httpx
 import pytest
 
 from tests.fake_server import Fake
 from vlmr1.cli import main
-from vlmr1.serving.bench import Load, Timed, bench, figures, table
+from vlmr1.serving.bench import Load, Own, Round, Timed, request
 from vlmr1.serving.client import Server
-from vlmr1.serving.harness import by_vllm, level_of
-from vlmr1.serving.harness import command as harness_command
+from vlmr1.serving.figures import figures, level_of, ratios_of, reasons
 from vlmr1.serving.messages import Request
+from vlmr1.serving.outcome import Outcome, as_json, seconds, table
 from vlmr1.serving.stream import stream
-
-
-def test_figures_of_a_level():
-    done = [Timed(1.0, 0.2, 5), Timed(3.0, 0.4, 14)]
-    level = figures(done, 2, 4.0)
-    assert level["rps"] == 0.5 and level["tokens_per_second"] == pytest.approx(19 / 4) and level["success"] == 0.5
-    assert level["latency_mean"] == 2 and level["latency_p99"] == pytest.approx(2.98)
-    assert level["ttft_mean"] == pytest.approx(0.3) and level["tpot_mean"] == pytest.approx(0.2)
-    assert figures([], 3, 1.0) == {"requests": 3, "success": 0.0}
-
 
 DELTA = 'data: {"choices": [{"index": 0, "delta": {"content": "a"}}]}'
 ENDED = 'data: {"choices": [{"index": 0, "delta": null, "finish_reason": "%s"}]}'
+SMALL = ["--picture", "32x16", "--tokens", "3", "--rounds", "2"]
+
+
+def asked(*servers, load):
+    """What the built-in loop finds of one round of each server's first level."""
+    at_once = load.concurrency[0]
+    with Own() as own:
+        requests = [request(load, number) for number in range(load.requests(at_once))]
+        return [own(server, requests, at_once, lambda _: None) for server in servers]
+
+
+def of_latency(*latencies, tokens=5):
+    return Round([Timed(one, one / 4, tokens, tokens) for one in latencies], seconds=sum(latencies))
 
 
 async def streamed(*lines):
@@ -57,80 +61,119 @@ def test_an_answer_ends_by_its_reason_or_by_the_protocols_word():
     assert [piece.text for piece in asyncio.run(streamed(": waits", DELTA, "data: [DONE]"))] == ["a"]
 
 
+def test_figures_of_a_round():
+    level = figures([Round([Timed(1.0, 0.2, 5, 5), Timed(3.0, 0.4, 14, 9)], ["", ""], 4.0)])
+    assert level["rps"] == 0.5 and level["tokens_per_second"] == pytest.approx(19 / 4) and level["success"] == 0.5
+    assert level["latency_mean"] == 2 and level["pieces_mean"] == 7
+    assert level["ttft_mean"] == pytest.approx(0.3) and level["tpot_mean"] == pytest.approx(0.2)
+    assert figures([Round([], [""] * 3, 1.0)]) == {"requests": 3, "success": 0.0}
+
+
+def test_a_p99_is_of_all_rounds_and_the_largest_of_few():
+    assert figures([of_latency(*range(1, 51))])["latency_p99"] == 50
+    assert level_of([of_latency(*range(1, 51)), of_latency(*range(51, 101))])["latency_p99"] == pytest.approx(99.01)
+    assert level_of([of_latency(1.0), of_latency(2.0), of_latency(9.0), Round([], [""])])["latency_mean"] == 2
+
+
+def test_ratios_are_taken_round_by_round():
+    slower = [[of_latency(one)] for one in (1.0, 2.0, 4.0)], [[of_latency(one)] for one in (2.0, 2.0, 2.0)]
+    assert ratios_of(*slower)["latency_mean"] == {"median": 1, "least": 0.5, "most": 2}
+
+
+def test_every_round_is_kept_to_its_share_of_requests():
+    load = Load((1, 8), rounds=3, least=4)
+    assert (load.requests(1), load.requests(8), load.total) == (4, 16, 60)
+
+
+def test_no_picture_is_asked_for_twice():
+    with Fake(lambda body: "a b c", slow=0.01) as fake:
+        main(["bench-serve", "--url", fake.url, "--url", fake.url, "--concurrency", "1,2", *SMALL])
+        main(["bench-serve", "--url", fake.url, "--concurrency", "2", *SMALL])
+        urls = {body["messages"][0]["content"][0]["image_url"]["url"] for body in fake.requests}
+        assert fake.most == 2 and all(body["ignore_eos"] for body in fake.requests)
+        assert len(fake.requests) == len(urls) == 2 * (1 + 2 + 2 * (4 + 4)) + 1 + 2 + 2 * 4
+    first, again, other = (request(Load((1,), seed=seed), 3) for seed in (7, 7, 8))
+    assert first.pictures == again.pictures != other.pictures
+
+
 def test_answers_of_another_length_or_too_late_are_failures():
     with Fake(lambda body: "a b c") as fake:
-        with pytest.raises(ConnectionError, match="answers 3 tokens where 4 were asked for; --any-length allows it"):
-            bench(Server(fake.url, "m"), Load((1,), rounds=1, size=(32, 16), tokens=4))
-        assert bench(Server(fake.url, "m"), Load((1,), 1, (32, 16), 4, exactly=False))[1]["success"] == 1
-        fake.faults = [None, ("wait", 0.6)]
-        late = bench(Server(fake.url, "m", timeout=0.3), Load((1,), rounds=2, size=(32, 16), tokens=3))
-    assert late[1]["success"] == 0.5
+        length = asked(Server(fake.url, "m"), load=Load((1,), size=(32, 16), tokens=4))[0]
+        assert length.given_up and "4 of another length; the first answers 3 tokens where 4" in reasons([length])
+        (free,) = asked(Server(fake.url, "m"), load=Load((1,), size=(32, 16), tokens=4, exactly=False))
+        assert len(free.done) == 4
+        fake.faults = [("wait", 0.4), 500, "cut"]
+        (late,) = asked(Server(fake.url, "m", timeout=0.2), load=Load((1,), size=(32, 16), tokens=3))
+    assert len(late.done) == 1 and not late.gone
+    said = "1 too late, 1 refused for now (429 or 5xx), 1 cut off; the first gives no answer within 0.2 s"
+    assert reasons([late]) == said
 
 
-def test_a_server_that_fails_sometimes_is_measured_by_the_rest():
-    with Fake(lambda body: "a b c d", slow=0.01) as fake:
-        fake.faults = [None, 500]
-        found = bench(Server(fake.url, "m"), Load((1, 4), rounds=2, size=(32, 16), tokens=4))
-    assert found[1]["success"] == 0.5 and found[4]["success"] == 1 and fake.most == 4
-    assert found[4]["requests"] == 8 and found[4]["latency_mean"] > found[4]["ttft_mean"] > 0.01
-    urls = {body["messages"][0]["content"][0]["image_url"]["url"] for body in fake.requests}
-    assert len(urls) == len(fake.requests) == 11 and all(body["ignore_eos"] for body in fake.requests)
-    with pytest.raises(ConnectionError, match="gives no answer"):
-        bench(Server("http://127.0.0.1:9/v1", "m"), Load((1,)))
+def test_a_server_that_stops_answering_ends_the_measurement(tmp_path):
+    with Fake(lambda body: "a b c") as fake:
+        fake.answer = lambda body: "a b c" if len(fake.requests) <= 13 else 503  # after its warm-up and the first level
+        with pytest.raises(SystemExit, match="stopped answering at 2 under way: 4 refused for now") as ended:
+            main(
+                ["bench-serve", "--url", fake.url, "--concurrency", "1,2,8", *SMALL, "--json", str(tmp_path / "b.json")]
+            )
+        assert ended.value.code != 0 and len(fake.requests) < 30
+    kept = json.loads((tmp_path / "b.json").read_text())
+    assert not kept["complete"] and "stopped answering" in kept["stopped"]
+    assert kept["servers"][0]["levels"]["1"]["success"] == 1 and kept["servers"][0]["levels"]["8"]["requests"] == 0
 
 
-def test_two_servers_side_by_side_with_theirs_beside(tmp_path, capsys):
-    with Fake(lambda body: "a b c") as one, Fake(lambda body: "a b c", slow=0.05) as two:
-        urls = [
-            "--url",
-            one.url,
-            "--url",
-            two.url,
-            "--concurrency",
-            "1,2",
-            "--rounds",
-            "1",
-            "--picture",
-            "32x32",
-            "--tokens",
-            "3",
-        ]
+def test_what_cannot_end_well_is_refused_before_anything_is_asked(tmp_path):
+    (tmp_path / "file").write_text("")
+    with Fake(lambda body: "a b c") as fake:
+        for words, said in [
+            (["--picture", "640"], "--picture 640: write its width and height, e.g. 640x640"),
+            (["--concurrency", "0"], "no whole number above 0"),
+            (["--timeout", "0"], "--timeout 0: give the seconds"),
+            (["--plot", str(tmp_path / "x.xyz")], "no picture ends so"),
+            (["--json", str(tmp_path)], "a folder"),
+            (["--json", str(tmp_path / "file" / "b.json")], "cannot be written there"),
+            (["--model", "other"], "does not serve it, but m"),
+            (["--url", "http://127.0.0.1:9/v1"], "does not say which models it serves"),
+            (["--python", "python"], "--python belongs to --harness"),
+            (["--harness", "vllm", "--python", "/nowhere/python"], "no such interpreter"),
+        ]:
+            with pytest.raises(SystemExit, match=said):
+                main(["bench-serve", "--url", fake.url, *words])
+        assert fake.requests == []
+        fake.slow = 0.2
+        with pytest.raises(SystemExit, match=r"gives no answer within 0.05 s"):
+            main(["bench-serve", "--url", fake.url, *SMALL, "--timeout", "0.05"])
+
+
+def test_two_servers_side_by_side(tmp_path, capsys):
+    with Fake(lambda body: "a b c") as one, Fake(lambda body: "a b c", slow=0.03) as two:
+        urls = ["--url", one.url, "--url", two.url, "--concurrency", "1,2", *SMALL]
         main(["bench-serve", *urls, "--json", str(tmp_path / "b.json"), "--plot", str(tmp_path / "b.png")])
-        said = capsys.readouterr().out
-        assert f"A: {one.url}\nB: {two.url}\ntheirs, on an Ascend 910B, are of another load" in said
-        assert said.splitlines()[3].split() == ["at", "once", "A", "B", "B", "/", "A"]
-        cells = {line[9:27].strip(): line[27:].split() for line in said.splitlines()[4:12]}
-        first, second, ratio = map(float, cells["latency s"])
-        assert ratio == pytest.approx(second / first, rel=0.01) and ratio > 1 and cells["success"] == ["1", "1", "1"]
-        assert json.loads((tmp_path / "b.json").read_text())["servers"][two.url]["2"]["success"] == 1
-        assert (tmp_path / "b.png").read_bytes()[:4] == b"\x89PNG"
-        with pytest.raises(SystemExit, match="no whole number above 0"):
-            main(["bench-serve", "--url", one.url, "--picture", "640"])
-
-
-def test_theirs_stand_in_the_same_rows_where_the_load_was_theirs():
-    level = {"tokens_per_second": 100.0, "latency_mean": 2.0}
-    said = table({"http://one": dict.fromkeys((1, 8), level)}, Load((1, 8))).splitlines()
-    assert said[2].split() == ["at", "once", "A", "xllm*", "vllm-ascend*"]
-    rows = [line[27:].split() for line in said if "tokens/s" in line]
-    assert rows == [["100", "59.1", "17.9"], ["100", "402.5", "140.4"]]
-    assert next(line for line in said if "latency s" in line).split()[-3:] == ["2", "-", "-"]
-    other = table({"http://one": {1: level}}, Load((1,), exactly=False))
-    assert "xllm" not in other and "--picture 640x640 --tokens 512 sets them beside" in other
-
-
-def test_vllms_own_harness(tmp_path):
-    words = harness_command(
-        "python", Server("http://h:1/v1", "m"), tmp_path, Load((4,), tokens=9), 4, tmp_path / "r.json"
+    said = capsys.readouterr().out
+    assert (
+        f"A: m at {one.url} (fake)\nB: m at {two.url} (fake)\npictures of 32x16, answers of 3 tokens; 2 rounds" in said
     )
-    for flag, value in (("--base-url", "http://h:1"), ("--num-prompts", "16"), ("--random-output-len", "9")):
-        assert words[words.index(flag) + 1] == value
-    assert words[words.index("--random-mm-bucket-config") + 1] == "{(640, 640, 1): 1.0}" and words[-1] == "--ignore-eos"
-    said = {"completed": 3, "failed": 1, "duration": 2.0, "request_throughput": 1.5, "output_throughput": 40.0}
-    said |= {f"{of}_{name}_ms": 250.0 for of in ("mean", "p99") for name in ("ttft", "tpot", "e2el")}
-    level = level_of(said)
-    assert (level["requests"], level["success"], level["rps"], level["ttft_p99"]) == (4, 0.75, 1.5, 0.25)
-    with pytest.raises(ConnectionError, match=r"vllm bench serve ended with"):
-        by_vllm("/bin/false", Server("http://h:1/v1", "m"), tmp_path, Load((1,)))
-    with pytest.raises(SystemExit, match="needs --tokenizer"):
-        main(["bench-serve", "--url", "http://h:1/v1", "--harness", "vllm"])
+    rows = [line.split() for line in said.splitlines()]
+    assert [row[0] for row in rows[6:16]] == ["1", "B", "B/A", "from-to", "2", "B", "B/A", "from-to", "all", "from-to"]
+    assert rows[6][:3] == ["1", "A", "8"] and rows[6][-2:] == ["100", "%"]
+    kept = json.loads((tmp_path / "b.json").read_text())
+    ratio = kept["ratios"]["all"]["latency_mean"]
+    assert 1 < ratio["least"] <= ratio["median"] <= ratio["most"]
+    assert kept["complete"] and kept["load"]["seed"] >= 0 and kept["made"]["harness"] == "vlmr1's own loop"
+    assert kept["servers"][1]["model"] == "m" and len(kept["servers"][1]["levels"]["2"]["rounds"]) == 2
+    assert (tmp_path / "b.png").read_bytes()[:4] == b"\x89PNG" and sorted(os.listdir(tmp_path)) == ["b.json", "b.png"]
+
+
+def test_theirs_stand_under_ours_and_say_whether_the_load_is_the_same():
+    for load, same in ((Load((1, 8)), True), (Load((1,), tokens=9), False)):
+        outcome = Outcome([Server("http://h/v1", "m")], ["vllm"], load, "vlmr1's own loop")
+        outcome.levels[0][1] = [of_latency(2.0, 4.0)]
+        said = table(outcome)
+        assert ("Of ANOTHER load than above" in said) is not same and as_json(outcome)["theirs"]["same_load"] is same
+        rows = [line.split() for line in said.splitlines()]
+        assert ["8", "xllm", "402.5", "677", "ms"] in rows and ["32", "vllm-ascend", "501.5", "1.46", "s"] in rows
+        assert next(row for row in rows if row[:2] == ["1", "A"])[5:9] == ["3.00", "s", "4.00", "s*"]
+
+
+def test_times_have_units_that_a_person_reads():
+    assert [seconds(one) for one in (1.519, 0.1804, 0.0053, 7.671e-05)] == ["1.52 s", "180 ms", "5.3 ms", "0.08 ms"]

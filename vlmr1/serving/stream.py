@@ -51,8 +51,10 @@ async def stream(client: httpx.AsyncClient, server: Server, request: Request) ->
                 yield piece
             if not ended:
                 raise ValueError("it broke off before the end of its answer")
+    except httpx.TimeoutException as error:
+        raise ConnectionError(f"{server} gives no answer within {server.timeout:g} s") from error
     except (httpx.TransportError, Stumbled, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ConnectionError(f"{server} gives no answer: {error or type(error).__name__}") from error
+        raise ConnectionError(f"{server} gives no answer: {str(error) or type(error).__name__}") from error
 
 
 def _piece(chunk: dict[str, Any]) -> Piece:

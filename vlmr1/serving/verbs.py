@@ -1,4 +1,4 @@
-"""The verbs `vlmr1 serve` and `vlmr1 bench-serve`: their options, and what they print."""
+"""The verb `vlmr1 serve`: its options, and what it prints; `vlmr1 bench-serve` beside it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import shlex
 import signal
 import sys
 from pathlib import Path
+
+from vlmr1.serving.bench_verb import add_bench
 
 
 def add_serving(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -87,62 +89,4 @@ def _adapter(word: str) -> tuple[str, Path]:
 def _number(word: str) -> int:
     if not word.strip().isdigit():
         raise ValueError(f"--npus: {word!r} is no device's number; write e.g. 0,1")
-    return int(word)
-
-
-def add_bench(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Give the command its verb `bench-serve`."""
-    bench = verbs.add_parser("bench-serve", help="how fast a server answers questions about pictures")
-    bench.add_argument("--url", action="append", required=True, metavar="URL", help="twice: two servers side by side")
-    bench.add_argument("--model", action="append", default=[], metavar="NAME", help="a server's, in the order of --url")
-    bench.add_argument("--concurrency", default="1,2,4,8,16,32", metavar="N,N", help="requests under way together")
-    bench.add_argument("--rounds", type=int, default=4, metavar="N", help="requests of a level for each under way")
-    bench.add_argument("--picture", default="640x640", metavar="WxH", help="size of the pictures")
-    bench.add_argument("--tokens", type=int, default=512, metavar="N", help="of an answer (default: 512)")
-    bench.add_argument("--any-length", action="store_true", help="let answers end early: servers without ignore_eos")
-    bench.add_argument("--timeout", type=float, default=300.0, metavar="S", help="seconds a request may take")
-    bench.add_argument("--harness", choices=["own", "vllm"], default="own", help="ours, or vllm bench serve")
-    bench.add_argument("--python", metavar="PATH", help="of harness vllm (default: $VLMR1_VLLM_PYTHON)")
-    bench.add_argument("--tokenizer", type=Path, metavar="DIR", help="of harness vllm: the served checkpoint's folder")
-    bench.add_argument("--json", type=Path, metavar="OUT", help="where the figures go")
-    bench.add_argument("--plot", type=Path, metavar="OUT.png", help="where the plot goes")
-    bench.set_defaults(run=_bench)
-
-
-def _bench(chosen: argparse.Namespace) -> None:
-    from vlmr1.files import rounded, write_json
-    from vlmr1.serving.bench import Load, as_json, bench, plot, table
-    from vlmr1.serving.client import models_of, server_at
-    from vlmr1.serving.commands import interpreter
-    from vlmr1.serving.harness import by_vllm
-
-    if len(chosen.url) > 2 or len(set(chosen.url)) < len(chosen.url):
-        raise ValueError("--url: one server, or two different ones")
-    if chosen.model and len(chosen.model) != len(chosen.url):
-        raise ValueError("--model: name one for each --url, or none")
-    levels = tuple(_positive("--concurrency", one) for one in chosen.concurrency.split(","))
-    width, _, height = chosen.picture.partition("x")
-    size = (_positive("--picture", width), _positive("--picture", height))
-    rounds, tokens = _positive("--rounds", str(chosen.rounds)), _positive("--tokens", str(chosen.tokens))
-    load = Load(levels, rounds, size, tokens, not chosen.any_length)
-    if (chosen.harness == "vllm") != (chosen.tokenizer is not None) or (chosen.harness == "own" and chosen.python):
-        raise ValueError("--harness vllm: needs --tokenizer; --tokenizer and --python belong to it alone")
-    found = {}
-    for place, url in enumerate(chosen.url):
-        model = chosen.model[place] if chosen.model else next(iter(models_of(server_at(url, ""))))
-        server = server_at(url, model, timeout=chosen.timeout)
-        if chosen.harness == "vllm":
-            found[url] = by_vllm(interpreter(chosen.python), server, chosen.tokenizer, load)
-        else:
-            found[url] = bench(server, load)
-    print(table(found, load))
-    if chosen.json is not None:
-        write_json(chosen.json, rounded(as_json(found, load)))
-    if chosen.plot is not None:
-        plot(found, chosen.plot)
-
-
-def _positive(flag: str, word: str) -> int:
-    if not word.strip().isdigit() or int(word) < 1:
-        raise ValueError(f"{flag}: {word!r} is no whole number above 0")
     return int(word)
