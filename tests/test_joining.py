@@ -49,7 +49,7 @@ from vlmr1.launch import first_alone
 for turn in range(3):
     with first_alone():
         time.sleep(0.5 * (os.environ["RANK"] == "0"))
-        print(turn, os.environ["RANK"], flush=True)
+        print("turn", turn, os.environ["RANK"], flush=True)
 """
 
 
@@ -57,7 +57,8 @@ for turn in range(3):
 def test_the_first_process_goes_alone(tmp_path):
     (tmp_path / "turns.py").write_text(TURNS)
     torchrun = ["python", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3", "turns.py"]
-    said = [line.split() for line in run(torchrun, tmp_path, PYTHONPATH=str(ROOT)).splitlines() if line[:1] in "012"]
+    lines = run(torchrun, tmp_path, PYTHONPATH=str(ROOT)).splitlines()
+    said = [line.split()[1:] for line in lines if line.startswith("turn ")]
     assert len(said) == 9
     for turn in "012":
         assert next(rank for when, rank in said if when == turn) == "0"
@@ -74,6 +75,12 @@ def left(project):
     weights = [load_file(project / f"models/{name}/model.safetensors") for name in ("base", "sft-samples", "grpo")]
     answers = {path.name: read_jsonl(path) for path in (project / "predictions/grpo").glob("*.jsonl")}
     return rows, weights, answers
+
+
+def without_key_biases(weights):
+    """In the tower they hardly move a softmax: their gradients are nearly rounding, which Adam divides by its size."""
+    kept = {name: one for name, one in weights.items() if not name.endswith("attn.qkv.bias")}
+    return kept | {n: one.view(3, -1)[[0, 2]] for n, one in weights.items() if n.endswith("attn.qkv.bias")}
 
 
 @pytest.mark.slow
@@ -103,6 +110,6 @@ def test_stages_of_two_nodes_leave_what_one_process_leaves(tmp_path):
     for ours, theirs in zip(together[0], rows, strict=True):
         assert max(apart(ours, theirs).values()) < 1e-5
     for ours, theirs in zip(together[1], weights, strict=True):
-        difference, name = largest(ours, theirs)
-        assert difference < 1e-4, name
+        assert largest(without_key_biases(ours), without_key_biases(theirs))[0] < 1e-5
+        assert largest(ours, theirs)[0] < 1e-3
     assert together[2] == answers and answers

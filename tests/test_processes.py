@@ -48,6 +48,7 @@ pytestmark = pytest.mark.skipif(
 
 LOGGED = 1e-6  # of a logged figure: absolute below 1, relative above; of the gradients' norm ten times as much
 GRADIENT = 1e-5  # of a parameter's gradient: relative L2
+UPDATED = 5e-5  # the same after an update: Adam divides gradients of nearly nothing, rounding and all, by their size
 WEIGHTS = 1e-5  # of a trained parameter: relative L2
 
 LONGER = ("steps=8", "save_steps=3")  # checkpoints between two steps on one set of rollouts, and after both
@@ -152,8 +153,8 @@ def assert_equal_runs(ours, theirs):
 def assert_equal_gradients(ours, theirs, name):
     compared = list(zip(gradients_of(ours, name), gradients_of(theirs, name), strict=True))
     assert len(compared) == 2
-    for shared, apart_ in compared:
-        assert largest(shared, apart_)[0] < GRADIENT, largest(shared, apart_)
+    for (shared, apart_), bound in zip(compared, (GRADIENT, UPDATED), strict=True):
+        assert largest(shared, apart_)[0] < bound, largest(shared, apart_)
     assert all(g.norm() > 0 for g in compared[1][1].values())  # the second step's: a LoRA's B begins as 0
 
 
