@@ -28,6 +28,7 @@ from vlmr1.serving.commands import KEY, Serving, bracketed, command, container, 
 LINES = 12  # of its log that a broken server is reported with
 EVERY = 0.5  # seconds between two questions after its health
 GRACE = 20.0  # seconds that it has to end by itself
+EARLY = 8.0  # and one that is still starting, which owes nobody an answer
 # Of a shell: once its input ends, which is when this process does, it ends the group $1, and the container $2 if any.
 WATCH = f"""while read -r _; do :; done
 kill -TERM "-$1" || exit 0
@@ -76,14 +77,16 @@ def running(
         around = os.environ | environment(serving) | key | dict(more or {})
         around.pop("PYTHONPATH", None)  # of this environment, not of the server's
         process = subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, env=around, start_new_session=True)
+    healthy = False
     with _watched(process, container(serving)):
         try:
             _wait(process, serving, log, patience, waited)
+            healthy = True
             yield Running(f"{_address(serving)}/v1", process, log)
         finally:
             with suppress(OSError):  # a terminal that is gone
                 stopping()
-            stop(process, container(serving))
+            stop(process, container(serving), healthy)
 
 
 @contextmanager
@@ -98,14 +101,15 @@ def _watched(process: subprocess.Popen[bytes], container: str | None) -> Iterato
             shell.kill()
 
 
-def stop(process: subprocess.Popen[bytes], container: str | None = None) -> None:
+def stop(process: subprocess.Popen[bytes], container: str | None = None, healthy: bool = True) -> None:
     """End a process and all it started: asked first, then made to, at once where Ctrl-C or a signal comes meanwhile.
 
-    `container` is the one that the process is the client of, which does not end with its client.
+    `container` is the one that the process is the client of, which does not end with its client. One that is not
+    `healthy` yet is asked by SIGINT: vLLM does not listen to SIGTERM while it starts.
     """
     try:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(GRACE)
+        os.killpg(process.pid, signal.SIGTERM if healthy else signal.SIGINT)
+        process.wait(GRACE if healthy else EARLY)
     except subprocess.TimeoutExpired:
         pass  # it is made to below
     except ProcessLookupError:

@@ -23,13 +23,13 @@ class Starting:
 
     def waited(self, seconds: float) -> None:
         """It has not been healthy for so long."""
-        line = f"{seconds:.0f} s: {self._last()}"
+        width = shutil.get_terminal_size((150, 24)).columns - 1
+        line = f"{seconds:.0f} s: {self._last()}"[:width]
         if self.said is None:
             self.said = seconds
             self._say(f"starting {self.what}, which takes minutes; its log is {self.log}, Ctrl-C stops it")
         elif self.moves:
-            width = shutil.get_terminal_size().columns - 1
-            print(f"{CLEAR}{line[:width]}", end="", file=sys.stderr, flush=True)
+            print(f"{CLEAR}{line}", end="", file=sys.stderr, flush=True)
         elif seconds >= self.said + SECONDS:
             self.said = seconds
             self._say(line)
