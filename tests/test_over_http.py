@@ -133,7 +133,7 @@ def test_a_server_that_reads_another_prompt_or_has_other_weights_is_refused(serv
         ):
             OverHttp(checkpoint, settings(fake.url), PIXELS)
     for given, said in (
-        ({"servers": None}, "servers: are missing, which"),
+        ({"servers": None}, "servers: engine http needs addresses"),
         ({"engine": "in-process", "servers": ("http://h/v1",)}, "nobody asks them; set engine to http"),
         ({"servers": ("localhost",)}, "no address"),
         ({"servers": "http://localhost/v1"}, r"servers\n.*a list is needed, e\.g\. \[http"),

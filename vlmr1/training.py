@@ -159,14 +159,15 @@ class VlmTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Its workers are in groups of their own: what stops this process in order would kill them before."""
         loader = super().get_train_dataloader()
-        seeded = loader.worker_init_fn
+        beneath = getattr(loader, "base_dataloader", loader)  # accelerate's has it within
+        seeded = beneath.worker_init_fn
 
         def begin(number: int) -> None:
             os.setpgrp()
             if seeded is not None:
                 seeded(number)
 
-        loader.worker_init_fn = begin
+        beneath.worker_init_fn = begin
         return loader
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], Any]:

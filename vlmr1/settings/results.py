@@ -51,7 +51,7 @@ class Evaluate(Block):
     @model_validator(mode="after")
     def _servers_of_http(self) -> Evaluate:
         if self.engine == "http" and self.servers is None:
-            raise ValueError("servers: are missing, which engine http asks; give e.g. [http://localhost:8000/v1]")
+            raise ValueError("servers: engine http needs addresses; give e.g. [http://localhost:8000/v1]")
         if self.engine != "http" and self.servers is not None:
             raise ValueError("servers: nobody asks them; set engine to http, or servers to null")
         if self.served_as is not None and (self.engine != "http" or not self.served_as):
