@@ -48,7 +48,7 @@ def test_a_checkpoint_is_asked_and_judged_without_the_pipeline(trained, lists, t
     assert [row["value"] for row in read_jsonl(tmp_path / "scored.jsonl")] == pytest.approx(
         [row["iou"] for row in rows]
     )
-    with pytest.raises(SystemExit, match=r"--output .*out: holds figures\.json of another run; name another"):
+    with pytest.raises(SystemExit, match=r"--output .*out: holds a finished evaluation, figures\.json; name another"):
         evaluate(trained, lists, out)
 
 

@@ -1,5 +1,6 @@
 """What ends a training early: SIGTERM leaves a checkpoint, short memory a smaller pass, and both go on as one run."""
 
+import multiprocessing
 import os
 import signal
 
@@ -48,6 +49,17 @@ def short():
 
 
 HALVE = COMPUTE.model_copy(update={"on_out_of_memory": "halve"})
+
+
+def test_what_ends_a_whole_group_leaves_the_workers_to_the_trainer(trained, tmp_path):
+    """Else SIGTERM to all, as from a terminal or a time limit, would kill them amid the step that is to be finished."""
+    trainer = grpo(trained, tmp_path / "w", compute=COMPUTE.model_copy(update={"workers": 1}))
+    batches = iter(trainer.get_train_dataloader())
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    assert os.getpgid(worker.pid) == worker.pid != os.getpgrp()
+    del batches
+    worker.join(10)
 
 
 def test_short_of_memory_the_next_start_takes_half_a_pass_from_the_last_checkpoint(trained, tmp_path):

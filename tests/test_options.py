@@ -319,12 +319,25 @@ def test_the_command_line_takes_lists_and_refuses_what_cannot_work(trained, tmp_
         ("steps", "write KEY=VALUE"),
         ("sync_ref_model={ref_model_mixup_alpha: 0.5, ref_model_sync_steps: 4}\tbeta=0.0", "there is no reference"),
         ("compte.dtype=float32", "unknown key"),
+        ("rollout.engine=vlm", "engine: 'vlm' is not known; one of in_process, vllm"),
+        ("rollout.servers=[http://h/v1]", "engine: is missing"),
+        ("rollout.engine=vllm\trollout.servers=http://h/v1", r"rollout\.servers: a list is needed, e\.g\."),
+        ("rollout.engine=vllm\trollout.servers=[http://h:8000]", r"did you mean http://h:8000/v1\?"),
+        ("rollout={engine: vllm, path: null}", "path: is missing, the folder through which checkpoint goes"),
+        ("rollout={engine: vllm, weights: nccl, path: w}", "path: nccl goes through no folder"),
         ("rewards={a b: 1.0}", "neither a task's reward nor package.module:function"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_with_the_key(pair, said):
     with pytest.raises(ValueError, match=said):
         defaults(pair.split("\t"))
+
+
+def test_rollouts_over_vllm_need_no_more_than_their_engine():
+    over = defaults(["rollout.engine=vllm", "rollout.timeout=9.0"]).grpo.over_vllm
+    assert (over.servers, over.weights, over.path) == (("http://localhost:8000/v1",), "checkpoint", "work/weights")
+    assert over.timeout == 9.0 and defaults().grpo.rollout is None
+    assert defaults(["rollout={engine: vllm, weights: nccl}"]).grpo.over_vllm.path is None
 
 
 def test_the_ten_lines_of_the_trainers_docstring_say_what_is(trained):

@@ -113,8 +113,12 @@ def test_a_server_that_reads_another_prompt_or_has_other_weights_is_refused(serv
         with pytest.raises(ValueError, match=r"s id .*: the server reads a prompt of .* that is not training's"):
             asked(engine, source, tmp_path, settings(fake.url))
     for models, fault, said in (
-        ({"tiny": "vllm", "tiny@0123456789ab": "vllm"}, ValueError, r"serves tiny@0123456789ab, and .* now; start"),
-        ({"other": ""}, TransientError, r"tiny is served nowhere: .* serves other; start it: vlmr1 serve"),
+        (
+            {"tiny": "vllm", "tiny@0123456789ab": "vllm"},
+            ValueError,
+            r"serves tiny@0123456789ab, and .* now; stop it, and `vlmr1 serve .*tiny --port",
+        ),
+        ({"other": ""}, TransientError, r"tiny is served nowhere: .* serves other \(`vlmr1 serve .*` starts one"),
     ):
         with Fake(models=models) as fake, pytest.raises(fault, match=said):
             OverHttp(checkpoint, settings(fake.url), PIXELS)
@@ -124,9 +128,17 @@ def test_a_server_that_reads_another_prompt_or_has_other_weights_is_refused(serv
             OverHttp(checkpoint, settings(fake.url), PIXELS)
         del fake.look
         fake.version = "0123.4.0-0"
-        with pytest.raises(ValueError, match=r"was brought other weights by GRPO than tiny's; start it again"):
+        with pytest.raises(
+            ValueError, match=r"was brought other weights by GRPO than tiny's; stop it, and `vlmr1 serve .* --port"
+        ):
             OverHttp(checkpoint, settings(fake.url), PIXELS)
-    for given, said in (({"servers": None}, "for engine http"), ({"servers": ("localhost",)}, "no address")):
+    for given, said in (
+        ({"servers": None}, "servers: engine http needs addresses"),
+        ({"engine": "in-process", "servers": ("http://h/v1",)}, "nobody asks them; set engine to http"),
+        ({"servers": ("localhost",)}, "no address"),
+        ({"servers": "http://localhost/v1"}, r"servers\n.*a list is needed, e\.g\. \[http"),
+        ({"servers": ("http://localhost:8000",)}, r"did you mean http://localhost:8000/v1\?"),
+    ):
         with pytest.raises(ValueError, match=said):
             settings(**given)
 

@@ -262,10 +262,13 @@ def test_a_server_started_otherwise_is_refused_before_anything_is_sampled(traine
 
     for spoil, said in (
         (raw, r"log-probs from before temperature and barred tokens; start it by vlmr1 serve .* --rollouts"),
-        (lambda server: server.models.update({"base@0123456789ab": "vllm"}), r"another base than .*; serve that"),
+        (
+            lambda server: server.models.update({"base@0123456789ab": "vllm"}),
+            r"another base than .*; stop it, and `vlmr1 serve .* --name base --port [0-9]+ --rollouts",
+        ),
         (
             lambda server: server.models.update({"other": server.models.pop("base")}),
-            r"serves other, and .*model is base",
+            r"serves other, not base; set grpo",
         ),
     ):
         with FakeVllm(canned, ["base"]) as server:

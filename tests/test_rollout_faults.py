@@ -60,7 +60,7 @@ def test_a_server_whose_model_is_gone_is_looked_at_again(trainer, canned):
         assert len(sample(rollout)) == 4 and other.url not in rollout.weights.looked_at
         before = len(asked(other))
         assert len(sample(rollout)) == 4 and len(asked(other)) == before
-        assert "serves another, and grpo.rollout.model is base" in str(rollout.weights.lost[other.url])
+        assert "serves another, not base; set grpo.rollout.model" in str(rollout.weights.lost[other.url])
 
 
 def test_an_answer_broken_off_before_its_first_token_is_asked_again(trainer, canned):
@@ -152,6 +152,15 @@ def test_somebody_who_waits_for_servers_stops_when_hurried(trainer, canned):
     threading.Timer(0.1, hurried.set).start()
     with pytest.raises(TransientError, match="start one again"):
         rollout.weights.ready(hurried)
+
+
+def test_sigterm_ends_a_run_that_waits_for_servers(trainer, canned, monkeypatch, capsys):
+    with FakeVllm(canned, ["base"]) as gone:
+        rollout = remote(trainer, gone, patience=60.0)
+    monkeypatch.setattr(trainer.stops, "asked", True)
+    with pytest.raises(SystemExit) as ended:
+        sample(rollout)
+    assert ended.value.code == 143 and "as it waited for a server; the same command goes on" in capsys.readouterr().out
 
 
 # Two runs, one folder.

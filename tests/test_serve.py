@@ -98,14 +98,22 @@ def test_the_containers_lines(checkpoint, adapter, capsys):
         (("--image", "i"), "--image: engine vllm runs in an environment"),
         (("--npus", "0"), "--npus: for containers alone"),
         (("--engine", "vllm-ascend", "--npus", "a"), "is no device's number"),
-        (("--rollouts", "adapter"), r"--rank: trained\.lora\.r, for --rollouts adapter and only for it"),
-        (("--rollouts", "nccl", "--rank", "8"), "--rank: .* only for it"),
+        (("--rollouts", "adapter"), r"--rank: is missing; --rollouts adapter needs trained\.lora\.r"),
+        (("--rollouts", "nccl", "--rank", "8"), "--rank 8: belongs to --rollouts adapter; leave it out"),
+        (("--port", "99999"), "--port 99999: ports are 1 to 65535"),
+        (("--max-length", "0"), "--max-length 0: is to be at least 1"),
+        (("--max-length", "2049"), r"--max-length 2049: the model reads 2048 tokens at most .*grpo/config\.json"),
+        (("--pictures", "-1"), "--pictures -1: is to be at least 1"),
+        (("--name", "a@b"), "--name a@b: give a name of letters"),
+        (("--dtype", "float33"), "--dtype float33: vLLM knows auto, bfloat16"),
+        (("--patience", "0"), "--patience 0: seconds above 0"),
         (("--rollouts", "adapter", "--rank", "1000"), "--rank 1000: vLLM takes 1 to 512"),
         (("--engine", "vllm-ascend", "--rollouts", "nccl"), "--rollouts: a container does not see"),
     ],
 )
 def test_what_cannot_be_served_is_said_in_a_sentence(checkpoint, monkeypatch, arguments, said):
     monkeypatch.delenv("VLMR1_VLLM_PYTHON", raising=False)
+    (checkpoint / "config.json").write_text('{"text_config": {"max_position_embeddings": 2048}}')
     with pytest.raises(SystemExit, match=f"vlmr1 serve: .*{said}"):
         main(["serve", str(checkpoint), "--print", *arguments])
 
@@ -114,6 +122,8 @@ def test_an_adapter_of_other_weights_and_a_folder_without_any_are_refused(checkp
     (adapter / "base.json").write_text('{"sha256": "0"}')
     with pytest.raises(ValueError, match="trained on other weights than those in"):
         command(Serving(checkpoint, adapters=(("a", adapter),), python=python))
+    with pytest.raises(SystemExit, match=r"vlmr1 serve: /no/such: no such folder; .*vlmr1 pull"):
+        main(["serve", "/no/such"])
     with pytest.raises(ValueError, match="no checkpoint folder"):
         command(Serving(tmp_path, python=python))
     (adapter / "adapter_config.json").write_text('{"r": 1024}')

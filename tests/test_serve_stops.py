@@ -59,6 +59,9 @@ def python(tmp_path):
 # Stands in for docker: a container goes on without its client, until it is removed by its name.
 DOCKER = """#!{python}
 import os, subprocess, sys
+if sys.argv[1] == "version":
+    {daemon} or sys.exit("Cannot connect to the Docker daemon")
+    sys.exit()
 if sys.argv[1] == "rm":
     os.kill(int(open(os.path.join({folder!r}, sys.argv[3])).read()), 9)
     sys.exit()
@@ -75,10 +78,10 @@ server.wait()
 def docker(tmp_path, python, monkeypatch):
     """Gives a function that puts it on the path; its containers' ids lie in the folder that it returns."""
 
-    def put(taken=False):
+    def put(taken=False, daemon=True):
         folder = tmp_path / "bin"
         folder.mkdir()
-        script = DOCKER.format(python=sys.executable, folder=str(tmp_path), server=python, taken=taken)
+        script = DOCKER.format(python=sys.executable, folder=str(tmp_path), server=python, taken=taken, daemon=daemon)
         (folder / "docker").write_text(script)
         (folder / "docker").chmod(0o755)
         monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
@@ -144,6 +147,24 @@ def test_a_container_of_the_same_name_is_left_alone(checkpoint, docker, tmp_path
     assert alive(sleeper.pid)
     sleeper.kill()
     sleeper.wait()
+
+
+def test_a_docker_without_its_daemon_is_told_of_in_a_sentence(checkpoint, docker):
+    docker(daemon=False)
+    with pytest.raises(SystemExit, match=r"docker's daemon does not answer; start it, .*Cannot connect"):
+        main(["serve", str(checkpoint), "--engine", "vllm-ascend", "--port", str(free_port())])
+
+
+def test_a_server_does_not_outlive_a_command_that_is_killed(checkpoint, python, tmp_path):
+    words = [sys.executable, "-m", "vlmr1.cli", "serve", str(checkpoint), "--python", python]
+    words += ["--port", str(free_port()), "--log", str(tmp_path / "log")]
+    started = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    assert f"starting vllm with {checkpoint}" in started.stderr.readline()
+    assert "grpo is served" in started.stdout.readline()
+    child = int((tmp_path / "log").read_text().split()[1])
+    assert alive(child)
+    started.kill()
+    assert started.wait(5) == -signal.SIGKILL and gone(child)
 
 
 def test_a_server_on_an_ipv6_address(checkpoint, python, tmp_path):

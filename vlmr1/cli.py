@@ -6,7 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from vlmr1.errors import RETRY, transient
 from vlmr1.release.commands import add_verbs
+from vlmr1.stopping import INTERRUPTED, end_in_order
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -59,8 +61,16 @@ def main(arguments: list[str] | None = None) -> None:
     grpo.add_argument("--images", required=True, metavar="DIR:DIR", help="their picture folders")
     grpo.add_argument("--reward-method", metavar="NAME:NAME", help="accuracy rewards of rows that name none")
     grpo.add_argument("--output", type=Path, required=True, metavar="DIR")
-    grpo.add_argument("-S", "--set-param", action="append", default=[], metavar="KEY=VALUE", help="e.g. steps=200")
-    grpo.set_defaults(run=_train)
+    grpo.add_argument(
+        "-S",
+        "--set-param",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="e.g. steps=200; vLLM samples with rollout.engine=vllm 'rollout.servers=[http://localhost:8000/v1]'"
+        " (docs/serving.md), each behind an -S of its own",
+    )
+    grpo.set_defaults(run=_train, goes_on=True)
 
     convert = verbs.add_parser("convert", help="any public list of annotations to the original project's JSONL")
     convert.add_argument("--source", required=True, metavar="NAME", help="its format; a wrong one lists them all")
@@ -115,7 +125,14 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         chosen.run(chosen)
     except (ValueError, OSError, FloatingPointError) as error:  # a picture that does not open is an OSError
-        sys.exit(f"vlmr1 {chosen.verb}: {error}")
+        if not transient(error):
+            sys.exit(f"vlmr1 {chosen.verb}: {error}")
+        print(f"vlmr1 {chosen.verb}: {error}", file=sys.stderr, flush=True)
+        sys.exit(RETRY)
+    except KeyboardInterrupt:
+        goes_on = "; the same command goes on" if hasattr(chosen, "goes_on") else ""
+        print(f"vlmr1 {chosen.verb}: stopped{goes_on}", file=sys.stderr, flush=True)
+        sys.exit(INTERRUPTED)
 
 
 def _doctor(chosen: argparse.Namespace) -> None:
@@ -196,6 +213,7 @@ def _train(chosen: argparse.Namespace) -> None:
             " -S rewards={accuracy: 1.0, format: 1.0}"
         )
     start_processes(settings.compute, "train", "vlmr1.cli", sys.argv[1:])
+    end_in_order()  # so that nothing of it stays on servers
     policy = train_grpo(chosen.model, sources, settings, chosen.output)
     leave()
     if is_first():

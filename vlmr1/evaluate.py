@@ -16,9 +16,15 @@ def add_evaluate(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.add_argument("--reward-method", metavar="NAME:NAME", help="accuracy rewards of rows that name none")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument(
-        "-S", "--set-param", action="append", default=[], metavar="KEY=VALUE", help="e.g. limit=100, protocol=paper"
+        "-S",
+        "--set-param",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="e.g. limit=100, protocol=paper; servers answer with engine=http 'servers=[http://localhost:8000/v1]'"
+        " (docs/serving.md), each behind an -S of its own",
     )
-    parser.set_defaults(run=_evaluate)
+    parser.set_defaults(run=_evaluate, goes_on=True)
 
 
 def _evaluate(chosen: argparse.Namespace) -> None:

@@ -30,7 +30,11 @@ def defaults(sets: Sequence[str] = ()) -> Training:
     Raises ValueError with a line for each fault, naming the key and the mend.
     """
     values = read_yaml(DEFAULTS)
+    over = values.pop("over_vllm")
     given = lay_over(values, sets, "grpo")
+    rollout = values["grpo"]["rollout"]
+    if isinstance(rollout, dict) and rollout.get("engine") == "vllm":
+        values["grpo"]["rollout"] = over | ({"path": None} if rollout.get("weights") == "nccl" else {}) | rollout
     if "grpo.save_steps" not in given and isinstance(values["grpo"].get("steps"), int):
         values["grpo"]["save_steps"] = max(1, min(values["grpo"]["save_steps"], values["grpo"]["steps"]))
     try:
@@ -52,7 +56,9 @@ def lay_over(values: dict[str, Any], sets: Sequence[str], home: str) -> set[str]
         parts = key.split(".") if key.split(".")[0] in values else [home, *key.split(".")]
         block: Any = values
         for part in parts[:-1]:
-            block = block.setdefault(part, {}) if isinstance(block, dict) else {}
+            if block.get(part) is None:
+                block[part] = {}
+            block = block[part]
             if not isinstance(block, dict):
                 raise ValueError(f"-S {pair}: {part} is no block of keys here; give it whole, e.g. {part}={{…}}")
         block[parts[-1]] = read_value(pair, text)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback
 
@@ -153,6 +155,20 @@ class VlmTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> PromptSampler:
         return self.order
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Its workers are in groups of their own: what stops this process in order would kill them before."""
+        loader = super().get_train_dataloader()
+        beneath = getattr(loader, "base_dataloader", loader)  # accelerate's has it within
+        seeded = beneath.worker_init_fn
+
+        def begin(number: int) -> None:
+            os.setpgrp()
+            if seeded is not None:
+                seeded(number)
+
+        beneath.worker_init_fn = begin
+        return loader
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], Any]:
         """The coming step's batches. Raises UnreadablePicture, before anything of the step is done."""

@@ -76,7 +76,7 @@ def evaluate(checkpoint: Path, sources: Sequence[Source], chosen: Alone, output:
     Raises ValueError where `output` holds results, or `checkpoint` is no checkpoint.
     """
     if (output / "figures.json").exists():
-        raise ValueError(f"--output {output}: holds figures.json of another run; name another, or remove it")
+        raise ValueError(f"--output {output}: holds a finished evaluation, figures.json; name another, or remove it")
     if not (checkpoint / "config.json").is_file():
         raise ValueError(f"{checkpoint}: no checkpoint folder, for it has no config.json")
 

@@ -27,7 +27,7 @@ from vlmr1.families.base import Prompt
 from vlmr1.files import digest_of_weights
 from vlmr1.prompts import encode, opened
 from vlmr1.serving.client import DIGITS, Completion, Refused, Reply, Request, Server, chat, listing, server_at
-from vlmr1.serving.vllm import is_paused, was_told_others
+from vlmr1.serving.vllm import is_paused, serve_line, was_told_others
 from vlmr1.settings import Evaluate
 
 LOG = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ def _row(chunk: Chunk) -> str:
 
 def _serving(checkpoint: Path, settings: Evaluate) -> tuple[list[Server], str]:
     """The servers that have the checkpoint, and which program they run; "several" where they differ."""
-    name, digest = settings.served_as or checkpoint.name, digest_of_weights(checkpoint)[:DIGITS]
+    name, digest = settings.served_as or checkpoint.resolve().name, digest_of_weights(checkpoint)[:DIGITS]
     most = max(completions for _, _, completions in settings.asking.ways)
     urls = settings.servers or ()
     at_once = max(1, settings.batch // most // len(urls))
@@ -143,21 +143,20 @@ def _serving(checkpoint: Path, settings: Evaluate) -> tuple[list[Server], str]:
         except ConnectionError as error:
             faults.append(str(error))
             continue
+        again = f"stop it, and `{serve_line(checkpoint, url, name)}`"
         if other := [one for one in served if one.startswith(f"{name}@") and one != f"{name}@{digest}"]:
-            raise ValueError(f"{url}: serves {other[0]}, and {checkpoint} is {name}@{digest} now; start it again")
+            raise ValueError(f"{url}: serves {other[0]}, and {checkpoint} is {name}@{digest} now; {again}")
         if served.get(name) == "vllm" and is_paused(server):
-            raise ValueError(
-                f"{url}: is paused, as by a trainer that was killed; resume it (POST /resume) or start again"
-            )
+            raise ValueError(f"{url}: is paused, as by a trainer that was killed; resume it (POST /resume), or {again}")
         if served.get(name) == "vllm" and was_told_others(server):
-            raise ValueError(f"{url}: was brought other weights by GRPO than {name}'s; start it again")
+            raise ValueError(f"{url}: was brought other weights by GRPO than {name}'s; {again}")
         if name in served:
             found.append(server)
             kinds.append(served[name])
         else:
             faults.append(f"{url} serves {', '.join(served) or 'nothing'}")
     if not found:
-        raise TransientError(f"{name} is served nowhere: {'; '.join(faults)}; start it: vlmr1 serve {checkpoint}")
+        raise TransientError(f"{name} is served nowhere: {'; '.join(faults)} (`vlmr1 serve {checkpoint}` starts one)")
     for fault in faults:
         LOG.warning("left out: %s", fault)
     return found, kinds[0] if len(set(kinds)) == 1 else "several"

@@ -82,7 +82,7 @@ class ByAdapter(InFolder):
     @property
     def _beginning(self) -> str:
         """How the names of all adapters of this work folder begin, those of an earlier start too."""
-        return f"{self.settings.model}.{self.own}."
+        return f"{self.model}.{self.own}."
 
     def gathered(self) -> dict[str, torch.Tensor] | None:
         """The adapter alone: what does not train is never put together."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import threading
 import time
 import uuid
@@ -30,10 +31,12 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from vlmr1.errors import TransientError
 from vlmr1.files import digest_of_weights, write_json
+from vlmr1.interruptions import STOPPED
 from vlmr1.launch import is_first
 from vlmr1.serving.client import DIGITS, Refused, Reply, Request, Server, chat, server_at
-from vlmr1.serving.vllm import Away, served_by
+from vlmr1.serving.vllm import Away, serve_line, served_by
 from vlmr1.settings import OverVllm
+from vlmr1.watching import label
 
 if TYPE_CHECKING:
     from vlmr1.grpo.trainer import GrpoTrainer
@@ -49,8 +52,9 @@ class WeightsOut(ABC):
 
     def __init__(self, trainer: GrpoTrainer, settings: OverVllm) -> None:
         self.trainer, self.settings = trainer, settings
+        self.model = settings.model or trainer.checkpoint.resolve().name
         self.servers = [
-            server_at(url, settings.model, timeout=settings.timeout, tries=2, at_once=AT_ONCE, versioned=self.versioned)
+            server_at(url, self.model, timeout=settings.timeout, tries=2, at_once=AT_ONCE, versioned=self.versioned)
             for url in settings.servers
         ]
         # `own` names the work folder, wherever it lies, `run` this start: what an earlier one left is another's.
@@ -101,7 +105,8 @@ class WeightsOut(ABC):
     def ready(self, hurried: threading.Event | None = None) -> list[Server]:
         """The servers that have the present weights, as they are asked; waits, with patience, where there is none.
 
-        Not once `hurried` is set. Raises TransientError then, and ValueError where a person must mend every one.
+        Not once `hurried` is set. Raises TransientError then, and ValueError where a person must mend every one;
+        SystemExit after SIGTERM, for a step that nobody samples for cannot be finished.
         """
         until, said = time.monotonic() + self.settings.patience, False
         while True:
@@ -116,6 +121,9 @@ class WeightsOut(ABC):
                 raise ValueError("; ".join(map(str, faults)))
             if time.monotonic() > until or (hurried is not None and hurried.is_set()):
                 raise TransientError(f"{why}; start one again, and the same command goes on")
+            if hurried is None and self.trainer.stops.asked:
+                print(f"{label(self.trainer.work)}: stopped as it waited for a server; the same command goes on")
+                sys.exit(STOPPED)
             if not said:
                 LOG.warning("no server is left to sample from; waiting up to %g s: %s", self.settings.patience, why)
                 said = True
@@ -159,13 +167,18 @@ class WeightsOut(ABC):
 
     def look_at(self, server: Server) -> None:
         """Raises ValueError, naming the mend, for a server of another base, or whose log-probs are not the policy's."""
-        names, model = served_by(server), self.settings.model
+        names, model = served_by(server), self.model
         if model not in names:
-            raise ValueError(f"{server.url}: serves {', '.join(sorted(names))}, and grpo.rollout.model is {model}")
+            there = ", ".join(sorted(names))
+            raise ValueError(f"{server.url}: serves {there}, not {model}; set grpo.rollout.model to the base's name")
         named = {name for name in names if name.startswith(f"{model}@")}
         if named and f"{model}@{self.base}" not in named:
+            line = f"{serve_line(self.trainer.checkpoint, server.url, model)} --rollouts {self.settings.weights}"
+            lora = self.trainer.lora if self.settings.weights == "adapter" else None
+            rank = "" if lora is None else f" --rank {lora.r}"
             raise ValueError(
-                f"{server.url}: serves {min(named)}, another base than {self.trainer.checkpoint}; serve that"
+                f"{server.url}: serves {min(named)}, another base than {self.trainer.checkpoint}; stop it, and"
+                f" `{line}{rank}`"
             )
         (token,) = self.trainer.family.end_ids[:1]
         only = Request("", max_tokens=1, temperature=1.0, logprobs=True, extra={"allowed_token_ids": [token]})

@@ -17,6 +17,7 @@ from vlmr1.release.showing import clean_text
 from vlmr1.release.store import Store
 from vlmr1.settings.releases import LABEL, NAME, VERSION, check_label
 
+SHOWN = 3  # versions that are named to whoever asked for another
 _WANTED = re.compile(rf"({NAME})(?:@({VERSION}|latest|v[1-9][0-9]{{0,7}}(?:\.0\.0)?)|#({LABEL}))")
 
 
@@ -112,7 +113,9 @@ def resolve(store: Store, wanted: str) -> tuple[str, str]:
         return name, [entry.version for entry in log if entry.event == "published"][-1]
     number = int(version.removeprefix("v").partition(".")[0])
     if number > len(order):
-        raise ValueError(f"no release {wanted}: {name} has {len(order)} versions")
+        there = ", ".join(f"v{n} ({version})" for n, version in [*enumerate(order, start=1)][-SHOWN:])
+        which = "last versions" if len(order) > SHOWN else "versions"
+        raise ValueError(f"no release {wanted}: the {which} of {name} are {there}")
     return name, order[number - 1]
 
 

@@ -27,6 +27,7 @@ import httpx
 
 from vlmr1.serving.connections import REACHED, Refused, Stumbled, asynchronous, check, once
 from vlmr1.serving.messages import Completion, Reply, Request, body_of, reply_of
+from vlmr1.settings.base import without_path
 
 __all__ = [
     "Completion", "Refused", "Reply", "Request", "Server", "Stumbled", "chat", "chat_async", "check", "listing",
@@ -88,10 +89,9 @@ def listing(server: Server) -> dict[str, str]:
         answer.raise_for_status()
         return {str(one["id"]): str(one.get("owned_by", "")) for one in answer.json()["data"]}
     except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ConnectionError(
-            f"{server.url} does not say which models it serves: {error or type(error).__name__}; start it, or mend its"
-            " address"
-        ) from error
+        mend = f"did you mean {server.root}/v1?" if without_path(server.url) else "start it, or mend its address"
+        why = error or type(error).__name__
+        raise ConnectionError(f"{server.url} does not say which models it serves: {why}; {mend}") from error
 
 
 def models_of(server: Server) -> list[str]:

@@ -14,15 +14,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vlmr1.files import digest_of_weights
+from vlmr1.serving.checks import RANKS, check, rank_of, read
 from vlmr1.serving.client import DIGITS
 
 PYTHON = "VLMR1_VLLM_PYTHON"
 ENGINES = ("vllm", "vllm-ascend", "xllm")
 ASCEND_IMAGE = "quay.io/ascend/vllm-ascend:v0.10.0rc1"  # the one VLM-R1's own figures were taken with
-RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM takes as the largest of adapters
 TOWER_BASE = 10_000.0  # of the rotary positions in Qwen2.5-VL's tower, as published
 KEY = "VLLM_API_KEY"  # by which vLLM is told the key it asks for: not by its command line, which others see
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -75,7 +74,7 @@ class Serving:
 
 def command(serving: Serving) -> list[str]:
     """The command's words. Raises ValueError for what is not there, does not fit, or the engine does not do."""
-    _check(serving)
+    check(serving)
     if serving.contained:
         return _container(serving)
     return [interpreter(serving.python), *_vllm(serving, str(serving.checkpoint.resolve()), _places(serving))]
@@ -126,44 +125,15 @@ def _reach(serving: Serving) -> list[str]:
 
 
 def _tower(serving: Serving) -> list[str]:
-    config = _read(serving.checkpoint / "config.json")
+    config = read(serving.checkpoint / "config.json")
     base = config.get("vision_config", {}).get("rope_parameters", {}).get("rope_theta", TOWER_BASE)
     if serving.engine == "xllm" or config.get("model_type") != "qwen2_5_vl" or base == TOWER_BASE:
         return []
     return [
-        f"vLLM reads the positions of this tower at base {TOWER_BASE:g}, and the checkpoint has {base:g}: some answers"
-        " will differ from those in-process"
+        f"vLLM reads the positions of this tower at base {TOWER_BASE:g}, and the checkpoint has {base:g}: some"
+        " answers will differ from training's; evaluate it in-process (engine: in-process), or train from a base at"
+        f" {TOWER_BASE:g}"
     ]
-
-
-def _check(serving: Serving) -> None:
-    folder = serving.checkpoint
-    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
-        raise ValueError(f"{folder}: no checkpoint folder with config.json and weights in safetensors")
-    if serving.engine == "vllm" and serving.image is not None:
-        raise ValueError("--image: engine vllm runs in an environment; give --python")
-    if serving.npus is not None and not serving.contained:
-        raise ValueError("--npus: for containers alone; choose devices by the environment, e.g. CUDA_VISIBLE_DEVICES")
-    if serving.image is not None and serving.python is not None:
-        raise ValueError("--image, --python: one or the other")
-    if serving.rollouts is not None and serving.contained:
-        raise ValueError("--rollouts: a container does not see where the weights are left; give --python")
-    if (serving.rollouts == "adapter") != (serving.rank is not None):
-        raise ValueError("--rank: trained.lora.r, for --rollouts adapter and only for it")
-    if serving.engine == "xllm":
-        odd = {"--adapter": serving.adapters, "--dtype": serving.dtype, "--max-length": serving.max_length}
-        odd |= {"--pictures": serving.pictures, "--python": serving.python}
-        if given := [flag for flag, value in odd.items() if value]:
-            raise ValueError(f"{given[0]}: not with engine xllm" + "; vlmr1 merge" * (given[0] == "--adapter"))
-        if serving.image is None:
-            raise ValueError("--image: engine xllm needs a tag of quay.io/jd_xllm/xllm-ai that fits your devices")
-    if serving.rank is not None and not 0 < serving.rank <= RANKS[-1]:
-        raise ValueError(f"--rank {serving.rank}: vLLM takes 1 to {RANKS[-1]}")
-    for name, adapter in serving.adapters:
-        _rank(adapter)
-        card = adapter / "base.json"
-        if card.is_file() and _read(card)["sha256"] != digest_of_weights(folder):
-            raise ValueError(f"--adapter {name}={adapter}: trained on other weights than those in {folder}")
 
 
 def _vllm(serving: Serving, checkpoint: str, adapters: Mapping[str, str]) -> list[str]:
@@ -183,7 +153,7 @@ def _vllm(serving: Serving, checkpoint: str, adapters: Mapping[str, str]) -> lis
         words += ["--limit-mm-per-prompt", json.dumps({"image": serving.pictures, "video": 0})]
     if serving.npus is not None and len(serving.npus) > 1:
         words += ["--tensor-parallel-size", str(len(serving.npus))]
-    ranks = [_rank(adapter) for _, adapter in serving.adapters] + ([] if serving.rank is None else [serving.rank])
+    ranks = [rank_of(adapter) for _, adapter in serving.adapters] + ([] if serving.rank is None else [serving.rank])
     if ranks:
         words += ["--enable-lora", "--max-lora-rank", str(next(rank for rank in RANKS if rank >= max(ranks)))]
     if serving.rollouts is not None:
@@ -220,18 +190,3 @@ def _container(serving: Serving) -> list[str]:
 
 def _places(serving: Serving) -> dict[str, str]:
     return {name: str(folder.resolve()) for name, folder in serving.adapters}
-
-
-def _rank(adapter: Path) -> int:
-    """An adapter's rank. Raises ValueError where the folder holds none that vLLM can take."""
-    config = adapter / "adapter_config.json"
-    if not config.is_file():
-        raise ValueError(f"--adapter {adapter}: no adapter_config.json; a folder as training leaves it is needed")
-    rank = int(_read(config)["r"])
-    if rank > RANKS[-1]:
-        raise ValueError(f"--adapter {adapter}: rank {rank}, and vLLM takes {RANKS[-1]} at most; vlmr1 merge it")
-    return rank
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))

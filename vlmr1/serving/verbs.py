@@ -4,50 +4,66 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import signal
 import sys
 from pathlib import Path
 
 from vlmr1.serving.bench_verb import add_bench
+from vlmr1.stopping import end_in_order
 
 
 def add_serving(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Give the command its verbs."""
     serve = verbs.add_parser("serve", help="serve a checkpoint over an OpenAI-compatible HTTP API")
-    serve.add_argument("checkpoint", type=Path, help="a pulled folder, models/grpo, or one of your own")
-    serve.add_argument("--engine", choices=["vllm", "vllm-ascend", "xllm"], default="vllm")
+    serve.add_argument("checkpoint", metavar="CHECKPOINT|NAME@VERSION", help="a folder, e.g. models/grpo, or a release")
+    serve.add_argument(
+        "--engine", choices=["vllm", "vllm-ascend", "xllm"], default="vllm", help="what serves it (default: vllm)"
+    )
     serve.add_argument(
         "--adapter", action="append", default=[], metavar="NAME=DIR", help="serve an adapter beside it, by that name"
     )
-    serve.add_argument("--name", default="", help="as which it is served (default: the folder's name)")
-    serve.add_argument("--host", default="127.0.0.1")
-    serve.add_argument("--port", type=int, default=8000)
+    serve.add_argument(
+        "--name", default="", help="as which it is served (default: the folder's name, or the release's)"
+    )
+    serve.add_argument("--host", default="127.0.0.1", help="where to listen (default: 127.0.0.1, this machine alone)")
+    serve.add_argument("--port", type=int, default=8000, help="default: 8000")
     serve.add_argument("--dtype", metavar="NAME", help="e.g. bfloat16 (default: the engine's choice)")
-    serve.add_argument("--max-length", type=int, metavar="N", help="tokens of prompt and completion together")
-    serve.add_argument("--pictures", type=int, metavar="N", help="most pictures of a request")
+    serve.add_argument(
+        "--max-length", type=int, metavar="N", help="tokens of prompt and completion together (default: the model's)"
+    )
+    serve.add_argument("--pictures", type=int, metavar="N", help="most pictures of a request (default: the engine's)")
     serve.add_argument("--python", metavar="PATH", help="interpreter with vLLM (default: $VLMR1_VLLM_PYTHON)")
-    serve.add_argument("--image", metavar="NAME", help="container image of vllm-ascend or xllm")
+    serve.add_argument(
+        "--image", metavar="NAME", help="container image (default of vllm-ascend: VLM-R1's; xllm needs one)"
+    )
     serve.add_argument("--npus", metavar="0,1", help="Ascend devices of the container (default: 0)")
     serve.add_argument(
         "--rollouts", choices=["adapter", "checkpoint", "nccl"], help="sample for GRPO: its rollout.weights"
     )
     serve.add_argument("--rank", type=int, metavar="N", help="trained.lora.r, for --rollouts adapter")
     serve.add_argument("--log", type=Path, metavar="FILE", help="the server's log (default: work/serve/NAME.log)")
-    serve.add_argument("--patience", type=float, default=1800.0, metavar="S", help="seconds until it must be healthy")
+    serve.add_argument(
+        "--patience", type=float, default=1800.0, metavar="S", help="seconds until it must be healthy (default: 1800)"
+    )
     serve.add_argument("--print", action="store_true", help="show the command, and start nothing")
     serve.add_argument("--flags", default="", metavar="=WORDS", help="the engine's own, e.g. --flags='--enforce-eager'")
+    serve.add_argument("--store", help="of releases (default: params.yaml's publish.store)")
     serve.set_defaults(run=_serve)
     add_bench(verbs)
 
 
 def _serve(chosen: argparse.Namespace) -> None:
+    from vlmr1.serving.checks import check
     from vlmr1.serving.commands import Serving, command, environment, remarks
     from vlmr1.serving.launch import running
+    from vlmr1.serving.starting import Starting
 
+    if not chosen.patience > 0:
+        raise ValueError(f"--patience {chosen.patience:g}: seconds above 0 are wanted")
+    checkpoint, name = _checkpoint(chosen)
     serving = Serving(
-        chosen.checkpoint,
+        checkpoint,
         chosen.engine,
-        chosen.name,
+        name,
         tuple(_adapter(one) for one in chosen.adapter),
         chosen.host,
         chosen.port,
@@ -61,22 +77,35 @@ def _serve(chosen: argparse.Namespace) -> None:
         chosen.rollouts,
         chosen.rank,
     )
+    check(serving)
     if chosen.print:
         settings = [f"{key}={shlex.quote(value)}" for key, value in environment(serving).items()]
         print(" ".join([*settings, shlex.join(command(serving))]))
         return
-    log = chosen.log or Path("work/serve") / f"{serving.served}.log"
-    for number in (signal.SIGTERM, signal.SIGHUP):  # so that the server is stopped too
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
-            signal.signal(number, lambda number, _: sys.exit(128 + number))
+    end_in_order()  # so that the server is stopped too
     for remark in remarks(serving):
         print(f"note: {remark}", file=sys.stderr)
+    log = chosen.log or Path("work/serve") / f"{serving.served}.log"
+    starting = Starting(f"{serving.engine} with {serving.checkpoint}", log)
     try:
-        with running(serving, log, chosen.patience) as server:
+        with running(serving, log, chosen.patience, waited=starting.waited, stopping=starting.stopping) as server:
+            starting.healthy()
             print(f"{serving.served} is served at {server.url}; its log is {log}; Ctrl-C stops it", flush=True)
             server.wait()
     except KeyboardInterrupt:
         print("stopped")
+
+
+def _checkpoint(chosen: argparse.Namespace) -> tuple[Path, str]:
+    """The folder, and as what it is served: a release lands in the cache, and is served by its own name."""
+    folder = Path(chosen.checkpoint)
+    if folder.exists() or not {"@", "#"} & set(chosen.checkpoint):
+        return folder, chosen.name
+    from vlmr1.playground.naming import landed
+    from vlmr1.release.commands import store_of
+
+    release, folder = landed(chosen.checkpoint, store_of(chosen), lambda line: print(line, file=sys.stderr, flush=True))
+    return folder, chosen.name or release.partition("@")[0]
 
 
 def _adapter(word: str) -> tuple[str, Path]:

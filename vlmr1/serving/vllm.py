@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -22,6 +24,12 @@ SOON = 60.0  # seconds in which a server says what it has, though it may be busy
 
 class Away(ConnectionError):
     """The server cannot be reached, broke off, fails, or knows no such route: in time that may pass."""
+
+
+def serve_line(checkpoint: Path, url: str, name: str) -> str:
+    """The command that serves a checkpoint by a name where another server was."""
+    named = "" if name == checkpoint.resolve().name else f" --name {name}"
+    return f"vlmr1 serve {checkpoint}{named} --port {urlsplit(url).port or 8000}"
 
 
 def tell(server: Server, path: str, body: dict[str, Any] | None = None, **query: str) -> Any:

@@ -260,6 +260,11 @@ def explain(path: Path, fault: Any) -> str:
         return f"{head}unknown key" + (f"; did you mean {near[0]}?" if near else "; remove it")
     if fault["type"] == "missing":
         return f"{head}missing; add it, every key is said"
+    if fault["type"] in ("union_tag_invalid", "union_tag_not_found"):  # which block it is, its own key says
+        tag, known = fault["ctx"]["discriminator"].strip("'"), fault["ctx"].get("expected_tags", "").replace("'", "")
+        return f"{head}{tag}: " + (
+            f"{fault['ctx']['tag']!r} is not known; one of {known}" if known else "is missing; add it"
+        )
     if fault["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return f"{head}a block of keys is needed (it is {fault['input']!r})"
     message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -12,6 +13,28 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Pair = Annotated[tuple[int, int], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)]
 Few = Annotated[tuple[str, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)]  # or none
 Names = Annotated[Few, Field(min_length=1)]
+
+
+def without_path(url: str) -> bool:
+    """Whether an address is a host alone, behind which no server speaks OpenAI's protocol: that begins at /v1."""
+    return urlsplit(url).path in ("", "/")
+
+
+def _addresses(value: Any) -> Any:
+    """Raises ValueError for what is no list of servers' addresses."""
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(url, str) for url in value):
+        raise ValueError("a list is needed, e.g. [http://localhost:8000/v1]")
+    for url in value:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"{url!r} is no address; write e.g. http://localhost:8000/v1")
+        if without_path(url):
+            raise ValueError(f"{url}: did you mean {url.rstrip('/')}/v1?")
+    if len(set(value)) < len(value):
+        raise ValueError("one is named twice; name each once")
+    return tuple(value)
+
+
+Addresses = Annotated[tuple[str, ...], BeforeValidator(_addresses)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
 

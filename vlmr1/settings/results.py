@@ -7,7 +7,7 @@ from urllib.parse import urlparse
 
 from pydantic import Field, model_validator
 
-from vlmr1.settings.base import Block, Count, Few, Names, Rate, Share
+from vlmr1.settings.base import Addresses, Block, Count, Few, Rate, Share
 from vlmr1.settings.releases import Label, ReleaseName
 
 
@@ -37,7 +37,7 @@ class Evaluate(Block):
     """Evaluation: a published protocol by its name, or with null one of its own, told by the keys below it."""
 
     engine: Literal["in-process", "http"]  # the model in this process, or OpenAI-compatible servers
-    servers: Names | None  # of engine http: their addresses, e.g. [http://localhost:8000/v1]; else null
+    servers: Addresses | None  # of engine http: their addresses, e.g. [http://localhost:8000/v1]; else null
     served_as: str | None  # of engine http: the model's name there; null: the name of the checkpoint's folder
     protocol: Literal["paper"] | None  # paper: VLM-R1's, the first 2,000 of a shuffle, 256 tokens, greedy
     batch: Count  # completions at once
@@ -50,13 +50,12 @@ class Evaluate(Block):
 
     @model_validator(mode="after")
     def _servers_of_http(self) -> Evaluate:
-        if (self.engine == "http") != (self.servers is not None):
-            raise ValueError("servers: the addresses for engine http, and only for it (else null)")
+        if self.engine == "http" and self.servers is None:
+            raise ValueError("servers: engine http needs addresses; give e.g. [http://localhost:8000/v1]")
+        if self.engine != "http" and self.servers is not None:
+            raise ValueError("servers: nobody asks them; set engine to http, or servers to null")
         if self.served_as is not None and (self.engine != "http" or not self.served_as):
             raise ValueError("served_as: a model's name on the servers of engine http (else null)")
-        for url in self.servers or ():
-            if not url.startswith(("http://", "https://")):
-                raise ValueError(f"servers: {url!r} is no address; write e.g. http://localhost:8000/v1")
         return self
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from vlmr1.settings.base import Block, Names, Rate
+from vlmr1.settings.base import Addresses, Block, Rate
 
 # Of a training's settings, what changes nothing of the result: who is asked, and how patiently.
 ELSEWHERE = {"grpo": {"rollout": {"servers", "path", "timeout", "patience"}}}
@@ -37,8 +37,8 @@ class OverVllm(Block):
     """vLLM's servers sample, and get the policy's weights before every set of rollouts."""
 
     engine: Literal["vllm"]
-    servers: Names  # addresses, e.g. [http://localhost:8000/v1]
-    model: str  # the base's name there
+    servers: Addresses  # e.g. [http://localhost:8000/v1]
+    model: str | None  # the base's name there; null: the name of its folder
     weights: Literal["adapter", "checkpoint", "nccl"]
     path: str | None  # the folder through which weights go, by one name here and at the servers; null for nccl
     max_staleness: Annotated[int, Field(ge=0, le=1)]  # sets of rollouts that an answer's weights may be behind
@@ -49,15 +49,12 @@ class OverVllm(Block):
 
     @model_validator(mode="after")
     def _sound(self) -> OverVllm:
-        for url in self.servers:
-            if not url.startswith(("http://", "https://")):
-                raise ValueError(f"servers: {url!r} is no address; write e.g. http://localhost:8000/v1")
-        if len(set(self.servers)) < len(self.servers):
-            raise ValueError("servers: one is named twice; name each once")
-        if not self.model:
-            raise ValueError("model: as which the base is served, e.g. base")
-        if (self.weights == "nccl") != (self.path is None):
-            raise ValueError("path: the folder through which adapter and checkpoint go; nccl has none (null)")
+        if self.model == "":
+            raise ValueError("model: as which the base is served, or null for the name of its folder")
+        if self.weights == "nccl" and self.path is not None:
+            raise ValueError("path: nccl goes through no folder; set it to null")
+        if self.weights != "nccl" and self.path is None:
+            raise ValueError(f"path: is missing, the folder through which {self.weights} goes; give e.g. work/weights")
         if self.overlap and self.max_staleness < 1:
             raise ValueError("max_staleness: overlap samples with weights of one set before; set it to 1")
         return self
