@@ -4,9 +4,11 @@ import json
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import uuid
 from pathlib import Path
 
@@ -35,7 +37,17 @@ COMPUTE = Compute(
 )
 ALL = Trained(freeze_vision=False, freeze_projector=False, lora=None)
 ROOT = Path(__file__).parent.parent
+LONGEST = ("pipeline", "processes", "retrain", "evaluation", "reproduce", "flow", "options", "interruptions")  # files
 BIN = Path(sys.executable).parent
+
+if threading.current_thread() is threading.main_thread():  # a job in the background would ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, each in the order of its own, so that processes side by side end together."""
+    places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 def default_params() -> str:
