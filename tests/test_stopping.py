@@ -15,7 +15,7 @@ BENCH = ["bench-serve", "--url", "http://localhost:1/v1"]
     [
         (TRAIN, "vlmr1.train.defaults", KeyboardInterrupt, 130, "vlmr1 train: stopped; the same command goes on"),
         (EVALUATE, "vlmr1.train.lists", KeyboardInterrupt, 130, "vlmr1 evaluate: stopped; the same command goes on"),
-        (BENCH, "vlmr1.serving.client.models_of", KeyboardInterrupt, 130, "vlmr1 bench-serve: stopped"),
+        (BENCH, "vlmr1.serving.client.listing", KeyboardInterrupt, 130, "vlmr1 bench-serve: stopped"),
         (TRAIN, "vlmr1.train.defaults", TransientError("no server"), 75, "vlmr1 train: no server"),
     ],
 )

@@ -49,6 +49,8 @@ class Starting:
 
     def _last(self) -> str:
         """The log's last line, of what can be shown."""
+        if not self.log.is_file():
+            return "its log was removed"
         with self.log.open("rb") as file:
             file.seek(max(0, self.log.stat().st_size - TAIL))
             lines = file.read().decode("utf-8", "replace").split("\n")
