@@ -56,15 +56,15 @@ def test_log_probs_are_laid_out_as_completions_are_scored():
     ("rollout", "more", "said"),
     [
         ({"weights": "adapter"}, {}, r"grpo\.rollout\.weights: adapter needs trained\.lora"),
-        ({"weights": "nccl"}, {}, r"path: .*nccl has none"),
-        ({"path": None}, {}, r"path: the folder through which adapter and checkpoint go"),
+        ({"weights": "nccl"}, {}, r"path: nccl goes through no folder; set it to null"),
+        ({"path": None}, {}, r"path: is missing, the folder through which checkpoint goes"),
         ({"overlap": True}, {}, r"max_staleness: overlap samples with weights of one set before"),
         ({"max_staleness": 2}, {}, r"max_staleness"),
         ({"correction": {"level": "token", "cap": None}}, {}, r"cap: belongs to level token or sequence"),
         ({"correction": {"level": "off", "cap": 2.0}}, {}, r"cap: belongs to level token or sequence"),
         ({"correction": {"level": "sequence", "cap": 0.5}}, {}, r"cap: at least 1"),
         ({"servers": ("localhost:8000",)}, {}, r"'localhost:8000' is no address"),
-        ({"servers": ("http://a/v1", "http://a/v1")}, {}, r"servers: one is named twice"),
+        ({"servers": ("http://a/v1", "http://a/v1")}, {}, r"rollout\.vllm\.servers\n.*one is named twice"),
         ({"engine": "in_process"}, {}, r"Extra inputs are not permitted"),
         (
             {"correction": {"level": "token", "cap": 2.0}},

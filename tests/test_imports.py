@@ -57,7 +57,7 @@ FLOORS = [
         "under_way",
         "unpickled",
     }
-    | {"interruptions"},
+    | {"interruptions", "stopping"},
     {"answers", "sample", "rows", "policies", "measures", "serving"},
     {"rewards", "work", "provenance"},
     {"tasks"},
@@ -68,7 +68,7 @@ FLOORS = [
     {"grpo", "training", "sft", "train", "doctor", "scoring"},
     {"evaluation"},
     {"report", "gate"},
-    {"stages", "ask", "evaluate", "playground", "cli"},
+    {"stages", "ask", "evaluate", "playground", "serve", "cli"},
 ]
 
 

@@ -84,7 +84,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     from vlmr1.evaluate import add_evaluate
     from vlmr1.playground.command import add_playground
-    from vlmr1.serving.verbs import add_serving
+    from vlmr1.serve import add_serve
+    from vlmr1.serving.bench_verb import add_bench
 
     add_evaluate(verbs)
     add_playground(verbs)
@@ -113,7 +114,8 @@ def main(arguments: list[str] | None = None) -> None:
     score.add_argument("--judge-model", metavar="NAME", help="its model")
     score.set_defaults(run=_score)
 
-    add_serving(verbs)
+    add_serve(verbs)
+    add_bench(verbs)
 
     merge = verbs.add_parser("merge", help="make one checkpoint of a base and an adapter")
     merge.add_argument("adapter", type=Path, help="a folder with adapter_model.safetensors")

@@ -1,15 +1,12 @@
-"""What a word of the command line names: a checkpoint folder, a release, or the address of a server.
-
-A release lands once, in the user's cache folder, and is taken from there afterwards.
-"""
+"""What a word of the command line names: a checkpoint folder, a release, or the address of a server."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vlmr1.playground.asking import Asked, Local, Served
+from vlmr1.release.landed import landed
 from vlmr1.release.store import Store
 
 ADDRESS = ("http://", "https://")
@@ -36,24 +33,6 @@ def open_models(
         else:
             raise ValueError(f"{word}: no such folder; give a checkpoint folder, NAME@VERSION or http://HOST:PORT/v1")
     return found
-
-
-def landed(wanted: str, store: Store, said: Callable[[str], None]) -> tuple[str, Path]:
-    """NAME@VERSION and the folder of a release, pulled if it is not there. Raises what `pull` does."""
-    from vlmr1.release.pull import pull
-    from vlmr1.release.registry import resolve
-
-    name, version = resolve(store, wanted)
-    folder = cache() / name / version
-    if not folder.is_dir():  # a pull leaves all of it or nothing
-        said(f"pulling {name}@{version} to {folder}")
-        pull(store, f"{name}@{version}", folder, said)
-    return f"{name}@{version}", folder
-
-
-def cache() -> Path:
-    """Where releases land."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vlmr1" / "releases"
 
 
 def _served(url: str, like: Path | None) -> list[Asked]:

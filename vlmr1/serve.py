@@ -1,4 +1,4 @@
-"""The verb `vlmr1 serve`: its options, and what it prints; `vlmr1 bench-serve` beside it."""
+"""The verb `vlmr1 serve`: its options, and what it prints. Starting and stopping is `vlmr1.serving.launch`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import shlex
 import sys
 from pathlib import Path
 
-from vlmr1.serving.bench_verb import add_bench
 from vlmr1.stopping import end_in_order
 
 
-def add_serving(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Give the command its verbs."""
+def add_serve(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Give the command its verb."""
     serve = verbs.add_parser("serve", help="serve a checkpoint over an OpenAI-compatible HTTP API")
     serve.add_argument("checkpoint", metavar="CHECKPOINT|NAME@VERSION", help="a folder, e.g. models/grpo, or a release")
     serve.add_argument(
@@ -48,7 +47,6 @@ def add_serving(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     serve.add_argument("--flags", default="", metavar="=WORDS", help="the engine's own, e.g. --flags='--enforce-eager'")
     serve.add_argument("--store", help="of releases (default: params.yaml's publish.store)")
     serve.set_defaults(run=_serve)
-    add_bench(verbs)
 
 
 def _serve(chosen: argparse.Namespace) -> None:
@@ -101,8 +99,8 @@ def _checkpoint(chosen: argparse.Namespace) -> tuple[Path, str]:
     folder = Path(chosen.checkpoint)
     if folder.exists() or not {"@", "#"} & set(chosen.checkpoint):
         return folder, chosen.name
-    from vlmr1.playground.naming import landed
     from vlmr1.release.commands import store_of
+    from vlmr1.release.landed import landed
 
     release, folder = landed(chosen.checkpoint, store_of(chosen), lambda line: print(line, file=sys.stderr, flush=True))
     return folder, chosen.name or release.partition("@")[0]
