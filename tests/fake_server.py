@@ -11,6 +11,22 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+TRANSFER = {  # what vLLM is told of a transfer: whether one must be open for it
+    "/shutdown_weight_transfer_engine": False,
+    "/init_weight_transfer_engine": False,
+    "/start_weight_update": False,
+    "/update_weights": True,
+    "/finish_weight_update": True,
+}
+KNOWN = (
+    "/pause?mode=abort",
+    "/resume",
+    "/collective_rpc",
+    "/reset_mm_cache",
+    "/reset_encoder_cache",
+    "/reset_prefix_cache",
+)
+
 
 class Fake(ThreadingHTTPServer):
     """`faults` are answered first, one a request: a status, "cut", "odd" (no JSON) or ("wait", seconds)."""
@@ -55,11 +71,15 @@ class Fake(ThreadingHTTPServer):
 
 
 class FakeVllm(Fake):
-    """`told` holds what it was told, in order: (path, body). It has no weights, only names of them."""
+    """`told` holds what it was told, in order: (path, body). It has no weights, only names of them.
+
+    Of a transfer it knows vLLM 0.32's rules: one is open at a time, and no group is left meanwhile.
+    """
 
     def __init__(self, answer, models, **more):
         super().__init__(answer, dict.fromkeys(models, "vllm"), **more)
         self.version, self.told, self.asked = "default", [], answer
+        self.open = False  # whether a transfer of weights is under way
         self.answer = self._answered
 
     def _answered(self, body):
@@ -72,7 +92,13 @@ class FakeVllm(Fake):
         return said if isinstance(said, int) else {"model": body["model"]} | said
 
     def look(self, path):
-        return {"weight_version": self.version} if path == "/weight_info" else {"world_size": 2}
+        known = {
+            "/weight_info": {"weight_version": self.version},
+            "/get_world_size": {"world_size": 2},
+            "/is_paused": {"is_paused": False},
+            "/health": {},
+        }
+        return known.get(path, 404)
 
     def tell(self, path, body):
         with self.lock:
@@ -83,8 +109,14 @@ class FakeVllm(Fake):
             del self.models[body["lora_name"]]
         elif path == "/update_weight_version":
             self.version = body["new_version"]
-        elif path == "/finish_weight_update":
-            self.version = body["weight_version"]
+        elif path in TRANSFER:
+            if self.open is not TRANSFER[path]:
+                return 500, {"error": f"{path} while {'a' if self.open else 'no'} transfer is open"}
+            self.open = path in ("/start_weight_update", "/update_weights")
+            if path == "/finish_weight_update":
+                self.version = body["weight_version"]
+        elif path not in KNOWN:
+            return 404, {"error": f"no {path}"}
         return 200, {}
 
 

@@ -82,7 +82,25 @@ def test_a_server_that_fails_amid_a_transfer_is_dropped_and_nobody_stays_paused(
                 assert failing.told[-1][0] == "/resume", step
             failing.at, way.number = "", 1
             way.leave()  # it is back, and gets the next
-            assert sound.version == failing.version == f"{way.run}.1.", step
+            assert sound.version == failing.version == f"{way.run}.1." and not sound.open and not failing.open, step
+
+
+def test_servers_that_a_killed_trainer_left_amid_a_transfer_get_the_next(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("vlmr1.grpo.nccl_out.served_weights", lambda *of: {"one": torch.zeros(2)})
+    with FakeVllm(None, ["base"]) as server:
+        server.version, server.open = "broken", True
+        way = ByNccl(grpo(trained, tmp_path), over(server, weights="nccl", path=None), Nccl([]))
+        way.number = 0
+        way.leave()
+        assert server.version == f"{way.run}.0." and not server.open
+
+
+def test_nothing_is_told_to_a_server_of_another_model(trained, tmp_path):
+    with FakeVllm(None, ["somebody's"]) as other:
+        way = ByNccl(grpo(trained, tmp_path), over(other, weights="nccl", path=None), Nccl([]))
+        with pytest.raises(ValueError, match="serves somebody's, not base"):
+            way.bring(0)
+        assert not other.told
 
 
 def test_a_broadcast_that_never_ends_ends_the_run_for_another_start(trained, tmp_path, monkeypatch):

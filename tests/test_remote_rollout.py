@@ -276,6 +276,7 @@ def test_a_server_started_otherwise_is_refused_before_anything_is_sampled(traine
             with pytest.raises(ValueError, match=said):
                 sample(remote(trainer, server))
             assert not asked(server)
+            assert not server.told or spoil is raw  # which only weights of ours can show
 
 
 @pytest.mark.slow

@@ -34,6 +34,23 @@ def test_a_server_that_fails_as_it_takes_weights_is_left_out_until_it_does_not(t
             rollout.weights.close()
 
 
+def test_a_server_that_hangs_is_waited_for_once(trainer, canned, monkeypatch):
+    monkeypatch.setattr("vlmr1.grpo.weights_out.GRACE", 0.05)
+    with FakeVllm(canned, ["base"]) as sound, FakeVllm(canned, ["base"]) as hung:
+        rollout = remote(trainer, sound, hung, timeout=0.4)
+        hung.tell = lambda path, body: mended.wait() and FakeVllm.tell(hung, path, body)  # its engine, not its routes
+        mended, took = threading.Event(), []
+        for _ in range(3):
+            start = time.monotonic()
+            assert len(sample(rollout)) == 4 and not asked(hung)
+            took.append(time.monotonic() - start)
+        assert took[0] > 0.4 > took[1] + took[2]
+        mended.set()
+        while len(rollout.weights.ready()) < 2:  # it is back by itself
+            time.sleep(0.01)
+        assert hung.version.startswith(f"{rollout.weights.run}.0.")
+
+
 @pytest.mark.parametrize("odd", [{"odd": 1}, "no JSON", []])
 def test_what_a_server_says_of_itself_and_cannot_be_read_leaves_it_out(trainer, canned, odd):
     with FakeVllm(canned, ["base"]) as sound, FakeVllm(canned, ["base"]) as failing:

@@ -97,8 +97,9 @@ class ByAdapter(InFolder):
         return self.name in served_by(server)
 
     def give(self, server: Server) -> None:
-        load_adapter(server, self.name, str(self.folder))
-        unload_adapters(server, self._beginning, but=self.name)
+        name = self.name  # not another while a server takes its time
+        load_adapter(server, name, str(self.folder))
+        unload_adapters(server, self._beginning, but=name)
 
     def close(self) -> None:
         super().close()
@@ -110,8 +111,8 @@ class ByAdapter(InFolder):
     def asked(self, server: Server) -> Server:
         return replace(server, model=self.name)
 
-    def look_at(self, server: Server) -> None:
-        super().look_at(server)
+    def recognise(self, server: Server) -> None:
+        super().recognise(server)
         if was_told_others(server):
             raise ValueError(f"{server.url}: holds weights of a run by checkpoint or nccl; start it again")
 
@@ -136,4 +137,5 @@ class ByCheckpoint(InFolder):
         return version_of(server).startswith(f"{self.run}.{self.number}.")
 
     def give(self, server: Server) -> None:
-        reload(server, str(self.folder), f"{self.run}.{self.number}.{place()[0]}-{next(self.given)}")
+        version = f"{self.run}.{self.number}.{place()[0]}-{next(self.given)}"  # before the folder: never too new a name
+        reload(server, str(self.folder), version)

@@ -6,7 +6,8 @@ is needed here; both sides must load the same NCCL, as those with the same PyTor
 under its checkpoint name, in the arithmetic's dtype.
 
 A group does not outlive any of its members: it is made anew when a server went or came back, before the next weights.
-A server that fails on the way is dropped, the others are let go on, and get the weights in a group without it. Where
+A server that fails on the way is dropped, the others are let go on, and get the weights in a group without it. vLLM
+leaves no group and begins no transfer while one is open, so one that broke off is finished first, as "broken". Where
 this process itself hangs in a broadcast, for which NCCL has no end, the run does, and goes on from its checkpoint.
 Left out on purpose: giving the present weights to a server that comes back in the middle of a set of rollouts; it
 waits for the next. Not run on any hardware: the requests are tested against a fake server, the rest was read.
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vlmr1.grpo.weights_out import WeightsOut, served_weights
+from vlmr1.grpo.weights_out import GRACE, WeightsOut, served_weights
 from vlmr1.launch import is_first
 from vlmr1.serving.client import Server
 from vlmr1.serving.vllm import SOON, Away, tell, version_of, workers_of
@@ -67,7 +68,7 @@ class ByNccl(WeightsOut):
         if not is_first():
             return
         weights = served_weights(self.trainer, state)
-        there = [server for server in self.servers if self._version(server)]
+        there = [server for server in self.servers if self._is_there(server)]
         while there:  # with none of them back `ready` waits and says so
             try:
                 if self.group is None or there != self.members or any(self._version(one) != self.last for one in there):
@@ -84,6 +85,15 @@ class ByNccl(WeightsOut):
 
     def give(self, server: Server) -> None:
         raise Away("it came back without the present weights, and gets the next")
+
+    def _is_there(self, server: Server) -> bool:
+        """Whether it answers, and serves what may take these weights; `ready` says why not."""
+        within = min(GRACE if server.url in self.lost else SOON, server.timeout)
+        try:
+            self.recognise(replace(server, timeout=within))
+        except (ConnectionError, ValueError):
+            return False
+        return True
 
     def _version(self, server: Server) -> str:
         """What it calls its weights; nothing where it does not say."""
@@ -106,6 +116,10 @@ class ByNccl(WeightsOut):
 
     def _join(self, servers: list[Server]) -> None:
         """Make a group of this process and the servers' workers."""
+        for server in servers:
+            if self._version(server) == "broken":
+                with suppress(ConnectionError):  # most often none is open
+                    tell(server, "finish_weight_update", {"weight_version": "broken"})
         self._each(servers, "shutdown_weight_transfer_engine")  # of a former group
         offsets, world = [], 1
         for server in servers:

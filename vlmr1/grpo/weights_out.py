@@ -3,8 +3,9 @@
 Three ways. `adapter`: LoRA saved, and loaded under a new name. `checkpoint`: a folder of safetensors that the server
 reloads in place (both: `vlmr1.grpo.folder_out`). `nccl`: from device to device (`vlmr1.grpo.nccl_out`). All processes
 gather, the first writes and brings; then all wait for it. A server that was started again has none of it: it is brought
-the present weights before it is asked, by whichever process finds it so, as long as they lie in a folder. A server that
-fails, or refuses, is left out until it does not; only where none is left that is an error.
+the present weights before it is asked, by whichever process finds it so, as long as they lie in a folder. None is told
+anything before it is seen to serve the right model of the right base. A server that fails, or refuses, is left out until
+it does not, and one that says nothing holds nobody up a second time; only where none is left that is an error.
 
 A version is never used twice, and tells what answered: an adapter's name stands in each answer, and vLLM's own weight
 version is asked before and after it.
@@ -20,7 +21,7 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 AT_ONCE = 64  # requests under way on a server, which batches them itself
 EVERY = 0.5  # seconds between two looks for a server
+GRACE = 2.0  # seconds in which one that was lost may be back, while others are there
 NAMED = "weights-out.json"  # in the work folder: {"id": what tells its weights from those of any other}
 
 
@@ -63,6 +65,7 @@ class WeightsOut(ABC):
         self.number = -1
         self.looked_at: set[str] = set()  # servers found to be started as rollouts need them
         self.lost: dict[str, Exception] = {}  # servers that do not answer, or refuse, and why
+        self.looks: dict[str, tuple[int, Future[Exception | None]]] = {}  # under way: for which weights, and why not
 
     versioned = True  # whether vLLM's own weight version says what answered
 
@@ -110,15 +113,12 @@ class WeightsOut(ABC):
         """
         until, said = time.monotonic() + self.settings.patience, False
         while True:
-            with ThreadPoolExecutor(len(self.servers)) as pool:  # none waits for another's weights to be loaded
-                faults = list(pool.map(self._try, self.servers))
-            for server, fault in zip(self.servers, faults, strict=True):
-                self._note(server, fault)
+            self._look()
             if found := [self.asked(server) for server in self.servers if server.url not in self.lost]:
                 return found
             why = "; ".join(f"{url} gives no answer: {fault}" for url, fault in self.lost.items())
-            if all(isinstance(fault, ValueError) for fault in faults):
-                raise ValueError("; ".join(map(str, faults)))
+            if not self.looks and all(isinstance(fault, ValueError) for fault in self.lost.values()):
+                raise ValueError("; ".join(map(str, self.lost.values())))
             if time.monotonic() > until or (hurried is not None and hurried.is_set()):
                 raise TransientError(f"{why}; start one again, and the same command goes on")
             if hurried is None and self.trainer.stops.asked:
@@ -129,13 +129,54 @@ class WeightsOut(ABC):
                 said = True
             (hurried or threading.Event()).wait(EVERY)
 
+    def _look(self) -> None:
+        """Look at all servers at once; nobody waits long for one that was lost before while there are others.
+
+        A look at such a one goes on by itself, and what it found counts when it is over.
+        """
+        begun = set()
+        for server in self.servers:
+            if server.url in self.looks and self.looks[server.url][1].done():  # since the last time
+                self._note(server, self.looks.pop(server.url)[1].result())
+            if server.url not in self.looks:
+                self.looks[server.url] = self.number, self._begin(server)
+                begun.add(server.url)
+        known = {server.url for server in self.servers if server.url not in self.lost}
+        looks = {url: look for url, (_, look) in self.looks.items()}
+        if known:
+            wait([looks[url] for url in known])
+            wait([looks[url] for url in begun], GRACE)
+        else:
+            wait(looks.values(), EVERY, FIRST_COMPLETED)
+        for server in self.servers:
+            number, look = self.looks[server.url]
+            if look.done() and number == self.number:
+                del self.looks[server.url]
+                self._note(server, look.result())
+
+    def _begin(self, server: Server) -> Future[Exception | None]:
+        """`_try` in a thread that the end of the program does not wait for."""
+        look: Future[Exception | None] = Future()
+
+        def run() -> None:
+            try:
+                look.set_result(self._try(server))
+            except BaseException as error:
+                look.set_exception(error)
+
+        threading.Thread(target=run, daemon=True).start()
+        return look
+
     def _try(self, server: Server) -> Exception | None:
         """See that a server is there with the present weights, bringing them where need be; or why it is not.
 
         A ValueError is what a person must mend.
         """
         try:
-            if not self.current(server):
+            current = self.current(server)
+            if not current or server.url not in self.looked_at:
+                self.recognise(server)
+            if not current:
                 self.give(server)
             if server.url not in self.looked_at:
                 self.look_at(server)
@@ -165,8 +206,8 @@ class WeightsOut(ABC):
         """The beginning of the base's digest, as in served names."""
         return digest_of_weights(self.trainer.checkpoint)[:DIGITS]
 
-    def look_at(self, server: Server) -> None:
-        """Raises ValueError, naming the mend, for a server of another base, or whose log-probs are not the policy's."""
+    def recognise(self, server: Server) -> None:
+        """Raises ValueError, naming the mend, for a server of another model or base, which is told nothing."""
         names, model = served_by(server), self.model
         if model not in names:
             there = ", ".join(sorted(names))
@@ -180,6 +221,9 @@ class WeightsOut(ABC):
                 f"{server.url}: serves {min(named)}, another base than {self.trainer.checkpoint}; stop it, and"
                 f" `{line}{rank}`"
             )
+
+    def look_at(self, server: Server) -> None:
+        """Raises ValueError, naming the mend, for a server whose log-probs are not the policy's."""
         (token,) = self.trainer.family.end_ids[:1]
         only = Request("", max_tokens=1, temperature=1.0, logprobs=True, extra={"allowed_token_ids": [token]})
         try:
