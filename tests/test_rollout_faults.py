@@ -51,6 +51,24 @@ def test_a_server_that_hangs_is_waited_for_once(trainer, canned, monkeypatch):
         assert hung.version.startswith(f"{rollout.weights.run}.0.")
 
 
+@pytest.mark.parametrize(
+    ("weights", "step", "how"), [("checkpoint", "/collective_rpc", 500), ("adapter", "/v1/load_lora_adapter", 404)]
+)
+def test_a_folder_that_no_server_sees_is_named_at_once(place, trainer, canned, tmp_path, weights, step, how):
+    """From the first; where servers did see it, they are waited for."""
+    with Failing(canned, ["base"]) as server:
+        server.at, server.how = step, how
+        of = trainer if weights == "checkpoint" else grpo(place, tmp_path / "w", what=LORA)
+        rollout = remote(of, server, weights=weights, patience=0.1)
+        with pytest.raises(ValueError, match=r"does it see .*/brought/.* \(grpo\.rollout\.path\)\?$"):
+            sample(rollout)
+        server.at = ""
+        sample(rollout)
+        server.at = step
+        with pytest.raises(TransientError, match=r"does it see .* \(grpo\.rollout\.path\)\?; start one again"):
+            rollout.weights.bring(1)
+
+
 @pytest.mark.parametrize("odd", [{"odd": 1}, "no JSON", []])
 def test_what_a_server_says_of_itself_and_cannot_be_read_leaves_it_out(trainer, canned, odd):
     with FakeVllm(canned, ["base"]) as sound, FakeVllm(canned, ["base"]) as failing:
@@ -94,6 +112,19 @@ def test_an_answer_broken_off_before_its_first_token_is_asked_again(trainer, can
         assert len(sample(rollout)) == 4 and rollout.refused_of_set == 1 and len(asked(server)) == 5
 
 
+def test_completions_that_end_too_early_are_no_stale_ones_and_name_their_row(trainer, canned):
+    def cut(body):
+        answer = canned(body)
+        short = {"token_ids": [30], "logprobs": {"content": [{"logprob": -1.0}]}, "finish_reason": "length"}
+        return answer | {"choices": [one | short for one in answer["choices"]]}
+
+    with FakeVllm(cut, ["base"]) as server:
+        rollout = remote(trainer, server)
+        with pytest.raises(ValueError, match=r"^s id \d+: its completions end before .*vlmr1 serve --max-length"):
+            sample(rollout, (0,))
+        assert rollout.refused == 0 and len(asked(server)) == 3
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -125,9 +156,9 @@ def test_a_server_that_does_not_say_what_it_read_is_refused(trainer, canned):
 # Asked ahead, and the server dies.
 
 
-def ahead_of(trainer, server, **more):
+def ahead_of(trainer, server, following=(2, 3), **more):
     rollout = remote(trainer, server, overlap=True, max_staleness=1, **more)
-    following = [{"items": [(index, trainer.encode(index))]} for index in (2, 3)]
+    following = [{"items": [(index, trainer.encode(index))]} for index in following]
     fetched = iter([[{"items": [(0, trainer.encode(0)), (1, trainer.encode(1))]}], [{"items": []}], following, []])
     rollout.batches(lambda: next(fetched))
     return rollout
@@ -160,6 +191,28 @@ def test_neither_a_checkpoint_nor_the_end_waits_for_a_server_that_is_gone(traine
         start = time.monotonic()
         rollout.on_train_end(None, None, None)
         assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_only_a_checkpoint_after_sigterm_does_not_wait_for_all_of_the_next_set(
+    trainer, canned, tmp_path, monkeypatch, stopped
+):
+    with FakeVllm(canned, ["base"], slow=0.05) as server:
+        rollout = ahead_of(trainer, server, following=(2, 3, 4, 5, 6, 7))
+        rollout.weights.servers = [replace(one, at_once=1) for one in rollout.weights.servers]
+        sample(rollout, (0, 1))
+        while len(asked(server)) < 3:
+            time.sleep(0.01)
+        monkeypatch.setattr(trainer.stops, "asked", stopped)
+        rollout.save(tmp_path)
+        monkeypatch.setattr(trainer.stops, "asked", False)
+        had = list(rollout.ahead[1])
+        assert had == list(range(2, 2 + len(had))) and (0 < len(had) < 5 if stopped else len(had) == 6)
+        again = remote(trainer, server, max_staleness=1)
+        again.load(tmp_path)
+        monkeypatch.setattr(trainer.state, "global_step", 2)
+        groups = sample(again, (2, 3, 4, 5, 6, 7))
+        assert [group.number for group in groups] == len(had) * [0] + (6 - len(had)) * [1]
 
 
 def test_somebody_who_waits_for_servers_stops_when_hurried(trainer, canned):

@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from vlmr1.grpo.watch import SPAN, Average, Watch
+from vlmr1.grpo.journal import Journal
+from vlmr1.grpo.watch import SPAN, Alike, Average, Watch
 
 STEPS = 500
 
@@ -144,3 +145,54 @@ def test_the_noise_of_an_average_is_what_it_claims():
     mean = sum(ends) / len(ends)
     assert sum(scatters) / len(scatters) == pytest.approx(0.25, rel=0.05)
     assert sum((end - mean) ** 2 for end in ends) / len(ends) == pytest.approx(0.25 / SPAN, rel=0.2)
+
+
+# Servers that part from training.
+
+
+def compared(differences, staleness=0.0, cut=0.0):
+    return [
+        {"step": i + 1, "sampler/difference": one, "sampler/cut_share": cut, "staleness": staleness}
+        for i, one in enumerate(differences)
+    ]
+
+
+def parted(rows):
+    alike = Alike()
+    return [(alarm.step, alarm.kind) for row in rows for alarm in alike.see(row)]
+
+
+@pytest.mark.parametrize("usual", [3e-7, 0.01, 0.04])
+def test_servers_that_suddenly_differ_raise_once_until_it_is_over(usual):
+    found = parted(compared([usual] * 5 + [6 * usual + 1e-3] * 4 + [usual, 0.4]))
+    assert found == [(6, "sampler/difference"), (11, "sampler/difference")]
+
+
+def test_servers_that_differ_from_the_first_raise():
+    assert parted(compared([0.5] * 9)) == [(1, "sampler/difference")]
+    assert parted(compared([0.01] * 9, cut=0.6)) == [(1, "sampler/cut_share")]
+
+
+def test_servers_of_older_weights_other_precision_or_none_are_silent():
+    assert not parted(compared([0.02] * 5 + [0.5] * 5, staleness=1.0))
+    rng = random.Random(0)
+    assert not parted(compared([0.02 * rng.uniform(0.3, 2.0) * 1.01**i for i in range(200)], cut=0.01))
+    assert not parted(compared([3e-7, 7e-5, 3e-7] * 9)) and not parted(drawn(0))
+
+
+def test_what_the_servers_raise_is_written_and_known_again_after_a_restart(tmp_path, capsys):
+    rows = compared([3e-7] * 5 + [0.01] * 2)
+    journal, counts = Journal(tmp_path, False), []
+    for row in rows:
+        totals = {"alarms": journal.write(row["step"], [], [], {}), "staleness": 0.0}
+        figures = {key: of for key, of in row.items() if key.startswith("sampler")}
+        assert journal.compare(totals, figures) is figures
+        journal.compare(totals, {"sampler/difference": 0.9})  # the set's second step, which is compared no more
+        counts.append(totals["alarms"])
+    assert counts == [0.0] * 5 + [1.0, 0.0]
+    (line,) = journal.alarms.read_text().splitlines()
+    assert line.startswith('{"step": 6, "kind": "sampler/difference"')
+    assert "ALARM at step 6: sampler/difference 0.01, 3e-07 before" in capsys.readouterr().out
+    again = Journal(tmp_path, False)
+    again.replay(rows)
+    assert again.alike == journal.alike

@@ -23,7 +23,17 @@ from vlmr1.grpo.gathered import gathered_trained
 from vlmr1.grpo.weights_out import WeightsOut, served_weights
 from vlmr1.launch import is_first, place
 from vlmr1.serving.client import Reply, Server
-from vlmr1.serving.vllm import SOON, load_adapter, reload, served_by, unload_adapters, version_of, was_told_others
+from vlmr1.serving.vllm import (
+    SOON,
+    Away,
+    NotTaken,
+    load_adapter,
+    reload,
+    served_by,
+    unload_adapters,
+    version_of,
+    was_told_others,
+)
 from vlmr1.settings import OverVllm
 from vlmr1.watching import label
 
@@ -39,6 +49,7 @@ class InFolder(WeightsOut):
         self.home = Path(str(settings.path)).resolve() / f"{label(trainer.work)}-{self.own}"
         if is_first():
             shutil.rmtree(self.home, ignore_errors=True)  # what an earlier start of this very run left
+        self.seen = False  # whether any server ever took weights from there
 
     @property
     def folder(self) -> Path:
@@ -48,6 +59,18 @@ class InFolder(WeightsOut):
     @abstractmethod
     def write(self, folder: Path, state: Mapping[str, torch.Tensor] | None) -> None:
         """Write the weights; `state` is the model's where DeepSpeed holds it. Called on the first process."""
+
+    @abstractmethod
+    def load(self, server: Server) -> None:
+        """Have a server read them. Raises NotTaken where it cannot."""
+
+    def give(self, server: Server) -> None:
+        folder = self.folder
+        try:
+            self.load(server)
+        except NotTaken as error:
+            said = f"{error}; does it see {folder} (grpo.rollout.path)?"
+            raise (Away(said) if self.seen else ValueError(said)) from error
 
     def gathered(self) -> dict[str, torch.Tensor] | None:
         """What `write` needs of a model that DeepSpeed holds; called on every process."""
@@ -61,6 +84,7 @@ class InFolder(WeightsOut):
 
     def bring(self, number: int) -> None:
         super().bring(number)
+        self.seen = True
         if is_first():
             for old in self.home.iterdir():
                 if old != self.folder:
@@ -96,7 +120,7 @@ class ByAdapter(InFolder):
     def current(self, server: Server) -> bool:
         return self.name in served_by(server)
 
-    def give(self, server: Server) -> None:
+    def load(self, server: Server) -> None:
         name = self.name  # not another while a server takes its time
         load_adapter(server, name, str(self.folder))
         unload_adapters(server, self._beginning, but=name)
@@ -136,6 +160,6 @@ class ByCheckpoint(InFolder):
     def current(self, server: Server) -> bool:
         return version_of(server).startswith(f"{self.run}.{self.number}.")
 
-    def give(self, server: Server) -> None:
+    def load(self, server: Server) -> None:
         version = f"{self.run}.{self.number}.{place()[0]}-{next(self.given)}"  # before the folder: never too new a name
         reload(server, str(self.folder), version)

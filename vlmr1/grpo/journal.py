@@ -14,7 +14,7 @@ from typing import Any
 
 from vlmr1.files import write_atomically
 from vlmr1.grpo.figures import FIGURES
-from vlmr1.grpo.watch import Watch
+from vlmr1.grpo.watch import Alarm, Alike, Watch
 from vlmr1.launch import is_first
 from vlmr1.sample import Sample, Source, lines_of, to_json
 from vlmr1.watching import JOURNAL
@@ -27,7 +27,8 @@ class Journal:
         self.rollouts, self.questions, self.alarms = (work / name for name in JOURNAL)
         self.log_rollouts = log_rollouts
         self.asked: set[int] = set()  # items in questions.jsonl
-        self.watch = Watch()
+        self.watch, self.alike = Watch(), Alike()
+        self.step: int | None = None  # the last that was written and not yet compared
 
     def write(
         self,
@@ -37,13 +38,25 @@ class Journal:
         totals: Mapping[str, float],
     ) -> float:
         """Write a step's rollouts, of all processes, and the alarms its totals raise; how many those are."""
+        self.step = step
         raised = self.watch.see({"step": step, **totals})
+        if is_first() and self.log_rollouts:
+            new = {one["item"]: one for one in questions if one["item"] not in self.asked}
+            _append(self.questions, [new[item] for item in sorted(new)])
+            self.asked |= new.keys()
+            _append(self.rollouts, rows)
+        return self._raise(raised)
+
+    def compare(self, totals: dict[str, float], figures: dict[str, float]) -> dict[str, float]:
+        """See what a step's loss showed of the servers; the alarms are added to its totals, where it is a set's first."""
+        step, self.step = self.step, None
+        if step is not None:
+            totals["alarms"] += self._raise(self.alike.see({"step": step, **totals, **figures}))
+        return figures
+
+    def _raise(self, raised: Sequence[Alarm]) -> float:
+        """Write and print alarms; how many those are."""
         if is_first():
-            if self.log_rollouts:
-                new = {one["item"]: one for one in questions if one["item"] not in self.asked}
-                _append(self.questions, [new[item] for item in sorted(new)])
-                self.asked |= new.keys()
-                _append(self.rollouts, rows)
             _append(self.alarms, [vars(alarm) for alarm in raised])
             for alarm in raised:
                 print(f"{self.rollouts.parent.name}: ALARM at step {alarm.step}: {alarm.message}", flush=True)
@@ -63,6 +76,7 @@ class Journal:
         """Show the watch what it saw before, a logged row a rollout; the last rollout's totals."""
         for row in rows:
             self.watch.see(row)
+            self.alike.see(row)
         return {key: value for key, value in rows[-1].items() if key.startswith(FIGURES)} if rows else {}
 
 

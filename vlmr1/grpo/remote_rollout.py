@@ -6,8 +6,9 @@ that dies leaves its requests to the others; where none is left, training waits 
 token for token.
 
 With `overlap` the next set is asked while this one is trained on, so that its weights are one set old. What was
-answered ahead is kept in each checkpoint, so that a resumed run trains on the same. Asking ahead is only ever a gain of
-time: no checkpoint and no end of a training waits for servers that are gone, and what they left is asked again.
+answered ahead is kept in each checkpoint, so that a resumed run trains on the same. So a checkpoint waits for all of
+the next set, as the set itself would; but after SIGTERM there is no time, and the rest is asked by the weights of then.
+No checkpoint and no end of a training waits for servers that are gone, and what they left is asked again.
 
 Left out on purpose: the looks at held-out samples, which stay in process.
 """
@@ -19,7 +20,7 @@ import logging
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ from vlmr1.as_trained import check_prompt, neutral, question, seed_of
 from vlmr1.errors import TransientError
 from vlmr1.families.base import Prompt
 from vlmr1.files import write_json
-from vlmr1.grpo.weights_out import weights_out
+from vlmr1.grpo.weights_out import EVERY, weights_out
 from vlmr1.prompts import Items, opened
 from vlmr1.serving.client import Completion, Refused, Reply, Request, chat
 from vlmr1.serving.vllm import SOON
@@ -65,6 +66,7 @@ class RemoteRollout(TrainerCallback):
         self.ahead: dict[int, dict[int, Group]] = {}  # a set's number: what of it is answered already
         self.refused = 0  # answers since the set began: of weights too old, of another's, or changed meanwhile
         self.refused_of_set = 0
+        self.unended: int | None = None  # a question whose answers end too early, of the present round
 
     def batches(self, fetch: Callable[[], Batches]) -> Batches:
         """The present step's batches; with overlap those of the next set are fetched with them."""
@@ -97,8 +99,8 @@ class RemoteRollout(TrainerCallback):
         return {"staleness": lag / count, "stale_refused": refused}
 
     def save(self, folder: Path) -> None:
-        """Keep in a checkpoint what was answered ahead; what is under way is waited for, a server is not."""
-        self._finish()
+        """Keep in a checkpoint the next set's answers, waiting for them; after SIGTERM for those under way alone."""
+        self._finish(lambda: self.trainer.stops.asked or self.trainer.stops.stopping)
         plain = [
             {"set": number, "index": index} | asdict(group)
             for number, groups in self.ahead.items()
@@ -126,11 +128,11 @@ class RemoteRollout(TrainerCallback):
         batches = self.fetched[steps - 1] if len(self.fetched) >= steps else ()
         return {index: one for batch in batches for index, one in batch["items"] if isinstance(one, Prompt)}
 
-    def _finish(self) -> None:
-        """End the asking ahead as soon as what is under way is answered or lost; what came is kept."""
+    def _finish(self, pressed: Callable[[], bool] = lambda: False) -> None:
+        """End the asking ahead when all is answered or lost, `pressed` what is under way; what came is kept."""
         coming, self.coming = self.coming, None
         if coming is not None:
-            self.ahead[coming.number] = coming.result()
+            self.ahead[coming.number] = coming.result(pressed)
 
     def _too_old(self, number: int) -> bool:
         return self.weights.number - number > self.settings.max_staleness
@@ -140,17 +142,18 @@ class RemoteRollout(TrainerCallback):
         number: int,
         prompts: Mapping[int, Prompt],
         found: dict[int, Group],
-        hurried: threading.Event | None = None,
+        coming: _Coming | None = None,
     ) -> None:
         """Put groups of a set's prompts, by weights that are not too old, into `found`; servers may go and come.
 
-        Once `hurried` is set nobody is waited for. Raises TransientError, and ValueError for what a person must mend.
+        Of what is `coming` nobody is waited for once it is hurried. Raises TransientError, and ValueError for what a
+        person must mend.
         """
         fruitless = 0
         while left := [index for index in prompts if index not in found]:
-            before, problem = len(found), "its answers are of other weights, or broken off"
+            before, problem, self.unended = len(found), "its answers are of other weights, or broken off", None
             try:
-                self._round(number, left, prompts, found, hurried)
+                self._round(number, left, prompts, found, coming)
             except Refused as error:
                 if error.place is not None:
                     raise ValueError(f"{self._row(left[error.place])}: {error}; mend or leave out that row") from error
@@ -160,7 +163,14 @@ class RemoteRollout(TrainerCallback):
             except ConnectionError as error:  # all are down
                 problem = str(error)
             fruitless = fruitless + 1 if len(found) == before else 0
-            if fruitless == FRUITLESS or (hurried is not None and hurried.is_set()):
+            if fruitless == FRUITLESS and self.unended is not None:
+                raise ValueError(
+                    f"{self._row(self.unended)}: its completions end before grpo.max_completion_length, and without an"
+                    " end token; serve with room for prompt and completion (vlmr1 serve --max-length)"
+                )
+            if coming is not None and coming.enough.is_set():
+                return
+            if fruitless == FRUITLESS or (coming is not None and coming.hurried.is_set()):
                 raise TransientError(f"{problem}; mend or start it again, and the same command goes on")
 
     def _round(
@@ -169,25 +179,33 @@ class RemoteRollout(TrainerCallback):
         left: Sequence[int],
         prompts: Mapping[int, Prompt],
         found: dict[int, Group],
-        hurried: threading.Event | None,
+        coming: _Coming | None,
     ) -> None:
         """Ask the servers that are ready; what can be used of their answers is put into `found`."""
+
+        def asked() -> Iterator[int]:
+            for index in left:
+                if coming is not None and coming.enough.is_set():
+                    return
+                yield index
 
         def told(place: int, reply: Reply) -> None:
             group = self._read(left[place], prompts[left[place]], reply)
             if group is None:
                 self.refused += 1
+            elif not self._ended(group):
+                self.unended = left[place]
             else:
                 found[left[place]] = group
 
-        servers = self.weights.ready(hurried)
-        chat(servers, self._requests(number, left), told, lambda server, why: self.weights.fell(server))
+        servers = self.weights.ready(None if coming is None else coming.hurried)
+        chat(servers, self._requests(number, asked()), told, lambda server, why: self.weights.fell(server))
 
     def _row(self, index: int) -> str:
         sample = self.trainer.prompts.sample(index)
         return f"{sample.source} id {sample.id}"
 
-    def _requests(self, number: int, indices: Sequence[int]) -> Iterator[Request]:
+    def _requests(self, number: int, indices: Iterable[int]) -> Iterator[Request]:
         grpo, family = self.trainer.grpo, self.trainer.family
         filters = {name: getattr(grpo, name) for name in ("top_p", "top_k", "min_p", "repetition_penalty")}
         sampling = neutral(family) | {name: value for name, value in filters.items() if value is not None}
@@ -228,10 +246,12 @@ class RemoteRollout(TrainerCallback):
             )
         for one in reply.completions:
             self._check(row, one)
-        ends = self.trainer.family.end_ids
-        if any(ids[-1] not in ends and len(ids) < grpo.max_completion_length for ids in tokens):
-            return None
         return Group(tokens, logps, number)
+
+    def _ended(self, group: Group) -> bool:
+        """Whether every completion has an end token, or all the tokens that it may have."""
+        ends, most = self.trainer.family.end_ids, self.trainer.grpo.max_completion_length
+        return all(ids[-1] in ends or len(ids) == most for ids in group.tokens)
 
     def _check(self, row: str, said: Completion) -> None:
         """Raises ValueError for tokens that the policy has not, and log-probs that nothing sampled can have."""
@@ -250,25 +270,29 @@ class _Coming:
     """The next set, asked in a thread of its own."""
 
     def __init__(self, rollout: RemoteRollout, number: int, prompts: Mapping[int, Prompt]) -> None:
-        self.number, self.hurried = number, threading.Event()
+        self.number, self.hurried, self.enough = number, threading.Event(), threading.Event()
         self.found: dict[int, Group] = {}
 
         def ask() -> None:
             try:
-                rollout._ask(number, prompts, self.found, self.hurried)
+                rollout._ask(number, prompts, self.found, self)
             except Exception as error:  # what lasts is met again, and raised, when the set's own turn comes
                 LOG.warning("not all of the next set was answered ahead, the rest is asked again: %s", error)
 
         self.thread = threading.Thread(target=ask, daemon=True)
         self.thread.start()
 
-    def result(self) -> dict[int, Group]:
-        """What is answered when all that is under way is; servers that are gone are not waited for."""
+    def result(self, pressed: Callable[[], bool]) -> dict[int, Group]:
+        """What is answered when all is, `pressed` what is under way; servers that are gone are not waited for."""
         self.hurried.set()
-        self.thread.join()
+        while self.thread.is_alive():
+            if pressed():
+                self.enough.set()
+            self.thread.join(EVERY)
         return self.found
 
     def drop(self) -> None:
         """Nobody wants it any more: whatever is wrong with it, and however long the rest would take."""
         self.hurried.set()
+        self.enough.set()
         self.thread.join(SOON)

@@ -1,7 +1,10 @@
-"""The reward-hacking watch: says when completions grow, or the reward rises, and the judged metric does not follow.
+"""The watch over a run: says when completions grow, or the reward rises, and the judged metric does not follow; and,
+where servers sample, when their log-probs part from training's.
 
 VLM-R1 (arXiv 2504.07615, on detection): rewarded by AP50, a model learned to name ever more boxes. Its completions
 went from 150 to over 1000 tokens while COCO mAP stood still.
+What parts suddenly, though the servers had the very weights that are trained, is a server that has others, or reads
+or computes otherwise than before.
 A watch holds nothing but what it has seen, so a resumed run rebuilds it by showing it its rows again.
 Left out on purpose: stopping the run, which is its owner's to decide.
 """
@@ -9,8 +12,10 @@ Left out on purpose: stopping the run, which is its owner's to decide.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import median
 
 SPAN = 20  # rollouts that an average looks back over, and that must be seen before anything is said
 STEADY = 5 * SPAN  # rollouts that its noise is measured over
@@ -20,13 +25,22 @@ NEAR = 1.1  # an average up to this multiple of its lowest has not left it
 LIKELY = 2.0  # standard errors of a rise that earns growth
 SURE = 6.0  # standard errors of what alarms: many, for a mark is the extreme of a long run
 FIGURES = (*LEAST, "reward", "judged")
+JUMP = 5.0  # times the median of the sets before: what parts
+FEW, MANY = 3, 100  # sets that a median needs, and looks back over
+BOUNDS = {  # below the first nothing has parted, above the second everything has, whatever was before
+    "sampler/difference": (
+        1e-3,
+        0.3,
+    ),  # nats a token; programs that differ in precision alone stay far under the second
+    "sampler/cut_share": (0.05, 0.5),
+}
 EVIDENCE = ("duplicate_share", "truncated_share", "parse_failure_rate")  # said beside an alarm
 
 
 @dataclass(frozen=True)
 class Alarm:
     step: int
-    kind: str  # "completion_length", "boxes" or "reward"
+    kind: str  # "completion_length", "boxes", "reward" or a key of BOUNDS
     message: str  # with the figures
 
 
@@ -127,3 +141,35 @@ class Watch:
         said = [f"since step {mark.step} {kind} {mark.figure.value:.5g} -> {now[kind].value:.5g}"]
         said.append(f"judged {mark.judged.value:.3f} -> {now['judged'].value:.3f}" if mark.judged else "judged unknown")
         return ", ".join([*said, *(f"{name} {row[name]:.2f}" for name in EVIDENCE if row.get(name) is not None)])
+
+
+@dataclass
+class Alike:
+    """Shown a row a set of rollouts, with its `step`, `staleness` and figures of `BOUNDS`; the alarms newly raised.
+
+    A figure has parted when it is `JUMP` times the median of the sets before, or beyond its bound. What has parted is
+    no part of the median, and raises one alarm until a set is as before. A set of weights that were not the present
+    ones says nothing, nor does one in process.
+    """
+
+    seen: dict[str, deque[float]] = field(default_factory=lambda: {name: deque(maxlen=MANY) for name in BOUNDS})
+    parted: set[str] = field(default_factory=set)
+
+    def see(self, row: Mapping[str, float | None]) -> list[Alarm]:
+        new: list[Alarm] = []
+        for name, (least, most) in BOUNDS.items():
+            now, seen = row.get(name), self.seen[name]
+            if now is None or row.get("staleness") != 0:
+                continue
+            usual = median(seen) if len(seen) >= FEW else most / JUMP
+            if not now > max(least, min(JUMP * usual, most)):
+                seen.append(now)
+                self.parted.discard(name)
+            elif name not in self.parted:
+                self.parted.add(name)
+                before = f", {usual:.2g} before" if len(seen) >= FEW else ""
+                said = (
+                    f"{name} {now:.2g}{before}, with the present weights: look at the servers' log, or start them again"
+                )
+                new.append(Alarm(int(row["step"] or 0), name, said))
+        return new

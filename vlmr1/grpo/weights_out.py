@@ -4,8 +4,8 @@ Three ways. `adapter`: LoRA saved, and loaded under a new name. `checkpoint`: a 
 reloads in place (both: `vlmr1.grpo.folder_out`). `nccl`: from device to device (`vlmr1.grpo.nccl_out`). All processes
 gather, the first writes and brings; then all wait for it. A server that was started again has none of it: it is brought
 the present weights before it is asked, by whichever process finds it so, as long as they lie in a folder. None is told
-anything before it is seen to serve the right model of the right base. A server that fails, or refuses, is left out until
-it does not, and one that says nothing holds nobody up a second time; only where none is left that is an error.
+anything before it is seen to serve the right model of the right base. A server that fails, or refuses, is left out
+until it does not, and one that says nothing holds nobody up a second time; only where none is left that is an error.
 
 A version is never used twice, and tells what answered: an adapter's name stands in each answer, and vLLM's own weight
 version is asked before and after it.

@@ -26,6 +26,14 @@ class Away(ConnectionError):
     """The server cannot be reached, broke off, fails, or knows no such route: in time that may pass."""
 
 
+class Failed(Away):
+    """It was reached, and says that it cannot."""
+
+
+class NotTaken(Away):
+    """It could not read what lies in a folder: most often because it does not see it."""
+
+
 def serve_line(checkpoint: Path, url: str, name: str) -> str:
     """The command that serves a checkpoint by a name where another server was."""
     named = "" if name == checkpoint.resolve().name else f" --name {name}"
@@ -74,7 +82,7 @@ def workers_of(server: Server) -> int:
 def load_adapter(server: Server, name: str, folder: str) -> None:
     """Have it load an adapter, from a folder as it sees it, unless it has it. Raises as `tell`."""
     if name not in served_by(server):
-        tell(server, "v1/load_lora_adapter", {"lora_name": name, "lora_path": folder})
+        _read(server, "v1/load_lora_adapter", {"lora_name": name, "lora_path": folder})
 
 
 def unload_adapters(server: Server, beginning: str, but: str = "") -> None:
@@ -94,11 +102,19 @@ def reload(server: Server, folder: str, version: str) -> None:
     tell(server, "update_weight_version", {"new_version": "broken"})
     try:
         tell(server, "pause", mode="abort")
-        tell(server, "collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": folder}})
+        _read(server, "collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": folder}})
         tell(server, "reset_prefix_cache")
         tell(server, "update_weight_version", {"new_version": version})
     finally:
         tell(server, "resume")
+
+
+def _read(server: Server, path: str, body: dict[str, Any]) -> None:
+    """Tell it to read a folder. Raises as `tell`, NotTaken where it says that it cannot."""
+    try:
+        tell(server, path, body)
+    except Failed as error:
+        raise NotTaken(str(error)) from error
 
 
 def _get(server: Server, path: str, read: Callable[[Any], T]) -> T:
@@ -120,10 +136,10 @@ def _ask(server: Server, method: str, path: str, timeout: float, **more: Any) ->
     except httpx.TransportError as error:
         raise Away(str(error) or type(error).__name__) from error
     except Stumbled as error:
-        raise Away(f"{server.url} fails at /{path}: {error}") from error
+        raise Failed(f"{server.url} fails at /{path}: {error}") from error
     except json.JSONDecodeError as error:
         raise Away(f"{server.url}: its answer at /{path} is no JSON") from error
     except Refused as error:
         if error.status == 404:
-            raise Away(str(error)) from error
+            raise Failed(str(error)) from error
         raise
