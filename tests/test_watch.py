@@ -186,8 +186,8 @@ def test_what_the_servers_raise_is_written_and_known_again_after_a_restart(tmp_p
     for row in rows:
         totals = {"alarms": journal.write(row["step"], [], [], {}), "staleness": 0.0}
         figures = {key: of for key, of in row.items() if key.startswith("sampler")}
-        assert journal.compare(totals, figures) is figures
-        journal.compare(totals, {"sampler/difference": 0.9})  # the set's second step, which is compared no more
+        assert journal.see(totals, figures) is figures
+        journal.see(totals, {"sampler/difference": 0.9})  # the set's second step, which is compared no more
         counts.append(totals["alarms"])
     assert counts == [0.0] * 5 + [1.0, 0.0]
     (line,) = journal.alarms.read_text().splitlines()

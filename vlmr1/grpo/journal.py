@@ -47,8 +47,8 @@ class Journal:
             _append(self.rollouts, rows)
         return self._raise(raised)
 
-    def compare(self, totals: dict[str, float], figures: dict[str, float]) -> dict[str, float]:
-        """See what a step's loss showed of the servers; the alarms are added to its totals, where it is a set's first."""
+    def see(self, totals: dict[str, float], figures: dict[str, float]) -> dict[str, float]:
+        """See what the first loss of a set showed of the servers; its alarms are added to the totals."""
         step, self.step = self.step, None
         if step is not None:
             totals["alarms"] += self._raise(self.alike.see({"step": step, **totals, **figures}))

@@ -335,9 +335,7 @@ class GrpoTrainer(VlmTrainer):
             kl, low, high, entropy, tokens = self.over_processes(*(self.sums.get(name, 0.0) for name in names))
             tokens, self.sums = max(tokens, 1.0), {}
             if self.remote is not None:
-                self.note(
-                    **self.journal.compare(self.totals, self.mismatch.figures(self.over_processes, gather_object))
-                )
+                self.note(**self.journal.see(self.totals, self.mismatch.figures(self.over_processes, gather_object)))
             self.note(**self.totals, clip_low_share=low / tokens, clip_high_share=high / tokens)
             self.note(entropy=entropy / tokens, **({"kl": kl / tokens} if self.grpo.beta > 0 else {}))
         super().log(logs, start_time)
