@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
+from vlmr1 import files
 from vlmr1.cli import main
-from vlmr1.files import digest_of_weights
-from vlmr1.serving import commands
+from vlmr1.files import digest_of_weights, sha256
 from vlmr1.serving.commands import Serving, command, remarks
 
 
@@ -157,9 +157,9 @@ def test_what_is_printed_is_what_would_run(checkpoint, python, capsys, monkeypat
 def test_weights_are_read_once(checkpoint, adapter, python, capsys, monkeypatch):
     (adapter / "base.json").write_text(json.dumps({"sha256": digest_of_weights(checkpoint)}))
     read = []
-    monkeypatch.setattr(commands, "digest_of_weights", lambda folder: read.append(folder) or digest_of_weights(folder))
+    monkeypatch.setattr(files, "sha256", lambda path: read.append(path.name) or sha256(path))
     printed(capsys, checkpoint, "--python", python, "--adapter", f"a={adapter}", "--adapter", f"b={adapter}")
-    assert read == [checkpoint]
+    assert read == ["model.safetensors"]
 
 
 def test_a_container_is_published_at_an_address(checkpoint, capsys):

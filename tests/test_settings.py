@@ -107,7 +107,8 @@ def test_who_is_asked_and_how_patiently_changes_nothing_of_the_answers(params, t
     from vlmr1.evaluation.running import settings_of
 
     (tmp_path / "evaluate").mkdir()
-    (tmp_path / "evaluate/sources.json").write_text("{}")
+    (tmp_path / "evaluate/sources.json").write_text('{"s": {"images": "."}}')
+    (tmp_path / "evaluate/s.jsonl").touch()
     edit(params, "engine: in-process         #", "engine: http  #")
     edit(params, "servers: null              # of http", "servers: [http://h:1/v1]  #")
     before = settings_of(load_params(params), tmp_path)
