@@ -29,7 +29,10 @@ KNOWN = (
 
 
 class Fake(ThreadingHTTPServer):
-    """`faults` are answered first, one a request: a status, "cut", "odd" (no JSON) or ("wait", seconds)."""
+    """`faults` are answered first, one a request: a status, "cut", "odd" (no JSON), "garbled" or ("wait", seconds).
+
+    What is `garbled` says that it is packed, and is not; set, all answers are.
+    """
 
     daemon_threads = True
     request_queue_size = 64
@@ -39,7 +42,7 @@ class Fake(ThreadingHTTPServer):
         self.answer, self.models, self.slow = answer, models or {"m": "fake"}, slow
         self.faults, self.requests, self.keys, self.lock = [], [], [], threading.Lock()
         self.together, self.most = 0, 0  # requests under way, and the most there were
-        self.retry_after = None
+        self.retry_after, self.garbled = None, False
 
     @property
     def url(self):
@@ -168,6 +171,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif isinstance(fault, int):
             self._send({"error": {"message": "told to"}}, fault)
             return
+        elif fault == "garbled":
+            self._send({}, garbled=True)
+            return
         elif fault == "odd":
             self._send("no JSON")
             return
@@ -187,11 +193,13 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send(said)
 
-    def _send(self, value, status=200):
+    def _send(self, value, status=200, garbled=False):
         content = value.encode() if isinstance(value, str) else json.dumps(value).encode()
         self.send_response(status)
         if status != 200 and self.server.retry_after is not None:
             self.send_header("Retry-After", str(self.server.retry_after))
+        if garbled or self.server.garbled:
+            self.send_header("Content-Encoding", "gzip")
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()

@@ -33,9 +33,9 @@ def of_latency(*latencies, tokens=5):
     return Round([Timed(one, one / 4, tokens, tokens) for one in latencies], seconds=sum(latencies))
 
 
-async def streamed(*lines):
+async def streamed(*lines, **headers):
     def answer(request):
-        return httpx.Response(200, text="\n\n".join(lines))
+        return httpx.Response(200, headers=headers, stream=httpx.ByteStream("\n\n".join(lines).encode()))
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
         return [piece async for piece in stream(client, Server("http://h/v1", "m"), Request("q"))]
@@ -54,6 +54,26 @@ async def streamed(*lines):
 def test_an_answer_that_breaks_off_is_none(lines, said):
     with pytest.raises(ConnectionError, match=said):
         asyncio.run(streamed(*lines))
+
+
+@pytest.mark.parametrize(("timeout", "connect"), [(300.0, 10.0), (2.0, 2.0)])
+def test_a_connection_must_stand_soon_however_long_an_answer_may_take(timeout, connect):
+    def answer(request):
+        assert (request.extensions["timeout"]["read"], request.extensions["timeout"]["connect"]) == (timeout, connect)
+        raise httpx.ConnectTimeout("", request=request)
+
+    async def asked():
+        async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+            async for _ in stream(client, Server("http://h/v1", "m", timeout=timeout), Request("q")):
+                pass
+
+    with pytest.raises(ConnectionError, match=f"m at http://h/v1 takes no connection within {connect:g} s"):
+        asyncio.run(asked())
+
+
+def test_an_answer_that_cannot_be_unpacked_is_none():
+    with pytest.raises(ConnectionError, match="m at http://h/v1 gives no answer"):
+        asyncio.run(streamed(DELTA, **{"Content-Encoding": "gzip"}))
 
 
 def test_an_answer_ends_by_its_reason_or_by_the_protocols_word():

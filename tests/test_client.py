@@ -2,19 +2,24 @@
 
 import base64
 import io
+import re
 import socket
+import threading
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
+import httpx
 import pytest
 from PIL import Image
 
 from tests.fake_server import Fake
+from vlmr1.serving import client
 from vlmr1.serving.client import Refused, Request, Server, chat, listing, models_of, server_at
-from vlmr1.serving.connections import waiting
+from vlmr1.serving.connections import once, waiting
 from vlmr1.serving.messages import body_of, reply_of
+from vlmr1.serving.vllm import Away, version_of
 
 RED = Image.new("RGB", (8, 6), "red")
 BLUE = Image.new("RGB", (4, 4), "blue")
@@ -66,6 +71,7 @@ def test_a_picture_loses_nothing_on_its_way():
 
 def test_only_what_was_asked_for_is_sent():
     assert set(body_of(Request("q"))) == {"messages", "temperature"}
+    assert set(body_of(Request("q", temperature=None))) == {"messages"}
     full = Request("q", (), 5, 0.7, 0.9, 3, 0.1, 1.2, 11, 2, True, True, (7, 8), {"logit_bias": {"5": -100}})
     body = body_of(full)
     body.pop("messages")
@@ -99,8 +105,17 @@ def test_the_key_comes_from_the_environment_and_is_never_shown(fake, monkeypatch
     server = server_at(fake.url, "m")
     assert chat([server], questions(1))[0].completions[0].text == "q0"
     assert fake.keys == ["Bearer secret"] and "secret" not in f"{server} {server!r}"
-    with pytest.raises(ValueError, match="an address is needed"):
+    with pytest.raises(ValueError, match="server 'localhost:8000' is no address"):
         server_at("localhost:8000", "m")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://localhost:abc/v1", "http://", "http://:80/v1", "http://[::1/v1", "http://a b/v1", "http://h:0/v1"]
+)
+def test_a_mistyped_address_is_said_in_a_sentence(url):
+    said = re.escape(f"server {url!r} is no address (")
+    with pytest.raises(ValueError, match=f"^{said}.*; write e.g. http://localhost:8000/v1$"):
+        server_at(url, "m")
 
 
 # How it is asked.
@@ -129,7 +144,18 @@ def test_requests_are_made_only_when_they_can_be_sent(fake):
     assert len(answered) == 30 and max(ahead) <= 5  # those under way, the next one, and one whose telling is under way
 
 
-@pytest.mark.parametrize("fault", [500, 503, 429, "cut", ("wait", 0.4)])
+def test_pictures_are_written_side_by_side(fake, monkeypatch):
+    both = threading.Barrier(2, timeout=5)  # neither passes alone
+
+    def written(request):
+        both.wait()
+        return body_of(request)
+
+    monkeypatch.setattr(client, "body_of", written)
+    assert len(chat([quick(fake, at_once=2)], questions(4))) == 4
+
+
+@pytest.mark.parametrize("fault", [500, 503, 429, "cut", "garbled", ("wait", 0.4)])
 def test_a_stumble_is_asked_again(fake, fault):
     fake.faults = [fault, fault]
     server = quick(fake, timeout=0.2 if isinstance(fault, tuple) else 5)
@@ -156,6 +182,40 @@ def test_a_mute_server_is_asked_whether_it_is_healthy_and_then_given_up(fake, ca
         replies = chat([quick(fake), other], questions(8))
     assert [r.completions[0].text for r in replies] == [f"q{i}" for i in range(8)] and time.monotonic() - start < 3
     assert "no answer within 0.4 s, nor does it say that it is healthy" in caplog.text
+
+
+def test_a_late_server_that_says_that_it_fails_is_given_up():
+    class Failing(Fake):
+        def look(self, path):
+            return 503 if path == "/health" else {}
+
+    with Failing(told, slow=0.3) as fake:
+        with pytest.raises(ConnectionError, match=r"within 0\.1 s, nor does it say that it is healthy"):
+            chat([quick(fake, timeout=0.1)], questions(1))
+        assert len(fake.requests) == 1
+
+
+def test_what_cannot_be_unpacked_is_a_fault_of_the_server(fake):
+    fake.garbled = True
+    with pytest.raises(ConnectionError, match="gives no answer"):
+        chat([quick(fake, tries=1)], questions(1))
+    with pytest.raises(Away):
+        version_of(quick(fake))
+
+
+def test_this_machines_own_server_is_asked_past_a_proxy_by_any_address(monkeypatch):
+    class Elsewhere(Fake):
+        def server_bind(self):
+            self.server_address = ("127.0.0.2", 0)
+            super().server_bind()
+
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with Elsewhere() as fake:
+        address = f"http://127.0.0.2:{fake.server_port}/health"
+        assert once("GET", address, 5, own=True).is_success
+        with pytest.raises(httpx.ConnectError):
+            once("GET", address, 5)
 
 
 def test_no_proxy_is_asked_for_this_machines_own_servers(fake, monkeypatch):

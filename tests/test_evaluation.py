@@ -35,7 +35,7 @@ OWN = {
     "temperature": None,
     "samples": None,
 }
-HERE = {"engine": "in-process", "servers": None, "served_as": None}
+HERE = {"engine": "in-process", "servers": None, "served_as": None, "timeout": None}
 NONE = dict.fromkeys(("max_pixels", "seed", "limit", "max_new_tokens", "temperature", "samples"))
 
 

@@ -36,9 +36,8 @@ CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 
 def settings(*urls, **more):
     own = {"max_pixels": None, "seed": 1, "limit": None, "max_new_tokens": 24, "temperature": None, "samples": None}
-    return Evaluate(
-        **{"engine": "http", "servers": urls, "served_as": None, "protocol": None, "batch": 4, **own, **more}
-    )
+    http = {"engine": "http", "servers": urls, "served_as": None, "timeout": None}
+    return Evaluate(**{**http, "protocol": None, "batch": 4, **own, **more})
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +99,23 @@ def test_a_hosted_endpoint_has_a_name_of_its_own(served):
     assert (engine.kind, [server.model for server in engine.servers]) == ("vendor", ["vendor/tiny-1"])
 
 
+def test_servers_of_two_programs_are_refused(served):
+    checkpoint, _ = served
+    with Fake(recorded, {"tiny": "vllm"}) as one, Fake(recorded, {"tiny": "sglang"}) as two:
+        said = f"servers: {one.url} is vllm, {two.url} is sglang; one evaluation asks one program"
+        with pytest.raises(ValueError, match=said):
+            OverHttp(checkpoint, settings(one.url, two.url), PIXELS)
+
+
+def test_how_long_an_answer_may_take_is_the_evaluations_to_say(served):
+    checkpoint, _ = served
+    with Fake(recorded, {"tiny": "vllm"}) as fake:
+        patience = [
+            OverHttp(checkpoint, settings(fake.url, timeout=given), PIXELS).servers[0].timeout for given in (None, 7.5)
+        ]
+    assert patience == [300, 7.5]
+
+
 def test_a_server_that_reads_another_prompt_or_has_other_weights_is_refused(served, tmp_path):
     checkpoint, source = served
 
@@ -136,6 +152,8 @@ def test_a_server_that_reads_another_prompt_or_has_other_weights_is_refused(serv
         ({"servers": None}, "servers: engine http needs addresses"),
         ({"engine": "in-process", "servers": ("http://h/v1",)}, "nobody asks them; set engine to http"),
         ({"servers": ("localhost",)}, "no address"),
+        ({"servers": ("http://localhost:abc/v1",)}, r"servers\n.*'http://localhost:abc/v1' is no address \("),
+        ({"engine": "in-process", "servers": None, "timeout": 9.0}, "timeout: of an answer over engine http"),
         ({"servers": "http://localhost/v1"}, r"servers\n.*a list is needed, e\.g\. \[http"),
         ({"servers": ("http://localhost:8000",)}, r"did you mean http://localhost:8000/v1\?"),
     ):

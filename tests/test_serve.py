@@ -5,7 +5,9 @@ import sys
 
 import pytest
 
+from vlmr1 import files
 from vlmr1.cli import main
+from vlmr1.files import digest_of_weights, sha256
 from vlmr1.serving.commands import Serving, command, remarks
 
 
@@ -137,6 +139,35 @@ def test_a_key_is_never_shown_and_pictures_are_fetched_from_nowhere(checkpoint, 
         assert "secret" not in printed(capsys, checkpoint, *more)
     assert "--allowed-media-domains nowhere.invalid" in printed(capsys, checkpoint, "--python", python)
     assert "--allowed-media" not in printed(capsys, checkpoint, "--engine", "vllm-ascend")
+
+
+def test_what_is_printed_is_what_would_run(checkpoint, python, capsys, monkeypatch):
+    """The key by the name of what holds it, and what people should know beside it."""
+    monkeypatch.delenv("VLMR1_SERVER_KEY", raising=False)
+    words = ["serve", str(checkpoint), "--print", "--python", python, "--host", "0.0.0.0"]
+    main(words)
+    said = capsys.readouterr()
+    assert "VLLM_API_KEY" not in said.out and "note: whoever reaches 0.0.0.0:8000 can ask" in said.err
+    monkeypatch.setenv("VLMR1_SERVER_KEY", "secret")
+    main(words)
+    said = capsys.readouterr()
+    assert f' VLLM_API_KEY="$VLMR1_SERVER_KEY" {python} -m vllm' in said.out and not said.err
+
+
+def test_weights_are_read_once(checkpoint, adapter, python, capsys, monkeypatch):
+    (adapter / "base.json").write_text(json.dumps({"sha256": digest_of_weights(checkpoint)}))
+    read = []
+    monkeypatch.setattr(files, "sha256", lambda path: read.append(path.name) or sha256(path))
+    printed(capsys, checkpoint, "--python", python, "--adapter", f"a={adapter}", "--adapter", f"b={adapter}")
+    assert read == ["model.safetensors"]
+
+
+def test_a_container_is_published_at_an_address(checkpoint, capsys):
+    said = printed(capsys, checkpoint, "--engine", "vllm-ascend", "--host", "localhost")
+    assert "--publish 127.0.0.1:8000:8000" in said
+    assert "--publish '[::1]:8000:8000'" in printed(capsys, checkpoint, "--engine", "vllm-ascend", "--host", "::1")
+    with pytest.raises(SystemExit, match=r"--host node7: docker publishes at an address; give e\.g\. 127"):
+        printed(capsys, checkpoint, "--engine", "vllm-ascend", "--host", "node7")
 
 
 def test_whom_a_server_answers_is_said(checkpoint, monkeypatch):

@@ -103,6 +103,20 @@ def test_evaluation_asks_with_its_own_pixels(params, tmp_path, monkeypatch):
     assert asked == [50176]
 
 
+def test_who_is_asked_and_how_patiently_changes_nothing_of_the_answers(params, tmp_path):
+    from vlmr1.evaluation.running import settings_of
+
+    (tmp_path / "evaluate").mkdir()
+    (tmp_path / "evaluate/sources.json").write_text('{"s": {"images": "."}}')
+    (tmp_path / "evaluate/s.jsonl").touch()
+    edit(params, "engine: in-process         #", "engine: http  #")
+    edit(params, "servers: null              # of http", "servers: [http://h:1/v1]  #")
+    before = settings_of(load_params(params), tmp_path)
+    edit(params, "timeout: null              # of http", "timeout: 9  #")
+    assert load_params(params).evaluate.timeout == 9
+    assert settings_of(load_params(params), tmp_path) == before
+
+
 def test_yaml_1_2_numbers_are_numbers(params):
     edit(params, "learning_rate: 6.0e-4", "learning_rate: 3e-05")
     assert load_params(params).sft.learning_rate == 3e-5

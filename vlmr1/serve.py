@@ -50,8 +50,7 @@ def add_serve(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 
 def _serve(chosen: argparse.Namespace) -> None:
-    from vlmr1.serving.checks import check
-    from vlmr1.serving.commands import Serving, command, environment, remarks
+    from vlmr1.serving.commands import Serving, line, remarks
     from vlmr1.serving.launch import running
     from vlmr1.serving.starting import Starting
 
@@ -75,14 +74,13 @@ def _serve(chosen: argparse.Namespace) -> None:
         chosen.rollouts,
         chosen.rank,
     )
-    check(serving)
-    if chosen.print:
-        settings = [f"{key}={shlex.quote(value)}" for key, value in environment(serving).items()]
-        print(" ".join([*settings, shlex.join(command(serving))]))
-        return
-    end_in_order()  # so that the server is stopped too
+    said = line(serving)  # before the notes, for it may be refused
     for remark in remarks(serving):
         print(f"note: {remark}", file=sys.stderr)
+    if chosen.print:
+        print(said)
+        return
+    end_in_order()  # so that the server is stopped too
     log = chosen.log or Path("work/serve") / f"{serving.served}.log"
     starting = Starting(f"{serving.engine} with {serving.checkpoint}", log)
     try:

@@ -81,7 +81,7 @@ def evaluate(checkpoint: Path, sources: Sequence[Source], chosen: Alone, output:
         raise ValueError(f"{checkpoint}: no checkpoint folder, for it has no config.json")
 
     def about() -> dict[str, Any]:
-        of = chosen.model_dump(mode="json", exclude={"evaluate": {"servers"}})
+        of = chosen.model_dump(mode="json", exclude={"evaluate": {"servers", "timeout"}})
         of |= {"compute": told(chosen.compute), "model": fingerprint_of(checkpoint)}
         listed = [[repr(sample) for sample in source.samples] for source in sources]
         return of | {"data": {"rows": listed, "pictures": pictures_of(sources)}}

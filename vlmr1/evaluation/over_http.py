@@ -1,8 +1,9 @@
 """Answers from OpenAI-compatible servers that serve the checkpoint: same prompts, same scorer, same rows as in-process.
 
 Each server is asked by the checkpoint's folder name, as `vlmr1 serve` names it, or by `evaluate.served_as`, as a hosted
-endpoint has its own; several share the questions. A server
-whose prompt is not, token for token, the one of training is refused, for its figures would be another experiment's.
+endpoint has its own. Several share the questions, all of one program: who gives token ids decides how prompts are
+compared and answers decoded. A server whose prompt is not, token for token, the one of training is refused, for its
+figures would be another experiment's.
 Greedy answers equal those in-process as far as the server's arithmetic does; sampled ones have the server's own draws,
 the same whenever the same server is asked the same, as far as it honours seeds.
 Left out on purpose: loading weights; only tokenizer and image processor are read here.
@@ -130,14 +131,15 @@ def _row(chunk: Chunk) -> str:
 
 
 def _serving(checkpoint: Path, settings: Evaluate) -> tuple[list[Server], str]:
-    """The servers that have the checkpoint, and which program they run; "several" where they differ."""
+    """The servers that have the checkpoint, and which program they run. Raises as `OverHttp`."""
     name, digest = settings.served_as or checkpoint.resolve().name, digest_of_weights(checkpoint)[:DIGITS]
     most = max(completions for _, _, completions in settings.asking.ways)
     urls = settings.servers or ()
     at_once = max(1, settings.batch // most // len(urls))
+    more = {} if settings.timeout is None else {"timeout": settings.timeout}
     found, kinds, faults = [], [], []
     for url in urls:
-        server = server_at(url, name, at_once=at_once)
+        server = server_at(url, name, at_once=at_once, **more)
         try:
             served = listing(server)
         except ConnectionError as error:
@@ -157,6 +159,9 @@ def _serving(checkpoint: Path, settings: Evaluate) -> tuple[list[Server], str]:
             faults.append(f"{url} serves {', '.join(served) or 'nothing'}")
     if not found:
         raise TransientError(f"{name} is served nowhere: {'; '.join(faults)} (`vlmr1 serve {checkpoint}` starts one)")
+    if len(set(kinds)) > 1:
+        programs = ", ".join(f"{server.url} is {kind or 'unnamed'}" for server, kind in zip(found, kinds, strict=True))
+        raise ValueError(f"evaluate.servers: {programs}; one evaluation asks one program, so leave the others out")
     for fault in faults:
         LOG.warning("left out: %s", fault)
-    return found, kinds[0] if len(set(kinds)) == 1 else "several"
+    return found, kinds[0]

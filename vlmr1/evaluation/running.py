@@ -26,7 +26,7 @@ Figures = dict[str, dict[str, Any]]  # by source and way
 
 def settings_of(params: Params, converted: Path) -> dict[str, Any]:
     """What answers depend on besides the checkpoint and the code, as plain data, the items by their content."""
-    of: dict[str, Any] = {"evaluate": params.evaluate.model_dump(exclude={"servers", "served_as"})}
+    of: dict[str, Any] = {"evaluate": params.evaluate.model_dump(exclude={"servers", "served_as", "timeout"})}
     of["compute"] = told(params.compute)
     sources = load_sources(converted, "evaluate")
     return of | {"max_pixels": params.asked_pixels, "data": inputs_of(converted / "evaluate", sources)}

@@ -20,6 +20,7 @@ from vlmr1.answers import Answer
 from vlmr1.files import write_atomically
 from vlmr1.rewards import Reward
 from vlmr1.serving.client import Reply, Request, Server, chat
+from vlmr1.settings.base import check_address
 
 PROMPT = """You judge whether an answer to a question is right.
 Question: {question}
@@ -100,10 +101,10 @@ def judge_of_environment() -> Judge:
 
 def judge_at(url: str, model: str, named: str) -> Judge:
     """The judge at an address, which `named` gave, with the environment's key and cache. Raises ValueError for none."""
-    if not url.startswith(("http://", "https://")):
-        raise ValueError(
-            f"judge {url!r}: an OpenAI-compatible server's address is needed, e.g. http://localhost:8000/v1"
-        )
+    try:
+        check_address(url)
+    except ValueError as error:
+        raise ValueError(f"judge {error}") from error
     cache = Path(os.environ.get("VLMR1_JUDGE_CACHE", "work/judge"))
     return _one(url, model, os.environ.get("VLMR1_JUDGE_KEY", ""), cache, named)
 

@@ -5,12 +5,11 @@ Left out on purpose: the engine's flags that are handed on, which it checks by i
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from vlmr1.files import digest_of_weights
 
 if TYPE_CHECKING:
     from vlmr1.serving.commands import Serving
@@ -41,7 +40,7 @@ def check(serving: Serving) -> None:
     for name, adapter in serving.adapters:
         rank_of(adapter)
         card = adapter / "base.json"
-        if card.is_file() and read(card)["sha256"] != digest_of_weights(folder):
+        if card.is_file() and read(card)["sha256"] != serving.digest:
             raise ValueError(f"--adapter {name}={adapter}: trained on other weights than those in {folder}")
 
 
@@ -81,6 +80,8 @@ def _engine(serving: Serving) -> None:
         raise ValueError("--image, --python: one or the other")
     if serving.rollouts is not None and serving.contained:
         raise ValueError("--rollouts: a container does not see where the weights are left; give --python")
+    if serving.contained and serving.host != "localhost" and not _is_address(serving.host):
+        raise ValueError(f"--host {serving.host}: docker publishes at an address; give e.g. 127.0.0.1 or 0.0.0.0")
     if serving.engine == "xllm":
         odd = {"--adapter": serving.adapters, "--dtype": serving.dtype, "--max-length": serving.max_length}
         odd |= {"--pictures": serving.pictures, "--python": serving.python}
@@ -88,6 +89,14 @@ def _engine(serving: Serving) -> None:
             raise ValueError(f"{given[0]}: not with engine xllm" + "; vlmr1 merge" * (given[0] == "--adapter"))
         if serving.image is None:
             raise ValueError("--image: engine xllm needs a tag of quay.io/jd_xllm/xllm-ai that fits your devices")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def rank_of(adapter: Path) -> int:

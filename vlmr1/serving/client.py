@@ -27,7 +27,7 @@ import httpx
 
 from vlmr1.serving.connections import REACHED, Refused, Stumbled, asynchronous, check, once
 from vlmr1.serving.messages import Completion, Reply, Request, body_of, reply_of
-from vlmr1.settings.base import without_path
+from vlmr1.settings.base import check_address, without_path
 
 __all__ = [
     "Completion", "Refused", "Reply", "Request", "Server", "Stumbled", "chat", "chat_async", "check", "listing",
@@ -54,8 +54,10 @@ class Server:
     versioned: bool = False  # vLLM's weight version is asked before and after each answer, which it does not say itself
 
     def __post_init__(self) -> None:
-        if not self.url.startswith(("http://", "https://")):
-            raise ValueError(f"server {self.url!r}: an address is needed, e.g. http://localhost:8000/v1")
+        try:
+            check_address(self.url)
+        except ValueError as error:
+            raise ValueError(f"server {error}") from error
 
     def __str__(self) -> str:
         return f"{self.model} at {self.url}"
@@ -181,16 +183,18 @@ class _Asking:
     async def _take(self) -> tuple[int, dict[str, Any]] | None:
         """The next request to send, or None when there will be none."""
         while self.refused is None:
+            taken = None
             async with self.taking:
                 if self.again:
                     self.under_way += 1
                     return self.again.popleft()
                 if not self.exhausted:
-                    taken = await asyncio.to_thread(self._prepare)
-                    if taken is not None:
-                        self.under_way += 1
-                        return taken
-                    self.exhausted = True
+                    taken = await asyncio.to_thread(next, self.requests, None)
+                    self.exhausted = taken is None
+                    self.under_way += not self.exhausted
+            if taken is not None:  # pictures are written as PNG side by side
+                place, request = taken
+                return place, await asyncio.to_thread(body_of, request)
             async with self.change:
                 if self.under_way == 0 and not self.again:
                     self.change.notify_all()
@@ -198,10 +202,6 @@ class _Asking:
                 if not self.again:
                     await self.change.wait()  # what is under way elsewhere may yet come back
         return None
-
-    def _prepare(self) -> tuple[int, dict[str, Any]] | None:
-        place, request = next(self.requests, (0, None))
-        return None if request is None else (place, body_of(request))
 
     async def _patiently(self, client: httpx.AsyncClient, server: Server, body: dict[str, Any]) -> Reply | None:
         """One request's reply; None where the server is, or by this request becomes, one that is down."""
@@ -251,7 +251,7 @@ async def post(client: httpx.AsyncClient, server: Server, body: dict[str, Any]) 
                 version = before  # versions are never used twice: what lies between the two is of these weights
     except TimeoutError as error:
         raise Stumbled(f"no answer within {server.timeout:g} s", late=True) from error
-    except httpx.TransportError as error:
+    except httpx.RequestError as error:
         raise Stumbled(str(error) or type(error).__name__) from error
     check(server, answer)
     try:
@@ -263,12 +263,13 @@ async def post(client: httpx.AsyncClient, server: Server, body: dict[str, Any]) 
 
 
 async def _is_healthy(client: httpx.AsyncClient, server: Server) -> bool:
-    """Whether a server that did not answer in time says anything at all; not every one knows the route."""
+    """Whether a server that did not answer in time says anything but that it fails; not every one knows the route."""
+    patience = min(REACHED, server.timeout)
     try:
-        await client.get(f"{server.root}/health", headers=server.headers, timeout=min(REACHED, server.timeout))
-    except httpx.TransportError:
+        answer = await client.get(f"{server.root}/health", headers=server.headers, timeout=patience)
+    except httpx.RequestError:
         return False
-    return True
+    return answer.status_code < 500 or answer.status_code == 501  # it is there, and has no such thing
 
 
 async def _version(client: httpx.AsyncClient, server: Server) -> str:

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from vlmr1.files import digest_of_weights
 from vlmr1.serving.checks import RANKS, check, rank_of, read
 from vlmr1.serving.client import DIGITS
+from vlmr1.serving.client import KEY as SECRET
 
 PYTHON = "VLMR1_VLLM_PYTHON"
 ENGINES = ("vllm", "vllm-ascend", "xllm")
@@ -71,6 +74,11 @@ class Serving:
         """Whether it runs in a container."""
         return self.engine == "xllm" or (self.engine == "vllm-ascend" and self.python is None)
 
+    @cached_property
+    def digest(self) -> str:
+        """Of the checkpoint's weights, read once however often it is asked for: they are many gigabytes."""
+        return digest_of_weights(self.checkpoint)
+
 
 def command(serving: Serving) -> list[str]:
     """The command's words. Raises ValueError for what is not there, does not fit, or the engine does not do."""
@@ -93,6 +101,13 @@ def interpreter(given: str | None) -> str:
 def environment(serving: Serving) -> dict[str, str]:
     """What the command needs of the environment besides what is there."""
     return {} if serving.contained else QUIET | ROLLOUTS.get(serving.rollouts or "", {})
+
+
+def line(serving: Serving) -> str:
+    """The command with its environment, as a shell takes it; a key stands there by the name of what holds it."""
+    words = [f"{key}={shlex.quote(value)}" for key, value in environment(serving).items()]
+    words += [f'{KEY}="${SECRET}"'] if os.environ.get(SECRET) else []
+    return " ".join([*words, shlex.join(command(serving))])
 
 
 def container(serving: Serving) -> str | None:
@@ -118,7 +133,7 @@ def _reach(serving: Serving) -> list[str]:
             f"whoever reaches {bracketed(serving.host)}:{serving.port} can change this server's weights: the routes of"
             " --rollouts ask for no key; bind it to a network that is yours alone"
         ]
-    if serving.engine == "xllm" or not os.environ.get("VLMR1_SERVER_KEY"):
+    if serving.engine == "xllm" or not os.environ.get(SECRET):
         how = "it asks for no key" if serving.engine == "xllm" else "VLMR1_SERVER_KEY sets a key"
         return [f"whoever reaches {bracketed(serving.host)}:{serving.port} can ask this server; {how}"]
     return []
@@ -140,7 +155,7 @@ def _vllm(serving: Serving, checkpoint: str, adapters: Mapping[str, str]) -> lis
     """vLLM's module and flags; paths as the process sees them."""
     name = serving.served
     words = ["-m", "vllm.entrypoints.openai.api_server", "--model", checkpoint]
-    words += ["--served-model-name", name, f"{name}@{digest_of_weights(serving.checkpoint)[:DIGITS]}"]
+    words += ["--served-model-name", name, f"{name}@{serving.digest[:DIGITS]}"]
     words += ["--host", "0.0.0.0" if serving.contained else serving.host, "--port", str(serving.port)]
     words += ["--generation-config", "vllm"]
     if serving.engine == "vllm":  # the Ascend image's vLLM is older than this flag
@@ -169,7 +184,8 @@ def _container(serving: Serving) -> list[str]:
     """A container with the checkpoint, the adapters and the NPUs, removed when it ends."""
     npus = serving.npus or (0,)
     words = ["docker", "run", "--rm", "--init", "--name", str(container(serving)), "--env", KEY]  # its value is ours
-    words += ["--publish", f"{bracketed(serving.host)}:{serving.port}:{serving.port}", "--shm-size", "4g"]
+    host = "127.0.0.1" if serving.host == "localhost" else serving.host  # docker takes no names
+    words += ["--publish", f"{bracketed(host)}:{serving.port}:{serving.port}", "--shm-size", "4g"]
     for device in [*(f"davinci{number}" for number in npus), *NPU_DEVICES]:
         words += ["--device", f"/dev/{device}"]
     for path in NPU_FILES:

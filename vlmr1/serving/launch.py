@@ -23,7 +23,8 @@ from pathlib import Path
 
 import httpx
 
-from vlmr1.serving.commands import KEY, Serving, bracketed, command, container, environment
+from vlmr1.serving.commands import KEY, SECRET, Serving, bracketed, command, container, environment
+from vlmr1.serving.connections import once
 
 LINES = 12  # of its log that a broken server is reported with
 EVERY = 0.5  # seconds between two questions after its health
@@ -68,7 +69,7 @@ def running(
     Raises ValueError for what is missing here, ConnectionError with the end of the log where it does not get healthy.
     """
     words = command(serving)
-    key = {KEY: kept} if (kept := os.environ.get("VLMR1_SERVER_KEY")) else {}
+    key = {KEY: kept} if (kept := os.environ.get(SECRET)) else {}
     if serving.contained:
         _check_docker(serving)
     _check_port(serving)
@@ -200,9 +201,9 @@ def _wait(
         if (code := process.poll()) is not None:
             raise ConnectionError(f"{serving.engine} ended with {code} before it answered; {last_lines(log)}")
         try:
-            if httpx.get(f"{_address(serving)}/health", timeout=5, trust_env=False).is_success:
+            if once("GET", f"{_address(serving)}/health", 5, own=True).is_success:
                 return
-        except httpx.TransportError:
+        except httpx.RequestError:
             pass  # not yet
         waited(seconds)
         time.sleep(EVERY)

@@ -27,7 +27,7 @@ class Request:
     text: str  # `<image>` where pictures stand inside it, else they stand before it
     pictures: tuple[Sent, ...] = ()
     max_tokens: int | None = None
-    temperature: float = 0.0  # 0 is greedy
+    temperature: float | None = 0.0  # 0 is greedy
     top_p: float | None = None
     top_k: int | None = None
     min_p: float | None = None
@@ -74,8 +74,7 @@ def png(picture: Sent) -> bytes:
 def body_of(request: Request) -> dict[str, Any]:
     """The JSON body of a chat completion, but for the model's name. Raises ValueError for places without pictures."""
     body: dict[str, Any] = {"messages": [{"role": "user", "content": _content(request)}]}
-    body["temperature"] = request.temperature
-    for name in ("max_tokens", "top_p", "top_k", "min_p", "repetition_penalty", "seed"):
+    for name in ("temperature", "max_tokens", "top_p", "top_k", "min_p", "repetition_penalty", "seed"):
         if getattr(request, name) is not None:
             body[name] = getattr(request, name)
     if request.n > 1:

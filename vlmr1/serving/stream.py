@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from vlmr1.serving.client import Server, Stumbled, check
+from vlmr1.serving.connections import REACHED
 from vlmr1.serving.messages import Request, body_of
 
 BROKEN = ("abort", "error")  # reasons to finish that leave no answer
@@ -32,10 +33,9 @@ async def stream(client: httpx.AsyncClient, server: Server, request: Request) ->
     """The pieces of one answer. Raises ConnectionError where the server cannot be asked, refuses or breaks off."""
     body = {"model": server.model, "stream": True, "stream_options": {"include_usage": True}} | body_of(request)
     address, ended = server.address("chat/completions"), False
+    patience = httpx.Timeout(server.timeout, connect=min(REACHED, server.timeout))
     try:
-        async with client.stream(
-            "POST", address, json=body, headers=server.headers, timeout=httpx.Timeout(server.timeout)
-        ) as answer:
+        async with client.stream("POST", address, json=body, headers=server.headers, timeout=patience) as answer:
             if not answer.is_success:
                 await answer.aread()
             check(server, answer)
@@ -51,9 +51,11 @@ async def stream(client: httpx.AsyncClient, server: Server, request: Request) ->
                 yield piece
             if not ended:
                 raise ValueError("it broke off before the end of its answer")
+    except httpx.ConnectTimeout as error:
+        raise ConnectionError(f"{server} takes no connection within {patience.connect:g} s") from error
     except httpx.TimeoutException as error:
         raise ConnectionError(f"{server} gives no answer within {server.timeout:g} s") from error
-    except (httpx.TransportError, Stumbled, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (httpx.RequestError, Stumbled, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ConnectionError(f"{server} gives no answer: {str(error) or type(error).__name__}") from error
 
 

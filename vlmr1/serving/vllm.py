@@ -133,7 +133,7 @@ def _ask(server: Server, method: str, path: str, timeout: float, **more: Any) ->
             raise Away(f"{server.url}: knows no /{path}; start it by vlmr1 serve … --rollouts, as docs/serving.md says")
         check(server, answer)
         return answer.json() if answer.content and "json" in answer.headers.get("content-type", "") else None
-    except httpx.TransportError as error:
+    except httpx.RequestError as error:
         raise Away(str(error) or type(error).__name__) from error
     except Stumbled as error:
         raise Failed(f"{server.url} fails at /{path}: {error}") from error

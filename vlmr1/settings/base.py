@@ -20,13 +20,27 @@ def without_path(url: str) -> bool:
     return urlsplit(url).path in ("", "/")
 
 
+def check_address(url: str) -> None:
+    """Raises ValueError for what is no server's address: http or https, a host, and a port that is a number, if any."""
+    from httpx import URL, InvalidURL  # slow to import, and wanted only where a server is named
+
+    why = ""
+    try:
+        parts, _ = urlsplit(url), URL(url)
+        if parts.scheme not in ("http", "https") or parts.port == 0 or not parts.hostname or " " in parts.netloc:
+            why = "a scheme, a host and at most a port are wanted"
+    except (ValueError, InvalidURL) as error:
+        why = str(error).rstrip(".")
+    if why:
+        raise ValueError(f"{url!r} is no address ({why}); write e.g. http://localhost:8000/v1")
+
+
 def _addresses(value: Any) -> Any:
     """Raises ValueError for what is no list of servers' addresses."""
     if not isinstance(value, list | tuple) or not value or not all(isinstance(url, str) for url in value):
         raise ValueError("a list is needed, e.g. [http://localhost:8000/v1]")
     for url in value:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError(f"{url!r} is no address; write e.g. http://localhost:8000/v1")
+        check_address(url)
         if without_path(url):
             raise ValueError(f"{url}: did you mean {url.rstrip('/')}/v1?")
     if len(set(value)) < len(value):

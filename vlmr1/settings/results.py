@@ -39,6 +39,7 @@ class Evaluate(Block):
     engine: Literal["in-process", "http"]  # the model in this process, or OpenAI-compatible servers
     servers: Addresses | None  # of engine http: their addresses, e.g. [http://localhost:8000/v1]; else null
     served_as: str | None  # of engine http: the model's name there; null: the name of the checkpoint's folder
+    timeout: Rate | None  # of engine http: seconds that all completions of a question may take; null: 300
     protocol: Literal["paper"] | None  # paper: VLM-R1's, the first 2,000 of a shuffle, 256 tokens, greedy
     batch: Count  # completions at once
     max_pixels: Annotated[int, Field(ge=56 * 56)] | None  # of a picture as the model sees it; null: convert.max_pixels
@@ -56,6 +57,8 @@ class Evaluate(Block):
             raise ValueError("servers: nobody asks them; set engine to http, or servers to null")
         if self.served_as is not None and (self.engine != "http" or not self.served_as):
             raise ValueError("served_as: a model's name on the servers of engine http (else null)")
+        if self.timeout is not None and self.engine != "http":
+            raise ValueError("timeout: of an answer over engine http (else null)")
         return self
 
     @model_validator(mode="after")
