@@ -9,6 +9,7 @@ from importlib import resources
 
 import httpx
 import pytest
+import torch
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -16,6 +17,7 @@ from tests.fake_server import Fake
 from tests.pages import ANSWER, Parrot, png, question, serving
 from tests.releases import release
 from vlmr1.cli import main
+from vlmr1.device import Device
 from vlmr1.playground import command, naming
 from vlmr1.playground.asking import Local, Served, Stopped, told_apart
 from vlmr1.playground.questions import question_of
@@ -83,6 +85,7 @@ def test_every_task_is_asked_in_its_own_words(task, text, truth, said, pictures,
         ({"pictures": []}, "pictures", "The task rec takes one picture; none is here."),
         ({"pictures": [png()] * 2}, "pictures", "The task rec takes one picture; 2 are here."),
         ({"task": "gui"}, "pictures", "The task gui takes a pair of pictures; 1 is here."),
+        ({"task": "gui", "pictures": [png()] * 3}, "pictures", "The task gui takes a pair of pictures; 3 are here."),
         ({"pictures": ["%%"]}, "pictures", "picture 1: "),
         ({"pictures": [base64.b64encode(b"GIF89a....").decode()]}, "pictures", "picture 1: GIF, save it as one of"),
         ({"pictures": [png((8_000, 7_000))]}, "pictures", "56,000,000 pixels, more than 50,000,000"),
@@ -216,6 +219,20 @@ def test_a_checkpoint_streams_its_tokens_and_ends_with_what_vlmr1_ask_says(train
     assert len(texts) > 3 and completion.startswith("".join(texts))
     assert said[-1]["done"]["text"] == completion
     assert [one["box"] for one in said[-1]["done"]["boxes"]] == [[round(v, 2) for v in box] for box in answer.boxes]
+
+
+def test_a_checkpoint_runs_in_the_dtype_that_evaluate_settles(trained, monkeypatch):
+    monkeypatch.setattr("vlmr1.device.settle", lambda _: Device("cpu", "gloo", "bfloat16", "sdpa", "for this test"))
+    local = Local("tiny", trained[0])
+    assert {one.dtype for one in local.policy.bare.parameters()} == {torch.bfloat16} and not local.policy.bare.training
+    assert done(client(local), longest=2)["tokens"] <= 2
+
+
+def test_a_server_on_this_machine_is_asked_past_the_environments_proxy(monkeypatch):
+    with Fake(lambda body: ANSWER) as fake:
+        for name in ("http_proxy", "all_proxy"):
+            monkeypatch.setenv(name, "http://127.0.0.1:9")
+        assert done(client(Served(Server(fake.url, "m"), None)))["thinking"]
 
 
 def test_a_server_is_asked_in_streams_with_pictures_as_its_family_resizes_them(trained):

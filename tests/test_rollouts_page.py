@@ -122,6 +122,54 @@ def test_a_run_that_goes_on_or_is_taken_back_is_read_on(logged, tmp_path):
     assert run.groups == Run(logged).groups[:4]
 
 
+def test_a_step_that_lands_while_the_log_is_read_is_whole(logged, tmp_path, monkeypatch):
+    names, work = ("questions.jsonl", "rollouts.jsonl", "alarms.jsonl"), tmp_path / "run"  # as training writes them
+    first = {name: [row for row in read_jsonl(logged / name) if row["step"] == 1] for name in names}
+    work.mkdir()
+    for name in names[:2]:
+        write_jsonl(work / name, first[name])
+    run, read = Run(work), Run._new
+
+    def landing(self, name):
+        yield from read(self, name)
+        for one in names:
+            with (work / one).open("ab") as file:
+                file.write((logged / one).read_bytes()[file.tell() :])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_new", landing)
+        for _ in range(2):
+            run.refresh()
+            assert all(run.brief(group) for group in run.groups)
+    assert run.groups == Run(logged).groups and run.alarms.keys() == {3}
+    write_jsonl(work / "spare", first["questions.jsonl"])
+    (work / "spare").replace(work / "questions.jsonl")  # as training takes it back, file by file
+    run.refresh()
+    assert len(run.questions) == len(first["questions.jsonl"]) < len(Run(logged).questions)
+
+
+@pytest.mark.parametrize(
+    ("name", "mend", "said"),
+    [
+        ("rollouts", lambda row: "{", r"rollouts.jsonl: at byte \d+: no JSON \(Expecting property name"),
+        ("rollouts", lambda row: "7", "no JSON object; the file is no log of a training"),
+        ("rollouts", lambda row: json.dumps(row | {"source": None}), "source: 'None' is not what training writes"),
+        ("rollouts", lambda row: json.dumps(row | {"rewards": {"format": {}}}), r"no rewards.format.value; it is the"),
+        ("questions", lambda row: json.dumps(row | {"conversations": []}), r"questions.jsonl: .* no question as train"),
+        ("questions", lambda row: json.dumps(row | {"task": "vqa"}), "task: 'vqa' is not known; one of rec"),
+        ("alarms", lambda row: json.dumps(row | {"step": "1"}), r"alarms.jsonl: at byte 0: step: '1' is not what"),
+    ],
+)
+def test_a_damaged_line_is_named_by_file_place_and_field(logged, tmp_path, name, mend, said):
+    shutil.copytree(logged, tmp_path / "run")
+    path = tmp_path / f"run/{name}.jsonl"
+    *whole, last = path.read_text().splitlines()
+    path.write_text("".join(f"{line}\n" for line in (*whole, mend(json.loads(last)))))
+    with pytest.raises(SystemExit, match=said) as fault:
+        main(["rollouts", str(tmp_path / "run")])
+    assert str(fault.value).count("\n") == 0
+
+
 def test_parquet_holds_every_rollout_and_can_be_queried(logged, trained, tmp_path, here, capsys):
     main(["rollouts", str(logged.parent), "--parquet", str(tmp_path / "r.parquet")])
     assert f"{GROUPS * SIZE} rollouts in" in capsys.readouterr().out
@@ -147,16 +195,21 @@ def test_pictures_stay_in_their_folder_and_may_have_moved(logged, tmp_path, trai
     assert run.picture(run.groups[0], 0)[1] == "image/png"
     far = Run(tmp_path / "run")
     assert far.elsewhere() == [str(trained[1].images)] and run.elsewhere() == []
-    with pytest.raises(ValueError, match="outside the run and the current folder; --images names it"):
+    with pytest.raises(ValueError, match=r"outside .*run; --images names it"):
         far.picture(far.groups[0], 0)
     with monkeypatch.context() as patch:
-        patch.chdir(trained[1].images.parent)
+        patch.chdir(trained[1].images)  # a run that lies elsewhere may not name what lies here
+        assert Run(tmp_path / "run").elsewhere() == far.elsewhere()
+    rows = read_jsonl(tmp_path / "run/questions.jsonl")
+    write_jsonl(tmp_path / "run/questions.jsonl", [row | {"images": str(tmp_path / "moved")} for row in rows])
+    assert Run(tmp_path / "run").elsewhere() == [str(tmp_path / "moved")]
+    with monkeypatch.context() as patch:
+        patch.chdir(tmp_path)
         near = Run(tmp_path / "run")
     assert near.elsewhere() == [] and near.picture(near.groups[0], 0)[1] == "image/png"
     Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
-    rows = read_jsonl(tmp_path / "run/questions.jsonl")
     write_jsonl(tmp_path / "run/questions.jsonl", [row | {"image": ["../secret.png"]} for row in rows])
-    here = TestClient(page([], Run(tmp_path / "run", tmp_path / "moved"), None))
+    here = TestClient(page([], Run(tmp_path / "run", tmp_path / "moved"), ("testserver",)))
     reply = here.get("/rollouts/group/1/picture/0")
     assert reply.status_code == 400 and "leaves its folder" in reply.text
 
@@ -169,7 +222,7 @@ def test_a_folder_without_rollouts_and_an_older_log_are_refused(logged, tmp_path
     with pytest.raises(SystemExit, match=r"no rollouts.jsonl in it; name a training's folder"):
         main(["rollouts", str(tmp_path)])
     write_jsonl(tmp_path / "rollouts.jsonl", [{"step": 1, "id": 0, "rewards": {}}])
-    with pytest.raises(SystemExit, match="no boxes; it is the log of an older training"):
+    with pytest.raises(SystemExit, match=r"rollouts.jsonl: at byte 0: no item; it is the log of an older training"):
         main(["rollouts", str(tmp_path)])
     with pytest.raises(SystemExit, match=r"--images .*: no such folder"):
         main(["rollouts", str(logged), "--images", str(tmp_path / "none")])

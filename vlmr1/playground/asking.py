@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import httpx
-
 from vlmr1.boxes import Size
 from vlmr1.playground.questions import Question
 from vlmr1.serving.client import Server
+from vlmr1.serving.connections import asynchronous
 from vlmr1.serving.messages import Request
 from vlmr1.serving.stream import stream
 
@@ -59,15 +58,14 @@ def told_apart(models: Sequence[Asked]) -> list[tuple[str, Asked]]:
 
 
 class Local:
-    """A checkpoint, held in this process; one question at a time."""
+    """A checkpoint, held in this process on the device and in the dtype of `vlmr1 evaluate`; one question at a time."""
 
     note = ""
 
     def __init__(self, name: str, checkpoint: Path) -> None:
         """Raises ValueError for a folder that is no checkpoint."""
-        import torch
-
-        from vlmr1.device import look
+        from vlmr1.device import settle
+        from vlmr1.evaluation.alone import defaults
         from vlmr1.families import load_family
         from vlmr1.grpo.policy import Policy, prepare
 
@@ -76,9 +74,10 @@ class Local:
         self.name, self.alone = name, threading.Lock()
         self.names = tuple("/".join(Path(name).parts[-many:]) for many in (1, 2))
         self.family = load_family(checkpoint, None)
-        device = torch.device(look().kind)
-        model = self.family.load_model(checkpoint, torch.float32).to(device)
-        self.policy = Policy(model, model, self.family, 1.0, prepare(model, self.family, True) is None, device)
+        device = settle(defaults().compute)
+        model = self.family.load_model(checkpoint, device.torch_dtype).to(device.place).eval()
+        shared = prepare(model, self.family, True, device.attention) is None
+        self.policy = Policy(model, model, self.family, 1.0, shared, device.place)
 
     def ask(self, question: Question, told: Callable[[str], object]) -> Said:
         """Raises ValueError for what the model cannot be asked, FloatingPointError for broken weights."""
@@ -124,7 +123,7 @@ class Served:
         return asyncio.run(self._heard(request, Said(opened, frame, None), told))
 
     async def _heard(self, request: Request, said: Said, told: Callable[[str], object]) -> Said:
-        async with httpx.AsyncClient(timeout=None) as client:
+        async with asynchronous() as client:
             pieces = stream(client, self.server, request)
             coming = asyncio.ensure_future(anext(pieces, None))
             try:

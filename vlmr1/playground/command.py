@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import errno
+import ipaddress
 import os
+import re
 import socket
 import sys
 import webbrowser
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
     from vlmr1.playground.rollouts import Run
 
 HOST, PORT = "127.0.0.1", 4700
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")  # names of this machine that nobody else can have
+NAME = re.compile(r"[\w.-]+|\[[\da-fA-F:]+\]")  # a host's, as browsers send it
 
 
 def add_playground(verbs: Any) -> None:
@@ -44,6 +47,7 @@ def add_playground(verbs: Any) -> None:
     for verb, run in ((ask, _playground), (look, _rollouts)):
         verb.add_argument("--images", type=Path, metavar="DIR", help="the pictures of RUN, where they have moved")
         verb.add_argument("--host", default=HOST, help=f"where to listen (default: {HOST}, this machine alone)")
+        verb.add_argument("--name", action="append", default=[], help="a further name that browsers reach it by")
         verb.add_argument("--port", type=int, default=PORT, help=f"default: {PORT}; 0 for any that is free")
         verb.add_argument("--no-browser", action="store_true", help="only say where the page is")
         verb.set_defaults(run=run)
@@ -54,15 +58,17 @@ def _playground(chosen: argparse.Namespace) -> None:
     from vlmr1.playground.naming import open_models
     from vlmr1.release.commands import store_of
 
+    answered = names(chosen.host, chosen.name)
     if chosen.images is not None and chosen.rollouts is None:
         raise ValueError("--images: is for --rollouts, which is not given; leave it out")
     run = None if chosen.rollouts is None else _read(chosen.rollouts, chosen.images)
     listening = listen(chosen.host, chosen.port)
     models = open_models(chosen.models, chosen.like, lambda: store_of(chosen), _say)
-    _serve(models, run, listening, chosen)
+    _serve(models, run, listening, answered, chosen)
 
 
 def _rollouts(chosen: argparse.Namespace) -> None:
+    answered = names(chosen.host, chosen.name)
     run = _read(chosen.run_folder, chosen.images)
     if chosen.parquet is not None:
         from vlmr1.files import check_target
@@ -71,7 +77,7 @@ def _rollouts(chosen: argparse.Namespace) -> None:
         check_target("--parquet", chosen.parquet, {"RUN": run.folder})
         print(f"{write_parquet(run, chosen.parquet)} rollouts in {chosen.parquet}")
         return
-    _serve([], run, listen(chosen.host, chosen.port), chosen)
+    _serve([], run, listen(chosen.host, chosen.port), answered, chosen)
 
 
 def _read(run: Path, images: Path | None) -> Run:
@@ -101,7 +107,13 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _serve(models: Sequence[Asked], run: Run | None, listening: socket.socket, chosen: argparse.Namespace) -> None:
+def _serve(
+    models: Sequence[Asked],
+    run: Run | None,
+    listening: socket.socket,
+    answered: Sequence[str],
+    chosen: argparse.Namespace,
+) -> None:
     """Serve until Ctrl-C."""
     try:
         import uvicorn
@@ -110,19 +122,40 @@ def _serve(models: Sequence[Asked], run: Run | None, listening: socket.socket, c
     except ImportError as error:
         raise ValueError(f"the page needs {error.name}: pip install 'vlmr1[playground]'") from error
     for folder in [] if run is None else run.elsewhere():
-        _say(f"pictures in {folder} are not shown, for it is outside the run and the current folder; --images names it")
-    alone = chosen.host in LOOPBACK
-    shown = f"[{chosen.host}]" if ":" in chosen.host else chosen.host
-    address = f"http://{shown}:{listening.getsockname()[1]}/"
-    settings = uvicorn.Config(
-        page(models, run, LOOPBACK if alone else None), log_level="warning", timeout_graceful_shutdown=1
-    )
-    if not alone:
-        _say("anybody who reaches this address may ask, and sees the rollouts; without --host only this machine does")
+        _say(f"pictures in {folder} are not shown, for it is outside the run; --images names it")
+    address = f"http://{_shown(chosen.host)}:{listening.getsockname()[1]}/"
+    settings = uvicorn.Config(page(models, run, answered), log_level="warning", timeout_graceful_shutdown=1)
+    if not _is_loopback(chosen.host):
+        _say(
+            f"anybody who reaches this machine as {', '.join(answered)} (--name adds one) may ask, and sees the"
+            " rollouts; without --host only this machine does"
+        )
     _say(f"the page is at {address} (Ctrl-C ends it)")
     if not chosen.no_browser and _has_screen():
         webbrowser.open(address)
     uvicorn.Server(settings).run(sockets=[listening])
+
+
+def names(host: str, further: Sequence[str]) -> tuple[str, ...]:
+    """The names that the page answers to, as browsers send them. Raises ValueError for what is none.
+
+    No others, wherever it listens: else another site's name, led to this machine, would make the page that site's own.
+    """
+    if wrong := [name for name in further if not NAME.fullmatch(name)]:
+        raise ValueError(f"--name {wrong[0]}: is no host's name; give it alone, without http:// and port")
+    return tuple(dict.fromkeys((*LOOPBACK, _shown(host).lower(), *map(str.lower, further))))
+
+
+def _shown(host: str) -> str:
+    """A host as it stands in an address."""
+    return f"[{host}]" if ":" in host else host
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _has_screen() -> bool:

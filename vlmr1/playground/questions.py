@@ -28,7 +28,7 @@ from vlmr1.tasks import TASKS, ovd
 
 WEIGHTS = {"accuracy": 1.0, "format": 1.0}  # of params.yaml's grpo.rewards, as it comes
 UNTRUE = ("format",)  # rewards that need no truth
-PICTURES = {"rec": (1, 1), "ovd": (1, 1), "math": (1, 8), "gui": (2, 8)}  # fewest and most of a question
+PICTURES = {"rec": (1, 1), "ovd": (1, 1), "math": (1, 8), "gui": (2, 2)}  # fewest and most of a question
 MOST_PIXELS, MOST_TOKENS = 50_000_000, 4096
 FORMATS = "give a PNG, JPEG, WebP or BMP file"
 ABOUT = "asked id 0: solution "  # how a task's sentences call the truth

@@ -1,8 +1,8 @@
 """A training's rollouts as the page shows them: groups in the order of training, each read from the log when wanted.
 
 Of a group only a few figures are held, so that a long run fits; a run that goes on is read on. Pictures are opened
-below the folder that the user gives, or below those that the run's own questions name, where these lie in the run or
-in the current folder: a run of somebody else's may name any.
+below the folder that the user gives, or below those that the run's own questions name, where these lie in the run: a
+run of somebody else's may name any. A run in the current folder may name what lies there too, as the pipeline's does.
 Left out on purpose: completions of an evaluation, which the report shows.
 """
 
@@ -19,10 +19,10 @@ from typing import Any
 from vlmr1.boxes import Size
 from vlmr1.files import inside
 from vlmr1.pictures import open_picture
+from vlmr1.playground.lines import ALARMS, QUESTIONS, ROLLOUTS, Line, lines
 from vlmr1.playground.questions import text_of, truth_boxes
 from vlmr1.sample import Sample, from_json
 
-ROLLOUTS, QUESTIONS, ALARMS = "rollouts.jsonl", "questions.jsonl", "alarms.jsonl"
 PLACES = (".", "work", "logs", "work/grpo", "logs/grpo")  # below what is named, where a run keeps them
 
 
@@ -61,7 +61,8 @@ class Run:
         if images is not None and not images.is_dir():
             raise ValueError(f"--images {images}: no such folder")
         self.name, self.images = str(run), images
-        self.roots = (run.resolve(), self.folder.resolve(), Path.cwd())  # where pictures are read that nobody named
+        ours, here = run.resolve(), Path.cwd()
+        self.root = here if ours.is_relative_to(here) else ours  # in which pictures are read that nobody named
         self.reading = threading.RLock()  # held by whoever reads, for reading on changes the groups
         self._begin()
         self.refresh()
@@ -74,30 +75,46 @@ class Run:
         self.questions: dict[int, bytes] = {}
         self.alarms: dict[int, list[dict[str, Any]]] = {}  # by step
         self.read = {ROLLOUTS: 0, QUESTIONS: 0, ALARMS: 0}  # bytes
-        self.inode = (self.folder / ROLLOUTS).stat().st_ino
+        self.inodes: dict[str, int] = {}
 
     def refresh(self) -> None:
-        """Read what was written since. A log that was taken back to an earlier step is read anew."""
+        """Read what was written since. A log that was taken back to an earlier step is read anew.
+
+        Training writes a step's questions before its rollouts, so those are read after these: each has its question.
+        """
         with self.reading:
-            at = (self.folder / ROLLOUTS).stat()
-            if at.st_ino != self.inode or at.st_size < self.read[ROLLOUTS]:
+            while self._taken_back():
                 self._begin()
-            if self.groups:  # its last group may have been half written
-                self.read[ROLLOUTS] = self.groups.pop().start
-            for _, _, line in self._new(QUESTIONS):
-                self.questions[json.loads(line)["item"]] = line
-            for _, _, line in self._new(ALARMS):
-                alarm = json.loads(line)
-                self.alarms.setdefault(alarm["step"], []).append(alarm)
-            group: list[tuple[int, int, dict[str, Any]]] = []
-            for start, end, line in self._new(ROLLOUTS):
-                row = self._row(start, line)
-                if row["number"] == 0 and group:
+            # The last group may have been half written.
+            self.read[ROLLOUTS] = self.groups.pop().start if self.groups else 0
+            group: list[Line] = []
+            for line in self._new(ROLLOUTS):
+                self.parts += [name for name in line.row["rewards"] if name not in self.parts]
+                if line.row["number"] == 0 and group:
                     self._add(group)
                     group = []
-                group.append((start, end, row))
+                group.append(line)
             if group:
                 self._add(group)
+            for line in self._new(QUESTIONS):
+                self.questions[line.row["item"]] = line.content
+            for line in self._new(ALARMS):
+                self.alarms.setdefault(line.row["step"], []).append(line.row)
+
+    def _taken_back(self) -> bool:
+        """Whether one of the files is another than the one that was read, or shorter."""
+        found = {name: self.folder / name for name in self.read}
+        states = {name: path.stat() for name, path in found.items() if path.is_file()}
+        return any(
+            at.st_ino != self.inodes.setdefault(name, at.st_ino) or at.st_size < self.read[name]
+            for name, at in states.items()
+        )
+
+    def _new(self, name: str) -> Iterator[Line]:
+        """Whole lines that were not read before."""
+        for line in lines(self.folder / name, self.read[name]):
+            yield line
+            self.read[name] = line.end
 
     def as_it_stands(self) -> Run:
         """The run as it was read up to now, which reading on does not change. For who takes long over it."""
@@ -106,45 +123,22 @@ class Run:
         kept.questions, kept.alarms = self.questions.copy(), self.alarms.copy()
         return kept
 
-    def _row(self, start: int, line: bytes) -> dict[str, Any]:
-        row = json.loads(line)
-        if missing := {"step", "item", "number", "boxes", "rewards"} - row.keys():
-            raise ValueError(
-                f"{self.folder / ROLLOUTS}: at byte {start}: no {min(missing)}; it is the log of an older training, run"
-                " that again"
-            )
-        self.parts += [name for name in row["rewards"] if name not in self.parts]
-        return row
-
-    def _new(self, name: str) -> Iterator[tuple[int, int, bytes]]:
-        """(start, end, line) of whole lines that were not read before."""
-        path = self.folder / name
-        if not path.is_file():
-            return
-        with path.open("rb") as file:
-            file.seek(self.read[name])
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return
-                start, self.read[name] = self.read[name], self.read[name] + len(line)
-                yield start, self.read[name], line
-
-    def _add(self, rows: Sequence[tuple[int, int, dict[str, Any]]]) -> None:
-        said = [row for _, _, row in rows]
-        unread = sum(any(not part["parsed"] for part in row["rewards"].values()) for row in said)
-        first = said[0]
+    def _add(self, said: Sequence[Line]) -> None:
+        rows = [line.row for line in said]
+        unread = sum(any(not part["parsed"] for part in row["rewards"].values()) for row in rows)
+        first = rows[0]
         self.groups.append(
             Group(
                 len(self.groups) + 1,
                 first["step"],
                 first["item"],
                 first["source"],
-                rows[0][0],
-                rows[-1][1],
-                tuple(row["reward"] for row in said),
-                tuple(row["judged"] for row in said),
+                said[0].start,
+                said[-1].end,
+                tuple(row["reward"] for row in rows),
+                tuple(row["judged"] for row in rows),
                 unread,
-                sum(row["truncated"] for row in said),
+                sum(row["truncated"] for row in rows),
             )
         )
 
@@ -169,7 +163,7 @@ class Run:
         if not 0 <= place < len(sample.images):
             raise ValueError(f"group {group.number} has {len(sample.images)} pictures")
         if self.images is None and not self._near(folder):
-            raise ValueError(f"the pictures lie in {folder}, outside the run and the current folder; --images names it")
+            raise ValueError(f"the pictures lie in {folder}, outside {self.root}; --images names it")
         path = inside(folder, sample.images[place])
         with open_picture(path) as picture:
             return path.read_bytes(), f"image/{(picture.format or '').lower()}"
@@ -181,10 +175,10 @@ class Run:
         return [_size(folder, name) for name in sample.images]
 
     def _near(self, folder: Path) -> bool:
-        return any(folder.resolve().is_relative_to(root) for root in self.roots)
+        return folder.resolve().is_relative_to(self.root)
 
     def elsewhere(self) -> list[str]:
-        """Folders of pictures that the run names and nobody gave: outside the run and the current folder."""
+        """Folders of pictures that the run names and nobody gave, outside the run's own root."""
         if self.images is not None:
             return []
         named = {json.loads(line)["images"] for line in self.questions.values()}

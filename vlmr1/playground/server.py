@@ -14,12 +14,11 @@ import tempfile
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -28,13 +27,15 @@ from vlmr1.playground.answering import FAULTS, Answering
 from vlmr1.playground.asking import Asked, told_apart
 from vlmr1.playground.choosing import FILTERS, ORDERS, chosen, left_by_each
 from vlmr1.playground.examples import examples
-from vlmr1.playground.questions import Misasked, about_tasks, question_of, size_of
+from vlmr1.playground.questions import Misasked, Question, about_tasks, question_of, size_of
 from vlmr1.playground.rollouts import Group, Run
 from vlmr1.playground.rollouts_table import write_parquet
 
 MOST_BYTES = 64 << 20  # of a question with its pictures
 PAGE = 50  # groups that are listed at once
-TOGETHER = 2  # questions whose pictures are held, as many as are compared; others wait
+TOGETHER = 2  # questions that are held with their pictures, as many as are compared; others wait unread
+SENDING = 120.0  # seconds in which a question must be here, for it keeps others waiting
+HANDLED = (*FAULTS, ClientDisconnect)  # the last of who waited and left
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; connect-src 'self' data:;"
@@ -46,8 +47,8 @@ HEADERS = {
 }
 
 
-def page(models: Sequence[Asked], run: Run | None, names: Sequence[str] | None) -> ASGIApp:
-    """The application. `names` are the hosts it answers to, None for any."""
+def page(models: Sequence[Asked], run: Run | None, names: Sequence[str]) -> ASGIApp:
+    """The application. `names` are the hosts it answers to."""
     files = {one.name: one.read_bytes() for one in resources.files("vlmr1.playground").joinpath("page").iterdir()}
 
     def file(name: str) -> Callable[[Request], Response]:
@@ -61,30 +62,36 @@ def page(models: Sequence[Asked], run: Run | None, names: Sequence[str] | None) 
     async def show_examples(_: Request) -> Response:
         return JSONResponse(await run_in_threadpool(examples))
 
-    places = asyncio.Semaphore(TOGETHER)
+    places, measured = asyncio.Semaphore(TOGETHER), asyncio.Semaphore(TOGETHER)
 
-    async def ask(request: Request) -> Response:
-        sent = await _json(request)
-        number = sent.get("model", 0)
+    def read(content: bytes) -> tuple[Asked, Question]:
+        sent = json.loads(content)
+        number = sent.get("model", 0) if isinstance(sent, dict) else None
         if type(number) is not int or not 0 <= number < len(models):
             raise ValueError(f"model: a number from 0 to {len(models) - 1} is needed")
+        return models[number], question_of(sent)
+
+    async def ask(request: Request) -> Response:
         await places.acquire()
         try:
-            return Answering(models[number], await run_in_threadpool(question_of, sent), places.release)
+            content = await _sent(request, "application/json")
+            model, question = await run_in_threadpool(read, content)
+            return Answering(model, question, places.release)
         except BaseException:
             places.release()
             raise
 
     async def size(request: Request) -> Response:
         """The size of a sent picture's stored pixels; browsers turn what a camera noted to be turned."""
-        content = await _sent(request, "application/octet-stream")
-        return JSONResponse(await run_in_threadpool(size_of, content))
+        async with measured:
+            content = await _sent(request, "application/octet-stream")
+            return JSONResponse(await run_in_threadpool(size_of, content))
 
     routes = [Route("/", file("index.html")), Route("/facts", facts), Route("/examples", show_examples)]
     routes += [Route(f"/{name}", file(name)) for name in files]
     routes += [Route("/ask", ask, methods=["POST"]), Route("/size", size, methods=["POST"])] if models else []
     routes += _rollout_routes(run) if run is not None else []
-    return Guard(Starlette(routes=routes, exception_handlers=dict.fromkeys(FAULTS, _fault)), names)
+    return Guard(Starlette(routes=routes, exception_handlers=dict.fromkeys(HANDLED, _fault)), names)
 
 
 async def _fault(_: Request, error: Exception) -> Response:
@@ -98,18 +105,15 @@ async def _sent(request: Request, kind: str) -> bytes:
     if request.headers.get("content-type", "").partition(";")[0] != kind:
         raise ValueError(f"Content-Type: {kind} is needed")
     content = bytearray()
-    async for part in request.stream():
-        content += part
-        if len(content) > MOST_BYTES:
-            raise ValueError(f"more than {MOST_BYTES >> 20} MB; give smaller pictures")
+    try:
+        async with asyncio.timeout(SENDING):
+            async for part in request.stream():
+                content += part
+                if len(content) > MOST_BYTES:
+                    raise ValueError(f"more than {MOST_BYTES >> 20} MB; give smaller pictures")
+    except TimeoutError as error:
+        raise ValueError(f"not sent within {SENDING:g} s; give smaller pictures") from error
     return bytes(content)
-
-
-async def _json(request: Request) -> dict[str, Any]:
-    value = json.loads(await _sent(request, "application/json"))
-    if not isinstance(value, dict):
-        raise ValueError("a JSON object is needed")
-    return value
 
 
 def _rollout_routes(run: Run) -> list[Route]:
@@ -169,7 +173,7 @@ def _group(run: Run, request: Request) -> Group:
 class Guard:
     """Answers requests for the named hosts, and none of another site's page; puts the same headers on every answer."""
 
-    def __init__(self, app: ASGIApp, names: Sequence[str] | None) -> None:
+    def __init__(self, app: ASGIApp, names: Sequence[str]) -> None:
         self.app, self.names = app, names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -187,13 +191,14 @@ class Guard:
 
         app: ASGIApp = self.app
         sent = {key: value.decode("latin-1") for key, value in scope["headers"]}
-        if self.names is not None and _bare(sent.get(b"host", "")) not in self.names:
-            app = PlainTextResponse(f"the page is not served as {sent.get(b'host', '')}", status_code=403)
+        if (host := _bare(sent.get(b"host", ""))) not in self.names:
+            app = PlainTextResponse(f"the page is not served as {host}; start it with --name {host}", status_code=403)
         elif sent.get(b"sec-fetch-site", "none") not in ("same-origin", "none"):
             app = PlainTextResponse("the page answers its own requests alone", status_code=403)
         await app(scope, receive, headed)
 
 
 def _bare(host: str) -> str:
-    """A Host header without its port."""
+    """A Host header without its port, in small letters."""
+    host = host.lower()
     return host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]
