@@ -27,13 +27,9 @@ SURE = 6.0  # standard errors of what alarms: many, for a mark is the extreme of
 FIGURES = (*LEAST, "reward", "judged")
 JUMP = 5.0  # times the median of the sets before: what parts
 FEW, MANY = 3, 100  # sets that a median needs, and looks back over
-BOUNDS = {  # below the first nothing has parted, above the second everything has, whatever was before
-    "sampler/difference": (
-        1e-3,
-        0.3,
-    ),  # nats a token; programs that differ in precision alone stay far under the second
-    "sampler/cut_share": (0.05, 0.5),
-}
+# Below the first nothing has parted, above the second everything has, whatever was before. A difference is in nats a
+# token; programs that differ in precision alone stay far under its second.
+BOUNDS = {"sampler/difference": (1e-3, 0.3), "sampler/cut_share": (0.05, 0.5)}
 EVIDENCE = ("duplicate_share", "truncated_share", "parse_failure_rate")  # said beside an alarm
 
 
@@ -168,8 +164,7 @@ class Alike:
             elif name not in self.parted:
                 self.parted.add(name)
                 before = f", {usual:.2g} before" if len(seen) >= FEW else ""
-                said = (
-                    f"{name} {now:.2g}{before}, with the present weights: look at the servers' log, or start them again"
-                )
-                new.append(Alarm(int(row["step"] or 0), name, said))
+                said = f"{name} {now:.2g}{before}, with the present weights"
+                mend = "look at the servers' log, or start them again"
+                new.append(Alarm(int(row["step"] or 0), name, f"{said}: {mend}"))
         return new
