@@ -44,7 +44,7 @@ def test_a_server_that_hangs_is_waited_for_once(trainer, canned, monkeypatch):
             start = time.monotonic()
             assert len(sample(rollout)) == 4 and not asked(hung)
             took.append(time.monotonic() - start)
-        assert took[0] > 0.4 > took[1] + took[2]
+        assert took[0] > 0.4 > max(took[1:])
         mended.set()
         while len(rollout.weights.ready()) < 2:  # it is back by itself
             time.sleep(0.01)
