@@ -165,8 +165,8 @@ def test_a_damaged_line_is_named_by_file_place_and_field(logged, tmp_path, name,
     path = tmp_path / f"run/{name}.jsonl"
     *whole, last = path.read_text().splitlines()
     path.write_text("".join(f"{line}\n" for line in (*whole, mend(json.loads(last)))))
-    with pytest.raises(SystemExit, match=said) as fault:
-        main(["rollouts", str(tmp_path / "run")])
+    with pytest.raises(ValueError, match=said) as fault:
+        Run(tmp_path / "run")
     assert str(fault.value).count("\n") == 0
 
 
