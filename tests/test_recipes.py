@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from dvc.utils.serialize import load_yaml
 
 from tests.conftest import ROOT, default_params, environment, make_project
 from vlmr1.plan import Asked, params_with, plan_of
@@ -158,3 +159,9 @@ def test_the_graph_of_every_recipe_can_be_run(tmp_path):
         assert graphs[name]["root"], f"{name}: no stage reads its data"
         assert {*twins, "validate", "convert", "warmup", "grpo", "evaluate@grpo", "report", "publish"} <= set(stages)
         assert stages.index("warmup") < stages.index("grpo") < stages.index("evaluate@grpo") < stages.index("publish")
+
+
+def test_dvc_reads_the_addresses_that_apply_writes(params):
+    apply(path("over-vllm"), ["evaluate.engine=http", "evaluate.servers=[http://localhost:8000/v1]"], params)
+    found = load_yaml(str(params))
+    assert found["grpo"]["rollout"]["servers"] == found["evaluate"]["servers"] == ["http://localhost:8000/v1"]

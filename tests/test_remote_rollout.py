@@ -219,7 +219,7 @@ def test_answers_of_other_weights_are_counted_and_refused(trainer, canned):
 
 
 @pytest.mark.parametrize("staleness", [0, 1])
-def test_what_was_answered_ahead_is_used_within_the_limit(trainer, canned, tmp_path, monkeypatch, staleness):
+def test_what_was_answered_ahead_is_used_within_the_limit(trainer, canned, tmp_path, monkeypatch, caplog, staleness):
     """Kept in a checkpoint, read by a run that begins there; beyond the limit it is refused and asked again."""
     with FakeVllm(canned, ["base"]) as server:
         first = remote(trainer, server, overlap=True, max_staleness=1)
@@ -230,6 +230,7 @@ def test_what_was_answered_ahead_is_used_within_the_limit(trainer, canned, tmp_p
         sample(first, (0, 1))
         first.save(tmp_path)
         assert len(asked(server)) == 4  # two of them for the set to come
+        assert "not all of the next set" not in caplog.text
         monkeypatch.setattr(trainer.state, "global_step", 2)
         again = remote(trainer, server, max_staleness=staleness)
         again.load(tmp_path)

@@ -67,6 +67,7 @@ def _over(recipe: Path | None, sets: list[str], params: Path) -> tuple[str, list
     yaml = YAML()
     yaml.preserve_quotes, yaml.width = True, 400
     yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
+    yaml.representer.add_representer(str, _quoted)
     if not params.is_file():
         raise ValueError(f"no {params} here; run from the project's folder")
     if recipe is not None and not recipe.is_file():
@@ -81,6 +82,11 @@ def _over(recipe: Path | None, sets: list[str], params: Path) -> tuple[str, list
     text = io.StringIO()
     yaml.dump(base, text)
     return text.getvalue(), changed
+
+
+def _quoted(representer: Any, text: str) -> Any:
+    """An address in quotes: DVC reads none that stands plain within brackets."""
+    return representer.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "://" in text else None)
 
 
 def _checked(text: str) -> Params:

@@ -170,6 +170,8 @@ class RemoteRollout(TrainerCallback):
                 )
             if coming is not None and coming.enough.is_set():
                 return
+            if all(index in found for index in prompts):
+                return  # hurried or not
             if fruitless == FRUITLESS or (coming is not None and coming.hurried.is_set()):
                 raise TransientError(f"{problem}; mend or start it again, and the same command goes on")
 
