@@ -95,6 +95,7 @@ def test_the_containers_lines(checkpoint, adapter, capsys):
         (("--python", "/no/such"), "no such interpreter"),
         (("--adapter", "grpo"), "write NAME=DIR"),
         (("--adapter", "a=/nowhere"), r"no adapter_config\.json"),
+        (("--adapter", "grpo=/nowhere"), "grpo, grpo would not all have names of their own"),
         (("--engine", "xllm"), "--image: engine xllm needs a tag"),
         (("--engine", "xllm", "--image", "i", "--dtype", "float16"), "--dtype: not with engine xllm"),
         (("--image", "i"), "--image: engine vllm runs in an environment"),

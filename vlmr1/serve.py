@@ -39,7 +39,7 @@ def add_serve(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "--rollouts", choices=["adapter", "checkpoint", "nccl"], help="sample for GRPO: its rollout.weights"
     )
     serve.add_argument("--rank", type=int, metavar="N", help="trained.lora.r, for --rollouts adapter")
-    serve.add_argument("--log", type=Path, metavar="FILE", help="the server's log (default: work/serve/NAME.log)")
+    serve.add_argument("--log", type=Path, metavar="FILE", help="the server's log (default: work/serve/NAME-PORT.log)")
     serve.add_argument(
         "--patience", type=float, default=1800.0, metavar="S", help="seconds until it must be healthy (default: 1800)"
     )
@@ -81,7 +81,7 @@ def _serve(chosen: argparse.Namespace) -> None:
         print(said)
         return
     end_in_order()  # so that the server is stopped too
-    log = chosen.log or Path("work/serve") / f"{serving.served}.log"
+    log = chosen.log or Path("work/serve") / f"{serving.served}-{serving.port}.log"
     starting = Starting(f"{serving.engine} with {serving.checkpoint}", log)
     try:
         with running(serving, log, chosen.patience, waited=starting.waited, stopping=starting.stopping) as server:

@@ -37,6 +37,9 @@ def check(serving: Serving) -> None:
         raise ValueError(f"--rank {serving.rank}: belongs to --rollouts adapter; leave it out")
     if serving.rank is not None and not 0 < serving.rank <= RANKS[-1]:
         raise ValueError(f"--rank {serving.rank}: vLLM takes 1 to {RANKS[-1]}")
+    names = [serving.served, *(name for name, _ in serving.adapters)]
+    if len(set(names)) < len(names):
+        raise ValueError(f"--adapter: {', '.join(names)} would not all have names of their own; name each otherwise")
     for name, adapter in serving.adapters:
         rank_of(adapter)
         card = adapter / "base.json"
